@@ -1,0 +1,100 @@
+/**
+ * A packet is a window on one slab of memory, and what the path has learnt about it so far.
+ *
+ * The slab is cut into slots of equal size. A packet keeps its slot for life; encapsulation and decapsulation move `off`
+ * back and forth through the headroom and never move the payload:
+ *
+ *   start          off                 off + len                    start + SLOT_BYTES
+ *     |  headroom   |  bytes as they lie now  |  tailroom                 |
+ *
+ * All packets share one DataView, so wire functions take (view, off). Fields are int32 numbers set at construction,
+ * which V8 keeps unboxed; addresses therefore are int32, too.
+ */
+
+/** Room for virtio-net (24), Ethernet (14), IPv4 (20), UDP (8), GENEVE with one option (20), Ethernet (14): 100 bytes. */
+export const HEADROOM = 128;
+/** 1034 cache lines: not a multiple of 4096, or every slot would fall into the same few sets of the L1 cache. */
+export const SLOT_BYTES = 66176;
+/** The longest frame that a slot takes: 64 KiB of IP behind an Ethernet header. */
+export const MAX_FRAME = 65535 + 14;
+
+export class Packet {
+  /** First byte of the slot in the slab. */
+  readonly start: number;
+  /** Position in the pool's array of packets, for tables that remember packets by number. */
+  readonly slot: number;
+
+  /** First byte of the packet: Ethernet header on the uplink, IP header everywhere else. Counts from the slab's start. */
+  off = 0;
+  /** Bytes from `off`. */
+  len = 0;
+
+  // What the virtio-net header says or shall say. Offsets are absolute slab positions, so that moving `off` keeps them.
+  /** virtio-net flags: NEEDS_CSUM, DATA_VALID, UDP_TUNNEL_CSUM. */
+  vnetFlags = 0;
+  /** virtio-net gso_type; 0 for a plain packet. */
+  gsoType = 0;
+  /** Payload bytes of one segment of a superpacket. */
+  gsoSize = 0;
+  /** Where the checksum that NEEDS_CSUM asks for starts; the checksum field stands `csumOffset` behind it. */
+  csumStart = 0;
+  csumOffset = 0;
+  /** Tunnel superpackets: outer UDP header and inner IP header. */
+  outerTransport = 0;
+  innerNetwork = 0;
+
+  /** Port index it came in by. */
+  inPort = 0;
+
+  // Filled by parseIpv4 (packet/parse.ts), for the IP header at `off`.
+  src = 0;
+  dst = 0;
+  protocol = 0;
+  /** Transport header, absolute. */
+  l4 = 0;
+  /** TCP/UDP ports, or for ICMP queries the identifier in both; 0 where there are none (other protocols, later fragments). */
+  srcPort = 0;
+  dstPort = 0;
+  /** Bits of FLAGS_FRAGMENT: DF, MF, offset. */
+  fragment = 0;
+
+  /** Security identity of the sender; 0 unknown. From the pod port, or from the VNI of the tunnel it came through. */
+  identity = 0;
+  /** Underlay address of the tunnel peer that it was decapsulated from (int32); 0 if it came by no tunnel. */
+  tunnelSource = 0;
+  /** 1 if the node itself made it (ICMP errors): no TTL decrement, never answered by another error. */
+  local = 0;
+
+  constructor(start: number, slot: number) {
+    this.start = start;
+    this.slot = slot;
+  }
+
+  /** Makes the packet empty, `headroom` bytes into its slot. */
+  reset(headroom: number): void {
+    this.off = this.start + headroom;
+    this.len = 0;
+    this.vnetFlags = 0;
+    this.gsoType = 0;
+    this.gsoSize = 0;
+    this.csumStart = 0;
+    this.csumOffset = 0;
+    this.outerTransport = 0;
+    this.innerNetwork = 0;
+    this.identity = 0;
+    this.tunnelSource = 0;
+    this.local = 0;
+  }
+
+  /** Moves the start `bytes` into the headroom. The caller knows that there is room (HEADROOM covers the worst case). */
+  push(bytes: number): void {
+    this.off -= bytes;
+    this.len += bytes;
+  }
+
+  /** Takes `bytes` off the front. */
+  pull(bytes: number): void {
+    this.off += bytes;
+    this.len -= bytes;
+  }
+}

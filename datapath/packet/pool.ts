@@ -1,0 +1,40 @@
+/** The slab and its free list. Everything is made once; taking and giving back allocates nothing. */
+import { HEADROOM, Packet, SLOT_BYTES } from './packet.ts';
+
+export class Pool {
+  readonly buffer: SharedArrayBuffer;
+  readonly view: DataView;
+  readonly bytes: Uint8Array;
+  readonly packets: Packet[] = [];
+  /** Free slots, last in first out: the slot given back last is the one that the cache still holds. */
+  private readonly free: Packet[] = [];
+  private freeCount = 0;
+
+  /** @param slots how many packets may be in flight at once. Untouched slots cost address space only. */
+  constructor(slots: number) {
+    this.buffer = new SharedArrayBuffer(slots * SLOT_BYTES);
+    this.view = new DataView(this.buffer);
+    this.bytes = new Uint8Array(this.buffer);
+    for (let i = 0; i < slots; i++) this.packets.push(new Packet(i * SLOT_BYTES, i));
+    for (let i = slots - 1; i >= 0; i--) this.free.push(this.packets[i]);
+    this.freeCount = slots;
+  }
+
+  /** Packets that can still be taken. */
+  get available(): number {
+    return this.freeCount;
+  }
+
+  /** An empty packet at HEADROOM, or null when all are in use. */
+  take(): Packet | null {
+    if (this.freeCount === 0) return null;
+    const p = this.free[--this.freeCount];
+    p.reset(HEADROOM);
+    return p;
+  }
+
+  /** Gives a packet back. It must not be used afterwards. */
+  release(p: Packet): void {
+    this.free[this.freeCount++] = p;
+  }
+}

@@ -1,0 +1,133 @@
+/**
+ * Every end that a packet can come to. A verdict is a small integer; names and numbers are stable: they appear in
+ * `get counters`, traces and tests, and are never reused for another meaning.
+ */
+
+/** The step is done and the packet goes on. */
+export const CONTINUE = 0;
+/** Somebody else owns the packet now: it was sent, queued or held. */
+export const TAKEN = 1;
+
+// Malformed, by the first header that does not hold.
+export const DROP_MALFORMED_ETHERNET = 10;
+export const DROP_MALFORMED_ARP = 11;
+export const DROP_MALFORMED_IPV4 = 12;
+export const DROP_IPV4_CHECKSUM = 13;
+export const DROP_MALFORMED_L4 = 14;
+export const DROP_MALFORMED_VNET_HEADER = 15;
+export const DROP_TRUNCATED = 16;
+
+// Not for us, or not from whom it says.
+export const DROP_OTHER_MAC = 20;
+export const DROP_NOT_IPV4 = 21;
+export const DROP_INVALID_SOURCE = 22;
+export const DROP_MARTIAN_SOURCE = 23;
+export const DROP_NOT_ROUTED = 24;
+export const DROP_MULTICAST = 25;
+export const DROP_ENCAP_FROM_WORKLOAD = 26;
+export const DROP_INVALID_DESTINATION = 27;
+
+// Tunnels.
+export const DROP_TUNNEL_UNKNOWN_PEER = 30;
+export const DROP_TUNNEL_MALFORMED = 31;
+export const DROP_VXLAN_FLAGS = 32;
+export const DROP_TUNNEL_UNKNOWN_VNI = 33;
+export const DROP_GENEVE_VERSION = 34;
+export const DROP_GENEVE_CRITICAL_OPTION = 35;
+export const DROP_TUNNEL_INNER_TYPE = 36;
+export const DROP_TUNNEL_INNER_MAC = 37;
+export const DROP_TUNNEL_OWN_MAC = 38;
+export const DROP_TUNNEL_CHECKSUM = 39;
+export const DROP_TUNNEL_ECN = 40;
+export const DROP_TUNNEL_FRAGMENT = 41;
+export const DROP_TUNNEL_CONTROL = 42;
+export const DROP_GENEVE_OPTION_LENGTH = 43;
+export const DROP_TUNNEL_NOT_CONFIGURED = 44;
+
+// Routing and neighbours.
+export const DROP_NO_ROUTE = 50;
+export const DROP_ROUTE_REFUSED = 51;
+export const DROP_TTL_EXCEEDED = 52;
+export const DROP_OVER_MTU_DONT_FRAGMENT = 53;
+export const DROP_OVER_MTU = 54;
+export const DROP_NEIGHBOR_UNREACHABLE = 55;
+export const DROP_NEIGHBOR_QUEUE_FULL = 56;
+export const DROP_NO_TUNNEL_PEER = 57;
+export const DROP_NO_HOST_PORT = 58;
+export const DROP_SOURCE_ROUTE = 59;
+export const DROP_ROUTE_LOOP = 60;
+
+// The node's own limits.
+export const DROP_NO_BUFFER = 70;
+export const DROP_DEVICE_QUEUE_FULL = 71;
+export const DROP_DEVICE_DOWN = 72;
+export const DROP_DEVICE_REFUSED = 73;
+export const DROP_ICMP_RATE_LIMIT = 74;
+export const DROP_NO_PORT = 75;
+
+/** Numbers below this are reserved for verdicts and drop reasons; counters are laid out by it. */
+export const VERDICTS = 160;
+
+/** name by number; the number's spelling in counters, traces and JSON. */
+export const VERDICT_NAMES: readonly string[] = (() => {
+  const names: string[] = new Array(VERDICTS).fill('');
+  const set = (n: number, name: string) => {
+    if (names[n] !== '') throw new Error(`verdict ${n} is named twice: ${names[n]}, ${name}`);
+    names[n] = name;
+  };
+  set(CONTINUE, 'continue');
+  set(TAKEN, 'taken');
+  set(DROP_MALFORMED_ETHERNET, 'drop-malformed-ethernet');
+  set(DROP_MALFORMED_ARP, 'drop-malformed-arp');
+  set(DROP_MALFORMED_IPV4, 'drop-malformed-ipv4');
+  set(DROP_IPV4_CHECKSUM, 'drop-ipv4-checksum');
+  set(DROP_MALFORMED_L4, 'drop-malformed-l4');
+  set(DROP_MALFORMED_VNET_HEADER, 'drop-malformed-vnet-header');
+  set(DROP_TRUNCATED, 'drop-truncated');
+  set(DROP_OTHER_MAC, 'drop-other-mac');
+  set(DROP_NOT_IPV4, 'drop-not-ipv4');
+  set(DROP_INVALID_SOURCE, 'drop-invalid-source');
+  set(DROP_MARTIAN_SOURCE, 'drop-martian-source');
+  set(DROP_NOT_ROUTED, 'drop-not-routed');
+  set(DROP_MULTICAST, 'drop-multicast');
+  set(DROP_ENCAP_FROM_WORKLOAD, 'drop-encap-from-workload');
+  set(DROP_INVALID_DESTINATION, 'drop-invalid-destination');
+  set(DROP_TUNNEL_UNKNOWN_PEER, 'drop-encap-unknown-peer');
+  set(DROP_TUNNEL_MALFORMED, 'drop-tunnel-malformed');
+  set(DROP_VXLAN_FLAGS, 'drop-vxlan-flags');
+  set(DROP_TUNNEL_UNKNOWN_VNI, 'drop-tunnel-unknown-vni');
+  set(DROP_GENEVE_VERSION, 'drop-geneve-version');
+  set(DROP_GENEVE_CRITICAL_OPTION, 'drop-geneve-critical-option');
+  set(DROP_TUNNEL_INNER_TYPE, 'drop-tunnel-inner-type');
+  set(DROP_TUNNEL_INNER_MAC, 'drop-tunnel-inner-mac');
+  set(DROP_TUNNEL_OWN_MAC, 'drop-tunnel-own-mac');
+  set(DROP_TUNNEL_CHECKSUM, 'drop-tunnel-checksum');
+  set(DROP_TUNNEL_ECN, 'drop-tunnel-ecn');
+  set(DROP_TUNNEL_FRAGMENT, 'drop-tunnel-fragment');
+  set(DROP_TUNNEL_CONTROL, 'drop-tunnel-control');
+  set(DROP_GENEVE_OPTION_LENGTH, 'drop-geneve-option-length');
+  set(DROP_TUNNEL_NOT_CONFIGURED, 'drop-tunnel-not-configured');
+  set(DROP_NO_ROUTE, 'drop-no-route');
+  set(DROP_ROUTE_REFUSED, 'drop-route-refused');
+  set(DROP_TTL_EXCEEDED, 'drop-ttl-exceeded');
+  set(DROP_OVER_MTU_DONT_FRAGMENT, 'drop-over-mtu-dont-fragment');
+  set(DROP_OVER_MTU, 'drop-over-mtu');
+  set(DROP_NEIGHBOR_UNREACHABLE, 'drop-neighbor-unreachable');
+  set(DROP_NEIGHBOR_QUEUE_FULL, 'drop-neighbor-queue-full');
+  set(DROP_NO_TUNNEL_PEER, 'drop-no-tunnel-peer');
+  set(DROP_NO_HOST_PORT, 'drop-no-host-port');
+  set(DROP_SOURCE_ROUTE, 'drop-source-route');
+  set(DROP_ROUTE_LOOP, 'drop-route-loop');
+  set(DROP_NO_BUFFER, 'drop-no-buffer');
+  set(DROP_DEVICE_QUEUE_FULL, 'drop-device-queue-full');
+  set(DROP_DEVICE_DOWN, 'drop-device-down');
+  set(DROP_DEVICE_REFUSED, 'drop-device-refused');
+  set(DROP_ICMP_RATE_LIMIT, 'drop-icmp-rate-limit');
+  set(DROP_NO_PORT, 'drop-no-port');
+  return names;
+})();
+
+/** True for a verdict that ends the packet here. */
+export function isDrop(verdict: number): boolean {
+  return verdict >= 10;
+}

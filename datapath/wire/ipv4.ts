@@ -1,0 +1,67 @@
+/**
+ * IPv4 (RFC 791): byte offsets from the first byte of the header. All fields are big endian; addresses are read as
+ * int32, because a u32 above 2^31 would be a heap number in V8.
+ *
+ *   0     1     2           4           6           8     9     10          12          16
+ *  +-----+-----+-----------+-----------+-----------+-----+-----+-----------+-----------+-----------+
+ *  |v ihl| tos | total len |    id     |flags, off | ttl |proto| checksum  |    src    |    dst    |
+ *  +-----+-----+-----------+-----------+-----------+-----+-----+-----------+-----------+-----------+
+ */
+import { foldSum, sumWords } from './checksum.ts';
+
+export const VERSION_IHL = 0;
+export const TOS = 1;
+export const TOTAL_LEN = 2;
+export const ID = 4;
+export const FLAGS_FRAGMENT = 6; // 3 bits of flags, 13 bits of offset in units of 8 bytes
+export const TTL = 8;
+export const PROTOCOL = 9;
+export const CHECKSUM = 10;
+export const SRC = 12;
+export const DST = 16;
+export const HEADER_LEN = DST + 4; // without options
+export const MAX_HEADER_LEN = 60;
+export const MAX_TOTAL_LEN = 65535;
+
+export const FLAG_DF = 0x4000;
+export const FLAG_MF = 0x2000;
+export const OFFSET_MASK = 0x1fff;
+
+export const PROTO_ICMP = 1;
+export const PROTO_IPIP = 4;
+export const PROTO_TCP = 6;
+export const PROTO_UDP = 17;
+export const PROTO_IPV6 = 41;
+export const PROTO_SCTP = 132;
+
+export const ECN_MASK = 3;
+export const ECN_NOT_ECT = 0;
+export const ECN_ECT1 = 1;
+export const ECN_ECT0 = 2;
+export const ECN_CE = 3;
+
+/** Header length in bytes. */
+export function headerLen(view: DataView, off: number): number {
+  return (view.getUint8(off) & 15) << 2;
+}
+
+/** True for every fragment, the first one included. */
+export function isFragment(view: DataView, off: number): boolean {
+  return (view.getUint16(off + FLAGS_FRAGMENT) & (FLAG_MF | OFFSET_MASK)) !== 0;
+}
+
+/** Fragment offset in bytes. */
+export function fragmentOffset(view: DataView, off: number): number {
+  return (view.getUint16(off + FLAGS_FRAGMENT) & OFFSET_MASK) << 3;
+}
+
+/** Writes the header checksum. The header must be complete otherwise. RFC 791 section 3.1. */
+export function setHeaderChecksum(view: DataView, off: number): void {
+  view.setUint16(off + CHECKSUM, 0);
+  view.setUint16(off + CHECKSUM, ~foldSum(sumWords(view, off, headerLen(view, off), 0)) & 0xffff);
+}
+
+/** True if the header checksum is right. */
+export function headerChecksumOk(view: DataView, off: number, headerLen: number): boolean {
+  return foldSum(sumWords(view, off, headerLen, 0)) === 0xffff;
+}

@@ -15,6 +15,8 @@ export const SOURCE_QUENCH = 4;
 export const ECHO = 8;
 export const TIME_EXCEEDED = 11;
 export const PARAMETER_PROBLEM = 12;
+export const TIMESTAMP = 13;
+export const ADDRESS_MASK_REPLY = 18; // the last of the queries of RFC 792 and RFC 950
 
 export const CODE_NET_UNREACHABLE = 0;
 export const CODE_HOST_UNREACHABLE = 1;
@@ -34,4 +36,9 @@ export function isError(type: number): boolean {
     type === TIME_EXCEEDED ||
     type === PARAMETER_PROBLEM
   );
+}
+
+/** Echo, timestamp, information and address mask, requests and replies: the messages that carry an identifier at ID. */
+export function isQuery(type: number): boolean {
+  return type === ECHO || type === ECHO_REPLY || (type >= TIMESTAMP && type <= ADDRESS_MASK_REPLY);
 }

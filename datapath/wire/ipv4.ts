@@ -40,6 +40,12 @@ export const ECN_ECT1 = 1;
 export const ECN_ECT0 = 2;
 export const ECN_CE = 3;
 
+export const OPT_END = 0;
+export const OPT_NOP = 1;
+export const OPT_LSRR = 131; // loose source route
+export const OPT_SSRR = 137; // strict source route
+export const OPT_COPIED = 0x80; // the bit of the type that says: into every fragment
+
 /** Header length in bytes. */
 export function headerLen(view: DataView, off: number): number {
   return (view.getUint8(off) & 15) << 2;

@@ -1,0 +1,46 @@
+/** iproute2 in batches: one process per namespace instead of one per command. */
+
+import { spawn } from 'node:child_process';
+import { LabError } from './lab-error.ts';
+
+/**
+ * Runs `ip` commands in order and stops at the first that fails.
+ * @param lines    commands without the leading `ip`, such as `link set lo up`
+ * @param options.netns    namespace to run in, by name; default the caller's own
+ * @param options.sysctls  written first, in the same namespace: `net/ipv4/ip_forward` -> value
+ * @throws LabError with the failing command and what `ip` said about it
+ */
+export async function ipBatch(
+  lines: readonly string[],
+  options: { netns?: string; sysctls?: Readonly<Record<string, string | number>> } = {},
+): Promise<void> {
+  const writes = Object.entries(options.sysctls ?? {}).map(([key, value]) => `echo ${value} > /proc/sys/${key}`);
+  // Only a process inside the namespace sees its /proc/sys/net, hence the shell.
+  const script = [...writes, 'exec ip -batch -'].join(' && ');
+  const argv = ['sh', '-c', script];
+  if (options.netns !== undefined) argv.unshift('ip', 'netns', 'exec', options.netns);
+
+  const child = spawn(argv[0]!, argv.slice(1), { stdio: ['pipe', 'ignore', 'pipe'] });
+  let stderr = '';
+  child.stderr.setEncoding('utf8').on('data', chunk => {
+    stderr += chunk;
+  });
+  // `ip` closes the pipe when it stops early; its exit status tells the same.
+  child.stdin.on('error', () => {});
+  child.stdin.end(`${lines.join('\n')}\n`);
+
+  const status = await new Promise<number | null>((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', resolve);
+  });
+  if (status === 0) return;
+
+  const where = options.netns === undefined ? '' : ` in ${options.netns}`;
+  const failed = /Command failed -:(\d+)/.exec(stderr);
+  const said = stderr
+    .split('\n')
+    .filter(line => line !== '' && !line.startsWith('Command failed'))
+    .join('; ');
+  const command = failed === null ? 'setting up' : `'ip ${lines[Number(failed[1]) - 1]}'`;
+  throw new LabError(`${command}${where} failed: ${said || `exit status ${status}`}`);
+}

@@ -1,0 +1,425 @@
+/**
+ * A cluster in network namespaces of one machine.
+ *
+ *      tp-LAB-POD        tp-LAB-NODE                     tp-LAB-net                    tp-LAB-router
+ *      +--------+      +---------------+       +-----------------------------+       +-------------+
+ *      |  eth0 ------- | tunpath node ----------- k8s-ctr - br10 - router-eth1 -------- eth1       |
+ *      +--------+      |  (one process)|       |  k8s-w1 -+                  |       |    loop1 2  |
+ *      +--------+      |      |        |       |                             |       |  eth0 ---------- tp-LAB-away
+ *      |  eth0 ------- |     tp0       |       |  k8s-w0 -- br20 - router-eth2 -------- eth2       |
+ *      +--------+      +---------------+       +-----------------------------+       +-------------+
+ *
+ * Pods' eth0 and the node's tp0 are TUNs, the switch ports called like nodes are TAPs, all of them opened by the node's
+ * process. The router is the kernel's own forwarding. A host's name is its namespace's name without the prefix.
+ */
+
+import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { execa } from 'execa';
+import { stringify } from 'yaml';
+import { callNode, RUN_DIR } from '../control/client.ts';
+import { Capture } from './capture.ts';
+import { ipBatch } from './ip.ts';
+import { LabError } from './lab-error.ts';
+import { type Mode, type ModeOptions, nodeConfig, UPLINK_DEVICE } from './modes.ts';
+import { AWAY, checkLabName, NETNS_DIR, namespaceOf, namespacePrefix, SWITCH, socketOf, stateDirOf } from './names.ts';
+import { endProcesses, identifyProcess, isAlive, type ProcessIdentity, processesIn } from './processes.ts';
+import { addressOf, routerWebAddress, TOPOLOGIES, type Topology } from './topology.ts';
+
+export interface LabOptions extends ModeOptions {
+  /** Default `lab`. */
+  name?: string;
+  /** Default: the cluster of article 001. */
+  topology?: Topology;
+}
+
+export interface ExecResult {
+  stdout: string;
+  stderr: string;
+  /** 128 and the signal's number where a signal ended it, as a shell says it. */
+  exitCode: number;
+}
+
+export interface ExecOptions {
+  /** What the command reads; default nothing. */
+  input?: string;
+  /** Ends the command after so long; the exit code is then 143. */
+  timeoutMs?: number;
+}
+
+export interface CaptureOptions {
+  /** pcap filter. */
+  filter?: string;
+  /** Default: whole packets of any size. */
+  snaplen?: number;
+  /** Default: a new file in the lab's state directory, which `down` removes. */
+  path?: string;
+}
+
+/** What one host of a lab is and whether it runs. */
+export interface HostStatus {
+  host: string;
+  kind: 'node' | 'pod' | 'router';
+  node: string;
+  address: string;
+  namespace: string;
+  pid: number | null;
+  state: 'up' | 'down' | 'idle';
+}
+
+interface LabProcess extends ProcessIdentity {
+  host: string;
+}
+
+/** lab.json: enough for another process to use the lab. */
+interface LabState {
+  name: string;
+  topology: Topology;
+  options: ModeOptions;
+  owner: ProcessIdentity | null;
+  processes: LabProcess[];
+}
+
+const READY_TIMEOUT_MS = 10_000;
+const END_GRACE_MS = 2000;
+const WEB_PORT = 80;
+
+const MAIN = fileURLToPath(new URL('../cli/main.js', import.meta.url));
+const WHOAMI = fileURLToPath(new URL('./whoami.js', import.meta.url));
+
+export class Lab {
+  readonly name: string;
+  readonly topology: Topology;
+  readonly options: ModeOptions;
+  readonly stateDir: string;
+  private readonly processes: LabProcess[];
+  private captures = 0;
+
+  private constructor(state: LabState) {
+    this.name = state.name;
+    this.topology = state.topology;
+    this.options = state.options;
+    this.stateDir = stateDirOf(state.name);
+    this.processes = state.processes;
+  }
+
+  get mode(): Mode {
+    return this.options.mode;
+  }
+
+  /**
+   * Makes a lab and returns when packets flow on every node. What was made goes away again when that fails.
+   * @throws LabError when a lab of that name is there, or a node does not become ready
+   */
+  static async up(options: LabOptions): Promise<Lab> {
+    const name = checkLabName(options.name ?? 'lab');
+    const { topology = TOPOLOGIES.cilium!, mode, profile, offload } = options;
+    if (process.getuid?.() !== 0) throw new LabError('a lab makes network namespaces: run as root');
+    const present = new LabError(`lab '${name}' is there already: 'tunpath lab down --name ${name}' removes it`);
+    if (Lab.exists(name)) throw present;
+    mkdirSync(RUN_DIR, { recursive: true });
+    try {
+      mkdirSync(stateDirOf(name), { mode: 0o700 });
+    } catch {
+      throw present;
+    }
+    const lab = new Lab({ name, topology, options: { mode, profile, offload }, owner: null, processes: [] });
+    try {
+      lab.writeState();
+      await lab.makeNamespaces();
+      await Promise.all([...topology.nodes.map(node => lab.startNode(node.name)), lab.startServers()]);
+      lab.writeState();
+    } catch (error) {
+      await Lab.down(name);
+      throw error;
+    }
+    return lab;
+  }
+
+  /** A lab that another process brought up. @throws LabError when there is none of that name. */
+  static open(name: string): Lab {
+    checkLabName(name);
+    let text: string;
+    try {
+      text = readFileSync(`${stateDirOf(name)}/lab.json`, 'utf8');
+    } catch (error) {
+      throw new LabError(`no lab '${name}' is up`, { cause: error });
+    }
+    return new Lab(JSON.parse(text) as LabState);
+  }
+
+  /** Whether anything of that name is there, whole or left behind. */
+  static exists(name: string): boolean {
+    return existsSync(stateDirOf(name)) || namespacesOf(name).length > 0;
+  }
+
+  /** Whether the process that brought the lab up still runs. */
+  static ownerRuns(name: string): boolean {
+    try {
+      const { owner } = JSON.parse(readFileSync(`${stateDirOf(name)}/lab.json`, 'utf8')) as LabState;
+      return owner !== null && isAlive(owner);
+    } catch {
+      return false;
+    }
+  }
+
+  /** Names of all labs that are up or left behind. */
+  static list(): string[] {
+    const names = new Set<string>();
+    for (const entry of listDir(NETNS_DIR)) {
+      const match = /^tp-([a-z0-9]+)-/.exec(entry);
+      if (match !== null) names.add(match[1]!);
+    }
+    for (const entry of listDir(RUN_DIR)) {
+      const match = /^lab-([a-z0-9]+)$/.exec(entry);
+      if (match !== null) names.add(match[1]!);
+    }
+    return [...names].sort();
+  }
+
+  /**
+   * Removes a lab, also a half-made one or one whose makers were killed: the processes in its namespaces, the
+   * namespaces, the files.
+   * @returns whether there was anything to remove
+   */
+  static async down(name: string): Promise<boolean> {
+    checkLabName(name);
+    if (!Lab.exists(name)) return false;
+    const namespaces = namespacesOf(name);
+    await endProcesses([...processesIn(namespaces).values()].flat(), END_GRACE_MS);
+    await ipBatch(namespaces.map(namespace => `netns del ${namespace}`));
+    // A killed node leaves its socket.
+    for (const entry of listDir(RUN_DIR)) {
+      if (entry.startsWith(namespacePrefix(name))) rmSync(`${RUN_DIR}/${entry}`, { force: true });
+    }
+    rmSync(stateDirOf(name), { recursive: true, force: true });
+    try {
+      rmdirSync(RUN_DIR);
+    } catch {
+      // Other labs or nodes are in it.
+    }
+    return true;
+  }
+
+  down(): Promise<boolean> {
+    return Lab.down(this.name);
+  }
+
+  /** Names of everything one can `exec` in. */
+  get hosts(): string[] {
+    const { nodes, pods, router } = this.topology;
+    return [...nodes.map(node => node.name), ...pods.map(pod => pod.name), router.name];
+  }
+
+  /** @throws LabError when the lab has no such host. */
+  namespace(host: string): string {
+    if (!this.hosts.includes(host) && host !== SWITCH && host !== AWAY) {
+      throw new LabError(`lab '${this.name}' has no host '${host}': expected one of ${this.hosts.join(', ')}`, {
+        usage: true,
+      });
+    }
+    return namespaceOf(this.name, host);
+  }
+
+  /** Runs a command to its end. Its failure is in the exit code, never thrown. */
+  async exec(host: string, argv: readonly string[], options: ExecOptions = {}): Promise<ExecResult> {
+    const result = await execa('ip', ['netns', 'exec', this.namespace(host), ...argv], {
+      reject: false,
+      stripFinalNewline: false,
+      maxBuffer: 1 << 30,
+      ...(options.input === undefined ? { stdin: 'ignore' } : { input: options.input }),
+      ...(options.timeoutMs === undefined ? {} : { timeout: options.timeoutMs, forceKillAfterDelay: 500 }),
+    });
+    const exitCode = result.exitCode ?? (result.timedOut ? 143 : 128 + 15);
+    return { stdout: String(result.stdout), stderr: String(result.stderr), exitCode };
+  }
+
+  /** Starts a command and leaves its streams and its end to the caller. `down` ends it at the latest. */
+  spawn(host: string, argv: readonly string[], options: SpawnOptions = {}): ChildProcess {
+    return spawn('ip', ['netns', 'exec', this.namespace(host), ...argv], options);
+  }
+
+  /**
+   * Captures packets from now until `stop()`.
+   * @param point  a node: its port on the switch, so all it sends and receives; a pod: its eth0; `router`: all interfaces,
+   *               in cooked frames; `HOST:DEVICE`: any other interface
+   */
+  capture(point: string, options: CaptureOptions = {}): Promise<Capture> {
+    const [netns, device] = this.capturePoint(point);
+    const path = options.path ?? `${this.stateDir}/${point.replaceAll(':', '-')}-${++this.captures}.pcap`;
+    return Capture.start(netns, device, path, options.filter ?? '', options.snaplen ?? 262_144);
+  }
+
+  private capturePoint(point: string): [netns: string, device: string] {
+    const colon = point.indexOf(':');
+    if (colon >= 0) return [this.namespace(point.slice(0, colon)), point.slice(colon + 1)];
+    if (this.topology.nodes.some(node => node.name === point)) return [this.namespace(SWITCH), point];
+    return [this.namespace(point), point === this.topology.router.name ? 'any' : 'eth0'];
+  }
+
+  /** Asks a node's control socket; see DESIGN section 5 for what `get` knows. */
+  control(node: string, method: string, params: Record<string, unknown> = {}): Promise<unknown> {
+    return callNode(socketOf(this.name, node), method, params);
+  }
+
+  status(): HostStatus[] {
+    const present = new Set(namespacesOf(this.name));
+    const running = new Map(this.processes.map(started => [started.host, started]));
+    const row = (host: string, kind: HostStatus['kind'], node: string, address: string): HostStatus => {
+      const namespace = namespaceOf(this.name, host);
+      const started = running.get(host);
+      const alive = started !== undefined && isAlive(started);
+      const state = !present.has(namespace) ? 'down' : started === undefined ? 'idle' : alive ? 'up' : 'down';
+      return { host, kind, node, address, namespace, pid: alive ? started.pid : null, state };
+    };
+    const { nodes, pods, router } = this.topology;
+    return [
+      ...nodes.map(node => row(node.name, 'node', node.name, addressOf(node.address))),
+      ...pods.map(pod => row(pod.name, 'pod', pod.node, pod.address)),
+      row(router.name, 'router', '', addressOf(router.legs[0]!.address)),
+    ];
+  }
+
+  private writeState(): void {
+    const state: LabState = {
+      name: this.name,
+      topology: this.topology,
+      options: this.options,
+      owner: identifyProcess(process.pid),
+      processes: this.processes,
+    };
+    writeFileSync(`${this.stateDir}/lab.json`, `${JSON.stringify(state, null, 2)}\n`);
+  }
+
+  private async makeNamespaces(): Promise<void> {
+    const { subnets, nodes, pods, router } = this.topology;
+    const net = this.namespace(SWITCH);
+    const away = this.namespace(AWAY);
+    const at = this.namespace(router.name);
+
+    await ipBatch([
+      ...[SWITCH, AWAY, ...this.hosts].map(host => `netns add ${this.namespace(host)}`),
+      ...router.legs.map(
+        leg => `link add name ${leg.device} netns ${at} type veth peer name ${router.name}-${leg.device} netns ${net}`,
+      ),
+      `link add name ${router.exit.device} netns ${at} type veth peer name ${router.name} netns ${away}`,
+    ]);
+
+    const exitPrefix = router.exit.address.slice(router.exit.address.indexOf('/'));
+    await Promise.all([
+      this.configure(SWITCH, [
+        ...subnets.map(({ bridge }) => `link add ${bridge} type bridge mcast_snooping 0`),
+        ...subnets.map(({ bridge }) => `link set ${bridge} up`),
+        ...router.legs.map(leg => `link set ${router.name}-${leg.device} master ${leg.bridge} up`),
+      ]),
+      this.configure(
+        router.name,
+        [
+          ...router.legs.flatMap(leg => [`addr add ${leg.address} dev ${leg.device}`, `link set ${leg.device} up`]),
+          // Bridges without ports stand in for dummy devices, which not every kernel has.
+          ...router.loops.flatMap(loop => [
+            `link add ${loop.device} type bridge`,
+            `addr add ${loop.address} dev ${loop.device}`,
+            `link set ${loop.device} up`,
+          ]),
+          `addr add ${router.exit.address} dev ${router.exit.device}`,
+          `link set ${router.exit.device} up`,
+          `route add default via ${router.exit.gateway} dev ${router.exit.device}`,
+        ],
+        { 'net/ipv4/ip_forward': 1 },
+      ),
+      this.configure(AWAY, [
+        `addr add ${router.exit.gateway}${exitPrefix} dev ${router.name}`,
+        `link set ${router.name} up`,
+      ]),
+      ...[...nodes, ...pods].map(host => this.configure(host.name, [])),
+    ]);
+  }
+
+  private configure(host: string, lines: string[], sysctls: Record<string, string | number> = {}): Promise<void> {
+    return ipBatch(['link set lo up', ...lines], {
+      netns: this.namespace(host),
+      sysctls: {
+        // What the host decided about spoofed sources is not the lab's business.
+        'net/ipv4/conf/all/rp_filter': 0,
+        'net/ipv4/conf/default/rp_filter': 0,
+        // Neighbour discovery would stand between the packets of every capture.
+        ...(existsSync('/proc/sys/net/ipv6') ? { 'net/ipv6/conf/default/disable_ipv6': 1 } : {}),
+        ...sysctls,
+      },
+    });
+  }
+
+  private async startNode(name: string): Promise<void> {
+    const node = this.topology.nodes.find(candidate => candidate.name === name)!;
+    const config = `${this.stateDir}/${name}.yaml`;
+    writeFileSync(config, stringify(nodeConfig(this.name, this.topology, node, this.options)));
+    await this.startProcess(name, [process.execPath, MAIN, 'node', '--config', config], 'ready');
+
+    // The node keeps its TAP by file descriptor, wherever the kernel's side of it goes.
+    const net = this.namespace(SWITCH);
+    await ipBatch([`link set ${UPLINK_DEVICE} netns ${net} name ${name}`], { netns: this.namespace(name) });
+    await ipBatch([`link set ${name} master ${node.bridge} up`], { netns: net });
+  }
+
+  private async startServers(): Promise<void> {
+    const { pods, router } = this.topology;
+    const serve = (host: string, hostname: string, addresses: string[]): Promise<void> =>
+      this.startProcess(host, [process.execPath, WHOAMI, `${WEB_PORT}`, hostname, ...addresses], 'listening');
+    await Promise.all([
+      ...pods
+        .filter(pod => pod.hostname !== undefined)
+        .map(pod =>
+          serve(pod.name, pod.hostname!, ['127.0.0.1', '::1', pod.address, ...(pod.linkLocal ? [pod.linkLocal] : [])]),
+        ),
+      serve(router.name, router.name, ['127.0.0.1', routerWebAddress(this.topology)]),
+    ]);
+  }
+
+  /** Starts a process that outlives this one, and waits until a line of its log is `readyLine`. */
+  private async startProcess(host: string, argv: string[], readyLine: string): Promise<void> {
+    const logPath = `${this.stateDir}/${host}.log`;
+    const log = openSync(logPath, 'a', 0o600);
+    const child = this.spawn(host, argv, { detached: true, stdio: ['ignore', log, log], cwd: '/' });
+    closeSync(log);
+    child.on('error', () => {});
+    child.unref();
+    const identity = child.pid === undefined ? null : identifyProcess(child.pid);
+    if (identity !== null) this.processes.push({ host, ...identity });
+
+    for (let waited = 0; ; waited += 5) {
+      const text = readFileSync(logPath, 'utf8');
+      if (text.split('\n').includes(readyLine)) return;
+      if (identity === null || child.exitCode !== null || child.signalCode !== null) {
+        throw new LabError(`${host} ended at once: ${text.trim() || `exit status ${child.exitCode}`}`);
+      }
+      if (waited > READY_TIMEOUT_MS)
+        throw new LabError(`${host} is not ready after ${READY_TIMEOUT_MS} ms: ${text.trim()}`);
+      await sleep(5);
+    }
+  }
+}
+
+function namespacesOf(lab: string): string[] {
+  return listDir(NETNS_DIR).filter(entry => entry.startsWith(namespacePrefix(lab)));
+}
+
+function listDir(path: string): string[] {
+  try {
+    return readdirSync(path);
+  } catch {
+    return [];
+  }
+}

@@ -1,0 +1,159 @@
+/**
+ * From a topology and a mode to one configuration per node, in the plain form that `tunpath node` reads. Pure: no device,
+ * no file.
+ *
+ *   mode         own subnet      other subnet
+ *   native       direct          to the router, which knows no pod CIDR
+ *   crosssubnet  direct          IPIP
+ *   ipip         IPIP            IPIP
+ *   vxlan        VXLAN           VXLAN
+ *   geneve       GENEVE          GENEVE
+ */
+
+import { LabError } from './lab-error.ts';
+import { namespaceOf, nodeNameOf } from './names.ts';
+import { addressOf, gatewayOf, type LabNode, type Topology } from './topology.ts';
+
+export const MODES = ['native', 'ipip', 'vxlan', 'geneve', 'crosssubnet'] as const;
+export type Mode = (typeof MODES)[number];
+
+export const PROFILES = ['linux', 'cilium', 'calico', 'flannel', 'rfc'] as const;
+export type Profile = (typeof PROFILES)[number];
+
+/** Device that a node opens as its uplink, before the lab moves it into the switch. */
+export const UPLINK_DEVICE = 'ul0';
+
+export interface ModeOptions {
+  mode: Mode;
+  /** Default: cilium for native, vxlan and geneve, calico for ipip and crosssubnet; flannel's topology keeps its own. */
+  profile?: Profile;
+  /** As the node's own `offload`. Default auto. */
+  offload?: 'auto' | 'none';
+}
+
+/** The part of the plain NodeConfig that a lab writes. */
+export interface LabNodeConfig {
+  apiVersion: 'tunpath.dev/v1';
+  kind: 'NodeConfig';
+  metadata: { name: string };
+  spec: {
+    uplink: { kind: 'tap'; device: string; mac: string; address: string; gateway: string; mtu: number };
+    host: { device: string; address: string };
+    pods: {
+      name: string;
+      netns: string;
+      device: string;
+      address: string;
+      labels: Record<string, string>;
+      identity: number;
+    }[];
+    tunnel: {
+      protocol: 'none' | 'ipip' | 'vxlan' | 'geneve';
+      port?: number;
+      vni?: number | 'identity';
+      mac?: string;
+      peers?: { address: string; mac?: string }[];
+      acceptFrom?: 'peers';
+    };
+    routes: { to: string; via: string; encap?: boolean }[];
+    profile: Profile;
+    offload: 'auto' | 'none';
+  };
+}
+
+/** The port and VNI each system gives VXLAN; GENEVE takes the VNI and its own port. FIELD.md section 1. */
+const OVERLAY: Record<Profile, { port: number; vni: number | 'identity' }> = {
+  cilium: { port: 8472, vni: 'identity' },
+  calico: { port: 4789, vni: 4096 },
+  flannel: { port: 8472, vni: 1 },
+  linux: { port: 4789, vni: 1 },
+  rfc: { port: 4789, vni: 1 },
+};
+
+const GENEVE_PORT = 6081;
+
+/** @throws LabError for a mode that is none. */
+export function parseMode(text: string): Mode {
+  const mode = MODES.find(known => known === text);
+  if (mode === undefined) {
+    throw new LabError(`mode '${text}': expected one of ${MODES.join(', ')}`, { usage: true });
+  }
+  return mode;
+}
+
+export function profileFor(topology: Topology, options: ModeOptions): Profile {
+  if (options.profile !== undefined) return options.profile;
+  if (topology.profile !== 'cilium') return topology.profile;
+  return options.mode === 'ipip' || options.mode === 'crosssubnet' ? 'calico' : 'cilium';
+}
+
+/** Whether the packets of `node` for the pods of `peer` leave in a tunnel. */
+export function encapsulates(mode: Mode, node: LabNode, peer: LabNode): boolean {
+  return mode === 'crosssubnet' ? node.bridge !== peer.bridge : mode !== 'native';
+}
+
+/** The configuration of one node of lab `lab`. */
+export function nodeConfig(lab: string, topology: Topology, node: LabNode, options: ModeOptions): LabNodeConfig {
+  const { mode } = options;
+  const profile = profileFor(topology, options);
+  const gateway = gatewayOf(topology, node);
+  const peers = topology.nodes.filter(other => other !== node);
+
+  // A native node installs routes only to neighbours on its own subnet, as Cilium's autoDirectNodeRoutes does: the
+  // others' pods fall through to the static routes and so to the router.
+  const podRoutes = peers
+    .filter(peer => mode !== 'native' || peer.bridge === node.bridge)
+    .map(peer => ({
+      to: peer.podCidr,
+      via: addressOf(peer.address),
+      ...(encapsulates(mode, node, peer) ? { encap: true } : {}),
+    }));
+
+  return {
+    apiVersion: 'tunpath.dev/v1',
+    kind: 'NodeConfig',
+    metadata: { name: nodeNameOf(lab, node.name) },
+    spec: {
+      uplink: { kind: 'tap', device: UPLINK_DEVICE, mac: node.mac, address: node.address, gateway, mtu: 1500 },
+      host: { device: 'tp0', address: `${node.hostAddress}/32` },
+      pods: topology.pods
+        .filter(pod => pod.node === node.name)
+        .map(pod => ({
+          name: `default/${pod.name}`,
+          netns: namespaceOf(lab, pod.name),
+          device: 'eth0',
+          address: `${pod.address}/32`,
+          labels: pod.labels,
+          identity: pod.identity,
+        })),
+      tunnel: tunnelConfig(mode, profile, node, peers),
+      routes: [...podRoutes, ...topology.staticRoutes.map(to => ({ to, via: gateway }))],
+      profile,
+      offload: options.offload ?? 'auto',
+    },
+  };
+}
+
+function tunnelConfig(mode: Mode, profile: Profile, node: LabNode, peers: LabNode[]): LabNodeConfig['spec']['tunnel'] {
+  switch (mode) {
+    case 'native':
+      return { protocol: 'none' };
+    case 'ipip':
+    case 'crosssubnet':
+      return {
+        protocol: 'ipip',
+        peers: peers.map(peer => ({ address: addressOf(peer.address) })),
+        acceptFrom: 'peers',
+      };
+    case 'vxlan':
+    case 'geneve':
+      return {
+        protocol: mode,
+        port: mode === 'geneve' ? GENEVE_PORT : OVERLAY[profile].port,
+        vni: OVERLAY[profile].vni,
+        mac: node.vtepMac,
+        peers: peers.map(peer => ({ address: addressOf(peer.address), mac: peer.vtepMac })),
+        acceptFrom: 'peers',
+      };
+  }
+}

@@ -1,0 +1,57 @@
+/** `tunpath node --config FILE`: one node in the foreground, until SIGTERM or SIGINT. */
+import { randomInt } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import type { TapNodeConfig } from '../control/compile.ts';
+import { findObstacles } from '../control/devices.ts';
+import { formatProblems, loadConfig } from '../control/load-config.ts';
+import { Node } from '../control/node.ts';
+
+/** @returns the exit code: 0 stopped as asked, 1 it could not run, 2 bad input */
+export async function node(flags: { config: string }): Promise<number> {
+  const file = flags.config;
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    process.stderr.write(`${file}: ${(error as Error).message}\n`);
+    return 2;
+  }
+  const loaded = loadConfig(text, file);
+  if (loaded.problems !== undefined) {
+    process.stderr.write(`${formatProblems(loaded.problems)}\n`);
+    return 2;
+  }
+  if (loaded.config.spec.uplink.kind !== 'tap') {
+    process.stderr.write(
+      `${file}: spec.uplink.kind: ${loaded.config.spec.uplink.kind} does not run yet, expected tap\n`,
+    );
+    return 2;
+  }
+  const config = loaded.config as TapNodeConfig;
+  const obstacles = findObstacles(config);
+  if (obstacles.length > 0) {
+    process.stderr.write(`${obstacles.map(obstacle => `${file}: ${obstacle}`).join('\n')}\n`);
+    return 2;
+  }
+
+  let running: Node;
+  try {
+    running = await Node.start(config, randomInt(1, 2 ** 31));
+  } catch (error) {
+    process.stderr.write(`${config.metadata.name}: ${(error as Error).message}\n`);
+    return 1;
+  }
+  const stop = () => void running.stop();
+  process.once('SIGTERM', stop);
+  process.once('SIGINT', stop);
+  process.stderr.write('ready\n');
+  try {
+    await running.ended;
+    await running.stop();
+    return 0;
+  } catch (error) {
+    process.stderr.write(`${config.metadata.name}: the loop died: ${(error as Error).stack}\n`);
+    await running.stop();
+    return 1;
+  }
+}

@@ -1,0 +1,210 @@
+/** From a node's configuration, in words, to the datapath's program, in numbers. Pure: no device is touched. */
+import { PORT_HOST, PORT_POD, PORT_UPLINK } from '../port.ts';
+import { PROFILES } from '../profile.ts';
+import type { PortProgram, Program } from '../program.ts';
+import type { NextHop, Route } from '../route/nexthop.ts';
+import * as hops from '../route/nexthop.ts';
+import { IPIP_OVERHEAD } from '../tunnel/ipip.ts';
+import { TUNNEL_GENEVE, TUNNEL_IPIP, TUNNEL_VXLAN, type TunnelSpec } from '../tunnel/tunnel.ts';
+import { UDP_OVERHEAD } from '../tunnel/udp-encap.ts';
+import * as text from './address.ts';
+import { type Cidr, contains } from './address.ts';
+import type { NodeConfig, UplinkConfig } from './config.ts';
+
+const PROTOCOLS = { none: 0, ipip: TUNNEL_IPIP, vxlan: TUNNEL_VXLAN, geneve: TUNNEL_GENEVE } as const;
+const OVERHEADS = { none: 0, ipip: IPIP_OVERHEAD, vxlan: UDP_OVERHEAD, geneve: UDP_OVERHEAD } as const;
+
+/** Destinations that never leave a host (RFC 6890): whatever the default route says, the answer is no. */
+const NEVER_ROUTED = ['0.0.0.0/8', '127.0.0.0/8'];
+
+const NO_MAC = { hi: 0, lo: 0 };
+
+/** The validated configuration holds only texts that parse; anything else is a mistake of ours. */
+function known<T>(value: T | undefined, written: string): T {
+  if (value === undefined) throw new TypeError(`not validated: ${written}`);
+  return value;
+}
+
+const parseAddress = (written: string) => known(text.parseAddress(written), written);
+const parseMac = (written: string) => known(text.parseMac(written), written);
+const parseCidr = (written: string) =>
+  known(text.parseCidr(written.includes('/') ? written : `${written}/32`), written);
+
+/** A configuration whose uplink has its own address, MAC and MTU written down. */
+export type TapNodeConfig = NodeConfig & { spec: { uplink: Extract<UplinkConfig, { kind: 'tap' }> } };
+
+/** MTUs that follow from the uplink's and the tunnel's. */
+export interface Mtus {
+  /** What a packet may have that goes into the tunnel; the uplink's own without a tunnel. */
+  tunnel: number;
+  /** Of the pods' devices. */
+  device: number;
+  /** Of the pods' default route, where it is lower than the device's; else 0. */
+  route: number;
+}
+
+export function mtusOf(config: TapNodeConfig): Mtus {
+  const { uplink, tunnel, profile } = config.spec;
+  const inner = uplink.mtu - OVERHEADS[tunnel.protocol];
+  const perRoute = PROFILES[profile].mtuAt === 'route';
+  return {
+    tunnel: inner,
+    device: perRoute ? uplink.mtu : inner,
+    route: perRoute && inner < uplink.mtu ? inner : 0,
+  };
+}
+
+/** Compiles a configuration that loadConfig has accepted. Port order: pods, host, uplink. */
+export function compile(config: TapNodeConfig): Program {
+  const { spec } = config;
+  const uplinkNet = parseCidr(spec.uplink.address);
+  const mac = parseMac(spec.uplink.mac);
+  const mtus = mtusOf(config);
+  const hostAddress = spec.host === undefined ? uplinkNet.address : parseCidr(spec.host.address).address;
+
+  const ports: PortProgram[] = spec.pods.map(pod => ({
+    kind: PORT_POD,
+    name: pod.name,
+    addresses: [parseCidr(pod.address).address],
+    identity: pod.identity ?? 0,
+  }));
+  if (spec.host !== undefined) {
+    ports.push({ kind: PORT_HOST, name: spec.host.device, addresses: [hostAddress], identity: IDENTITY_REMOTE_NODE });
+  }
+  ports.push({ kind: PORT_UPLINK, name: spec.uplink.device, addresses: [uplinkNet.address], identity: 0 });
+
+  const table = new RouteBuilder();
+  const uplinkPort = ports.length - 1;
+  const tunnel = compileTunnel(config, uplinkNet.address);
+  const underlay = new UnderlayRoutes(config, uplinkNet);
+
+  for (const never of NEVER_ROUTED) table.add(parseCidr(never), refuse());
+  if (uplinkNet.length < 31) {
+    // Directed broadcasts are nobody's neighbour.
+    const size = 2 ** (32 - uplinkNet.length);
+    table.add({ ...uplinkNet, prefix: uplinkNet.prefix, length: 32 }, refuse());
+    table.add({ ...uplinkNet, prefix: (uplinkNet.prefix + size - 1) | 0, length: 32 }, refuse());
+  }
+  if (uplinkNet.length < 32) {
+    table.add(uplinkNet, { ...uplinkHop(hops.HOP_ONLINK, uplinkPort, 0, spec.uplink.mtu), transit: 0 });
+  }
+  if (spec.uplink.gateway !== undefined) {
+    const gateway = parseAddress(spec.uplink.gateway);
+    table.add(parseCidr('0.0.0.0/0'), uplinkHop(hops.HOP_GATEWAY, uplinkPort, gateway, spec.uplink.mtu));
+  }
+  for (const route of spec.routes) {
+    const to = parseCidr(route.to);
+    const via = parseAddress(route.via);
+    const mtu = Math.min(route.mtu ?? 65535, route.encap ? mtus.tunnel : spec.uplink.mtu);
+    const gateway = underlay.neighborFor(via);
+    const hop = uplinkHop(route.encap ? hops.HOP_TUNNEL : hops.HOP_GATEWAY, uplinkPort, gateway, mtu);
+    hop.transit = to.length > 0 ? 1 : 0;
+    if (route.encap) hop.peer = tunnel?.peers.findIndex(peer => peer.address === via) ?? -1;
+    table.add(to, hop);
+  }
+  const host: NextHop = { kind: hops.HOP_HOST, port: -1, gateway: 0, peer: -1, mtu: 65535, transit: 1 };
+  table.add({ ...uplinkNet, prefix: uplinkNet.address, length: 32 }, host);
+  if (spec.host !== undefined) table.add({ ...uplinkNet, prefix: hostAddress, length: 32 }, host);
+  spec.pods.forEach((pod, port) => {
+    const { address } = parseCidr(pod.address);
+    const mtu = pod.mtu ?? mtus.device;
+    table.add({ prefix: address, length: 32 }, { kind: hops.HOP_POD, port, gateway: 0, peer: -1, mtu, transit: 1 });
+  });
+
+  return {
+    profile: spec.profile,
+    underlay: {
+      address: uplinkNet.address,
+      prefixLength: uplinkNet.length,
+      macHi: mac.hi,
+      macLo: mac.lo,
+    },
+    hostAddress,
+    ports,
+    routes: table.routes(),
+    nextHops: table.nextHops,
+    tunnel,
+  };
+}
+
+/** Cilium's reserved identity for another node, under which a node's own packets travel. */
+const IDENTITY_REMOTE_NODE = 6;
+
+function refuse(): NextHop {
+  return { kind: hops.HOP_REFUSE, port: -1, gateway: 0, peer: -1, mtu: 65535, transit: 0 };
+}
+
+function uplinkHop(kind: number, port: number, gateway: number, mtu: number): NextHop {
+  return { kind, port, gateway, peer: -1, mtu, transit: 0 };
+}
+
+/** Collects routes; a later one replaces an earlier one to the same prefix; equal next hops are shared. */
+class RouteBuilder {
+  readonly nextHops: NextHop[] = [refuse()];
+  private readonly byPrefix = new Map<string, Route>();
+  private readonly byHop = new Map<string, number>();
+
+  add(to: Pick<Cidr, 'prefix' | 'length'>, hop: NextHop): void {
+    const key = JSON.stringify(hop);
+    let index = this.byHop.get(key);
+    if (index === undefined) {
+      index = this.nextHops.push(hop) - 1;
+      this.byHop.set(key, index);
+    }
+    this.byPrefix.set(`${to.prefix}/${to.length}`, { prefix: to.prefix, length: to.length, hop: index });
+  }
+
+  routes(): Route[] {
+    return [...this.byPrefix.values()];
+  }
+}
+
+/** Who on the uplink leads to an address of the underlay. */
+class UnderlayRoutes {
+  private readonly subnet: Cidr;
+  private readonly gateway: number | undefined;
+  private readonly routes: { to: Cidr; via: number }[];
+
+  constructor(config: TapNodeConfig, subnet: Cidr) {
+    const { uplink, routes } = config.spec;
+    this.subnet = subnet;
+    this.gateway = uplink.gateway === undefined ? undefined : parseAddress(uplink.gateway);
+    this.routes = routes
+      .filter(route => !route.encap)
+      .map(route => ({ to: parseCidr(route.to), via: parseAddress(route.via) }))
+      .sort((a, b) => b.to.length - a.to.length);
+  }
+
+  /** The neighbour to hand a packet for `address` to; `address` itself where it is on the subnet. */
+  neighborFor(address: number): number {
+    let at = address;
+    // A chain of gateways can be no longer than the list of routes.
+    for (let i = 0; i <= this.routes.length; i++) {
+      if (contains(this.subnet, at) || at === this.gateway) return at;
+      const route = this.routes.find(candidate => contains(candidate.to, at));
+      const next = route?.via ?? this.gateway;
+      if (next === undefined || next === at) return at;
+      at = next;
+    }
+    return at;
+  }
+}
+
+function compileTunnel(config: NodeConfig, localAddress: number): TunnelSpec | null {
+  const { tunnel } = config.spec;
+  if (tunnel.protocol === 'none') return null;
+  const mac = tunnel.mac === undefined ? NO_MAC : parseMac(tunnel.mac);
+  return {
+    protocol: PROTOCOLS[tunnel.protocol],
+    port: tunnel.port ?? 0,
+    vni: tunnel.vni === 'identity' ? -1 : (tunnel.vni ?? 0),
+    localAddress,
+    localMacHi: mac.hi,
+    localMacLo: mac.lo,
+    peers: tunnel.peers.map(peer => {
+      const { hi, lo } = 'mac' in peer && peer.mac !== undefined ? parseMac(peer.mac) : NO_MAC;
+      return { address: parseAddress(peer.address), macHi: hi, macLo: lo };
+    }),
+    acceptAny: tunnel.acceptFrom === 'any',
+  };
+}

@@ -1,0 +1,144 @@
+/** Opens a node's devices and sets up the kernel's side of them. */
+import { existsSync, writeFileSync } from 'node:fs';
+import {
+  OFFLOAD_CSUM,
+  OFFLOAD_TSO,
+  OFFLOAD_TSO_ECN,
+  OFFLOAD_TUNNEL,
+  OFFLOAD_TUNNEL_CSUM,
+  OFFLOAD_USO,
+} from '../io/device.ts';
+import * as libc from '../io/libc.ts';
+import { openTunTap, type TunTapHandle } from '../io/tuntap.ts';
+import { ipBatch } from '../lab/ip.ts';
+import { formatCidr, parseCidr } from './address.ts';
+import { type Mtus, mtusOf, type TapNodeConfig } from './compile.ts';
+import type { Offload } from './config.ts';
+import { inNamespace, namespaceExists } from './netns.ts';
+
+/** Packets that a TUN keeps for us while we are busy: the ring between the kernel and our read(). */
+const QUEUE_PACKETS = 1000;
+/** The node's own routes stand behind whatever the host has: a default route of the host's goes on to win. */
+const ROUTE_METRIC = 4278;
+
+const OFFLOAD_BITS: Record<Offload, number> = {
+  csum: OFFLOAD_CSUM,
+  tso: OFFLOAD_TSO | OFFLOAD_TSO_ECN,
+  uso: OFFLOAD_USO,
+  tunnel: OFFLOAD_TUNNEL | OFFLOAD_TUNNEL_CSUM,
+};
+
+/** The OFFLOAD_* bits that the configuration allows. Every other one needs the checksum. */
+export function allowedOffloads(offload: 'auto' | 'none' | Offload[]): number {
+  const names = offload === 'none' ? [] : offload === 'auto' ? (Object.keys(OFFLOAD_BITS) as Offload[]) : offload;
+  return names.reduce((bits, name) => bits | OFFLOAD_BITS[name], 0);
+}
+
+/** What stands in the way of opening the devices, each with the place in the configuration. Touches nothing. */
+export function findObstacles(config: TapNodeConfig): string[] {
+  const { pods } = config.spec;
+  return pods.flatMap((pod, i) =>
+    namespaceExists(pod.netns)
+      ? []
+      : [`spec.pods[${i}].netns: network namespace "${pod.netns}" does not exist (ip netns add ${pod.netns})`],
+  );
+}
+
+/**
+ * Opens every device, in the order of compile()'s ports, and configures addresses, routes and MTUs behind them.
+ * All or nothing: if one fails, those already open are closed, which removes them.
+ */
+export async function openDevices(config: TapNodeConfig): Promise<TunTapHandle[]> {
+  const { spec } = config;
+  const mtus = mtusOf(config);
+  const allowed = allowedOffloads(spec.offload);
+  const handles: TunTapHandle[] = [];
+  try {
+    for (const pod of spec.pods) {
+      const mtu = pod.mtu ?? mtus.device;
+      handles.push(
+        inNamespace(pod.netns, () => {
+          const handle = openTunTap({ kind: 'tun', name: pod.device, mtu, allowed });
+          withoutIpv6(pod.device);
+          return handle;
+        }),
+      );
+    }
+    if (spec.host !== undefined) {
+      handles.push(openTunTap({ kind: 'tun', name: spec.host.device, mtu: spec.uplink.mtu, allowed }));
+      withoutIpv6(spec.host.device);
+    }
+    handles.push(openTunTap({ kind: 'tap', name: spec.uplink.device, mtu: spec.uplink.mtu, allowed }));
+    withoutIpv6(spec.uplink.device);
+    await Promise.all([...spec.pods.map(pod => setUpPod(pod, mtus)), setUpNode(config, mtus)]);
+    return handles;
+  } catch (error) {
+    closeDevices(handles);
+    throw error;
+  }
+}
+
+export function closeDevices(handles: TunTapHandle[]): void {
+  for (const handle of handles) libc.close(handle.fd);
+}
+
+/** The datapath speaks IPv4: the kernel need not solicit routers behind our devices. In the current namespace. */
+function withoutIpv6(device: string): void {
+  const file = `/proc/sys/net/ipv6/conf/${device}/disable_ipv6`;
+  if (existsSync(file)) writeFileSync(file, '1');
+}
+
+function setUpPod(pod: TapNodeConfig['spec']['pods'][number], mtus: Mtus): Promise<void> {
+  const { device, address } = pod;
+  const mtu = pod.mtu ?? mtus.device;
+  const routeMtu = mtus.route > 0 && mtus.route < mtu ? ` mtu ${mtus.route}` : '';
+  return ipBatch(
+    [
+      `link set dev lo up`,
+      `addr add ${address}/32 dev ${device}`,
+      `link set dev ${device} mtu ${mtu} txqueuelen ${QUEUE_PACKETS} up`,
+      `route replace default dev ${device}${routeMtu}`,
+    ],
+    { netns: pod.netns },
+  );
+}
+
+/**
+ * The node's own namespace: the uplink is only brought up; the host port gets the node's addresses and, as routes, all
+ * that the datapath can reach. Sources as on a real node: the host address towards pods behind a tunnel or here, the
+ * underlay address elsewhere.
+ */
+function setUpNode(config: TapNodeConfig, mtus: Mtus): Promise<void> {
+  const { uplink, host, pods, routes } = config.spec;
+  const lines = [`link set dev ${uplink.device} mtu ${uplink.mtu} txqueuelen ${QUEUE_PACKETS} up`];
+  if (host !== undefined) {
+    const [nodeAddress, length] = uplink.address.split('/');
+    const [hostAddress] = host.address.split('/');
+    const { device } = host;
+    const add = (to: string, source: string, mtu = uplink.mtu) => {
+      const lower = mtu < uplink.mtu ? ` mtu ${mtu}` : '';
+      lines.push(`route append ${to} dev ${device} src ${source} metric ${ROUTE_METRIC}${lower}`);
+    };
+    lines.push(
+      `link set dev lo up`,
+      `addr add ${host.address} dev ${device} noprefixroute`,
+      `addr replace ${nodeAddress}/32 dev ${device} noprefixroute`,
+      `link set dev ${device} mtu ${uplink.mtu} txqueuelen ${QUEUE_PACKETS} up`,
+    );
+    for (const pod of pods) add(`${pod.address}/32`, hostAddress);
+    if (Number(length) < 32) add(`${networkOf(uplink.address)}`, nodeAddress);
+    if (uplink.gateway !== undefined && Number(length) === 32) add(`${uplink.gateway}/32`, nodeAddress);
+    for (const route of routes) {
+      if (route.encap) add(route.to, hostAddress, Math.min(mtus.tunnel, route.mtu ?? mtus.tunnel));
+      else add(route.to, nodeAddress, Math.min(uplink.mtu, route.mtu ?? uplink.mtu));
+    }
+    const hasDefault = routes.some(route => route.to === '0.0.0.0/0');
+    if (uplink.gateway !== undefined && !hasDefault) add('0.0.0.0/0', nodeAddress);
+  }
+  return ipBatch(lines);
+}
+
+function networkOf(interfaceAddress: string): string {
+  const { prefix, length } = parseCidr(interfaceAddress)!;
+  return formatCidr(prefix, length);
+}

@@ -1,0 +1,39 @@
+/** Named network namespaces, as `ip netns` makes them. */
+import { closeSync, constants, existsSync, openSync } from 'node:fs';
+import * as libc from '../io/libc.ts';
+
+const DIRECTORY = '/run/netns';
+
+/** Is there a namespace of this name? */
+export function namespaceExists(name: string): boolean {
+  return existsSync(`${DIRECTORY}/${name}`);
+}
+
+/**
+ * Runs `work` with the calling thread inside the namespace, and comes back whatever happens. `work` must be synchronous:
+ * the namespace belongs to the thread, so anything that ran in between would run there, too.
+ */
+export function inNamespace<T>(name: string, work: () => T): T {
+  const home = openSync('/proc/thread-self/ns/net', constants.O_RDONLY);
+  try {
+    const target = openSync(`${DIRECTORY}/${name}`, constants.O_RDONLY);
+    try {
+      enter(target, name);
+    } finally {
+      closeSync(target);
+    }
+    try {
+      return work();
+    } finally {
+      enter(home, 'the one we came from');
+    }
+  } finally {
+    closeSync(home);
+  }
+}
+
+function enter(fd: number, name: string): void {
+  if (libc.setns(fd, libc.CLONE_NEWNET) !== 0) {
+    throw new Error(`network namespace ${name}: ${libc.errnoName(libc.errno())}`);
+  }
+}

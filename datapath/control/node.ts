@@ -1,0 +1,277 @@
+/** One running node: devices, the loop's thread, and the control plane around it. */
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import {
+  Counters,
+  PORT_RX_BYTES,
+  PORT_RX_DROPPED,
+  PORT_RX_PACKETS,
+  PORT_TX_BYTES,
+  PORT_TX_DROPPED,
+  PORT_TX_PACKETS,
+} from '../counters.ts';
+import { OFFLOAD_CSUM, OFFLOAD_TSO, OFFLOAD_TUNNEL, OFFLOAD_USO } from '../io/device.ts';
+import * as libc from '../io/libc.ts';
+import type { TunTapHandle } from '../io/tuntap.ts';
+import type { LoopData, LoopRequest, LoopResponse } from '../loop.ts';
+import { PORT_KINDS } from '../port.ts';
+import type { Program } from '../program.ts';
+import { formatAddress, formatCidr, formatMac } from './address.ts';
+import { compile, mtusOf, type TapNodeConfig } from './compile.ts';
+import { closeDevices, openDevices } from './devices.ts';
+import { serve, socketPath } from './server.ts';
+
+const EFD_NONBLOCK = 0o4000;
+const EFD_CLOEXEC = 0o2000000;
+
+/** KIND of `tunpath get KIND`, each a list of rows. */
+export const KINDS = ['routes', 'ports', 'neighbors', 'counters'] as const;
+
+/** The loop's thread, seen from the control plane. */
+class LoopThread {
+  /** Resolves when the thread has ended; rejects when it died of an error. */
+  readonly ended: Promise<void>;
+  private readonly worker: Worker;
+  private readonly port: MessagePort;
+  private readonly wakeFd: number;
+  private readonly one = new Int32Array([1, 0]);
+  private readonly waiting = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>();
+  private nextId = 1;
+
+  constructor(data: Omit<LoopData, 'control' | 'wakeFd'>) {
+    const channel = new MessageChannel();
+    this.port = channel.port1;
+    this.wakeFd = libc.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (this.wakeFd < 0) throw new Error(`eventfd: ${libc.errnoName(libc.errno())}`);
+    const workerData: LoopData = { ...data, control: channel.port2, wakeFd: this.wakeFd };
+    this.worker = new Worker(new URL('../loop.js', import.meta.url), { workerData, transferList: [channel.port2] });
+    this.port.on('message', (response: LoopResponse) => {
+      const request = this.waiting.get(response.id);
+      this.waiting.delete(response.id);
+      if (response.error !== undefined) request?.reject(new Error(response.error));
+      else request?.resolve(response.result);
+    });
+    this.ended = new Promise((resolve, reject) => {
+      this.worker.once('error', reject);
+      this.worker.once('exit', () => resolve());
+    });
+    this.ended
+      .catch(() => {})
+      .then(() => {
+        for (const request of this.waiting.values()) request.reject(new Error('the loop has ended'));
+        this.waiting.clear();
+        this.port.close();
+      });
+  }
+
+  /** Resolves when packets flow. */
+  ready(): Promise<unknown> {
+    return this.expect(0);
+  }
+
+  request(method: LoopRequest['method'], params?: unknown): Promise<unknown> {
+    const id = this.nextId++;
+    const answer = this.expect(id);
+    this.port.postMessage({ id, method, params } satisfies LoopRequest);
+    libc.write(this.wakeFd, libc.addressOf(this.one), 8);
+    return answer;
+  }
+
+  private expect(id: number): Promise<unknown> {
+    return new Promise((resolve, reject) => this.waiting.set(id, { resolve, reject }));
+  }
+}
+
+export class Node {
+  private readonly config: TapNodeConfig;
+  private readonly program: Program;
+  private readonly handles: TunTapHandle[];
+  private readonly counters: Counters;
+  private readonly loop: LoopThread;
+  private readonly started = process.hrtime.bigint();
+  private socket: { close(): Promise<void> } | null = null;
+  private stopping: Promise<void> | null = null;
+
+  private constructor(config: TapNodeConfig, program: Program, handles: TunTapHandle[], seed: number) {
+    this.config = config;
+    this.program = program;
+    this.handles = handles;
+    const buffer = new Counters().values.buffer as SharedArrayBuffer;
+    this.counters = new Counters(buffer);
+    this.loop = new LoopThread({ program, devices: handles, counters: buffer, seed });
+  }
+
+  /**
+   * Opens devices, starts the loop, and resolves once packets flow and the control socket listens.
+   * @throws Error with nothing left behind
+   */
+  static async start(config: TapNodeConfig, seed: number): Promise<Node> {
+    const program = compile(config);
+    const handles = await openDevices(config);
+    let node: Node | null = null;
+    try {
+      node = new Node(config, program, handles, seed);
+      await Promise.race([node.loop.ready(), node.loop.ended]);
+      node.socket = await serve(socketPath(config.metadata.name), (method, params) => node!.handle(method, params));
+      return node;
+    } catch (error) {
+      if (node === null) closeDevices(handles);
+      else await node.stop();
+      throw error;
+    }
+  }
+
+  /** Resolves when the loop has ended, for whatever reason. */
+  get ended(): Promise<void> {
+    return this.loop.ended;
+  }
+
+  /** Ends the loop, which closes the devices and so removes them, and the socket. */
+  stop(): Promise<void> {
+    this.stopping ??= (async () => {
+      await this.socket?.close();
+      await this.loop.request('stop').catch(() => {});
+      await this.loop.ended.catch(() => {});
+    })();
+    return this.stopping;
+  }
+
+  private async handle(method: string, params: Record<string, unknown>): Promise<unknown> {
+    switch (method) {
+      case 'status':
+        return this.status();
+      case 'get':
+        return this.get(String(params.kind));
+      case 'stop':
+        // Answered first: the socket closes with the node.
+        setImmediate(() => void this.stop());
+        return null;
+      default:
+        throw new Error(`unknown method "${method}": expected status, get or stop`);
+    }
+  }
+
+  private async get(kind: string): Promise<unknown> {
+    switch (kind) {
+      case 'routes':
+        return this.routes();
+      case 'ports':
+        return this.ports();
+      case 'neighbors': {
+        const rows = (await this.loop.request('neighbors')) as NeighborRow[];
+        return rows.map(({ address, mac, ...rest }) => ({
+          address: formatAddress(address),
+          mac: mac === null ? null : formatMac(mac.hi, mac.lo),
+          device: this.config.spec.uplink.device,
+          ...rest,
+        }));
+      }
+      case 'counters':
+        return this.counters.snapshot();
+      default:
+        throw new Error(`unknown kind "${kind}": expected ${KINDS.join(', ')}`);
+    }
+  }
+
+  private async status(): Promise<unknown> {
+    const { metadata, spec } = this.config;
+    const { tunnel } = spec;
+    return {
+      node: metadata.name,
+      profile: spec.profile,
+      uptimeSeconds: Number((process.hrtime.bigint() - this.started) / 1_000_000_000n),
+      underlay: { address: spec.uplink.address, mac: spec.uplink.mac, gateway: spec.uplink.gateway ?? null },
+      tunnel: {
+        protocol: tunnel.protocol,
+        ...('port' in tunnel ? { port: tunnel.port, vni: tunnel.vni, mac: tunnel.mac } : {}),
+        peers: tunnel.peers.map(peer => peer.address),
+        acceptFrom: tunnel.acceptFrom,
+        mtu: mtusOf(this.config).tunnel,
+      },
+      ports: this.handles.map((handle, i) => ({
+        name: this.program.ports[i].name,
+        kind: PORT_KINDS[this.program.ports[i].kind],
+        device: handle.name,
+        mtu: handle.mtu,
+        offloads: offloadNames(handle.offloads),
+        refused: handle.refused,
+      })),
+      tables: await this.loop.request('tables'),
+    };
+  }
+
+  private ports(): unknown[] {
+    const { counters, program, handles } = this;
+    return program.ports.map((port, i) => ({
+      name: port.name,
+      kind: PORT_KINDS[port.kind],
+      device: handles[i].name,
+      addresses: port.addresses.map(formatAddress),
+      identity: port.identity,
+      mtu: handles[i].mtu,
+      rxPackets: counters.ofPort(i, PORT_RX_PACKETS),
+      rxBytes: counters.ofPort(i, PORT_RX_BYTES),
+      rxDropped: counters.ofPort(i, PORT_RX_DROPPED),
+      txPackets: counters.ofPort(i, PORT_TX_PACKETS),
+      txBytes: counters.ofPort(i, PORT_TX_BYTES),
+      txDropped: counters.ofPort(i, PORT_TX_DROPPED),
+    }));
+  }
+
+  private async routes(): Promise<unknown[]> {
+    const { program, handles, config } = this;
+    const rows = (await this.loop.request('routes')) as RouteRow[];
+    const uplink = config.spec.uplink.device;
+    return rows.map(row => {
+      const to =
+        row.length === 0
+          ? 'default'
+          : row.length === 32
+            ? formatAddress(row.prefix)
+            : formatCidr(row.prefix, row.length);
+      const base = { to, kind: row.kind, mtu: row.mtu };
+      switch (row.kind) {
+        case 'tunnel':
+          return {
+            ...base,
+            via: formatAddress(program.tunnel!.peers[row.peer].address),
+            device: config.spec.tunnel.protocol,
+            underlayVia: formatAddress(row.gateway),
+          };
+        case 'gateway':
+          return { ...base, via: formatAddress(row.gateway), device: uplink };
+        case 'onlink':
+          return { ...base, via: null, device: uplink };
+        case 'pod':
+          return { ...base, via: null, device: handles[row.port].name, pod: program.ports[row.port].name };
+        case 'host':
+          return { ...base, via: null, device: config.spec.host?.device ?? null };
+        default:
+          return { ...base, via: null, device: null };
+      }
+    });
+  }
+}
+
+interface RouteRow {
+  prefix: number;
+  length: number;
+  kind: string;
+  port: number;
+  gateway: number;
+  peer: number;
+  mtu: number;
+}
+
+interface NeighborRow {
+  address: number;
+  mac: { hi: number; lo: number } | null;
+}
+
+function offloadNames(bits: number): string[] {
+  const names: string[] = [];
+  if (bits & OFFLOAD_CSUM) names.push('csum');
+  if (bits & OFFLOAD_TSO) names.push('tso');
+  if (bits & OFFLOAD_USO) names.push('uso');
+  if (bits & OFFLOAD_TUNNEL) names.push('tunnel');
+  return names;
+}

@@ -1,0 +1,77 @@
+/**
+ * The control socket: a Unix stream socket with one JSON object per line. A request is {id, method, params}, its answer
+ * {id, result} or {id, error}. Only root may connect (mode 0600).
+ */
+import { chmodSync, mkdirSync, rmSync } from 'node:fs';
+import { createConnection, createServer, type Server, type Socket } from 'node:net';
+import { dirname } from 'node:path';
+import { createInterface } from 'node:readline';
+
+export type Handler = (method: string, params: Record<string, unknown>) => Promise<unknown>;
+
+/** Where a node of this name listens. */
+export function socketPath(node: string): string {
+  return `/run/tunpath/${node}.sock`;
+}
+
+/**
+ * Listens. A socket that a killed node left behind is replaced; one that still answers is not.
+ * @throws Error when a node of that name is running
+ */
+export async function serve(path: string, handler: Handler): Promise<{ close(): Promise<void> }> {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+  if (await answers(path)) throw new Error(`${path}: a node of this name is running already`);
+  rmSync(path, { force: true });
+  const connections = new Set<Socket>();
+  const server: Server = createServer(socket => {
+    connections.add(socket);
+    socket.on('close', () => connections.delete(socket));
+    socket.on('error', () => socket.destroy());
+    createInterface({ input: socket }).on('line', line => {
+      void answer(line, handler).then(text => {
+        if (!socket.destroyed) socket.write(`${text}\n`);
+      });
+    });
+  });
+  const umask = process.umask(0o177);
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(path, resolve);
+    });
+  } finally {
+    process.umask(umask);
+  }
+  chmodSync(path, 0o600);
+  return {
+    close: () =>
+      new Promise(resolve => {
+        for (const socket of connections) socket.end();
+        server.close(() => resolve());
+        rmSync(path, { force: true });
+      }),
+  };
+}
+
+async function answer(line: string, handler: Handler): Promise<string> {
+  let id: unknown = null;
+  try {
+    const request = JSON.parse(line) as { id?: unknown; method?: unknown; params?: Record<string, unknown> };
+    id = request.id ?? null;
+    if (typeof request.method !== 'string') throw new Error('a request needs a method');
+    return JSON.stringify({ id, result: (await handler(request.method, request.params ?? {})) ?? null });
+  } catch (error) {
+    return JSON.stringify({ id, error: error instanceof Error ? error.message : String(error) });
+  }
+}
+
+function answers(path: string): Promise<boolean> {
+  return new Promise(resolve => {
+    const socket = createConnection(path);
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => resolve(false));
+  });
+}

@@ -1,0 +1,566 @@
+/**
+ * The path of a packet. Functions stand in the order in which a packet meets them.
+ *
+ * From a pod or the host:
+ *    1. source check        a pod may only send from its own addresses
+ *    2. parse and validate  one IPv4 header, checked once, trusted afterwards
+ *    3. conntrack           (its place: a known flow keeps its verdict and rewrite)
+ *    4. service             (its place: a new flow to a service address gets a backend)
+ *    5. egress policy       (its place: judged on the rewritten destination)
+ *    6. route               longest prefix match: a pod, the host, a gateway, a tunnel peer, or a reason to refuse
+ *    7. ingress policy      (its place)
+ *    8. masquerade          (its place: the first matching rule allocates a source port)
+ *    9. TTL and MTU         time exceeded; fragment, or fragmentation needed
+ *   10. encapsulate         a header template moved into the headroom
+ *   11. next hop            ARP on the uplink, then out
+ *
+ * From the uplink: Ethernet, ARP, or an IPv4 packet: one of our tunnel's is decapsulated and its inner packet enters at 2,
+ * as does everything else that is for us or routed through us.
+ *
+ * A step returns a verdict: CONTINUE, TAKEN (somebody else owns the packet now), or the DROP_* that the caller counts.
+ * Nothing here allocates, throws, or drops without a reason.
+ */
+import type { Clock } from './clock.ts';
+import type { Counters } from './counters.ts';
+import * as counters from './counters.ts';
+import { OFFLOAD_CSUM, OFFLOAD_TSO, OFFLOAD_TUNNEL, OFFLOAD_TUNNEL_CSUM, OFFLOAD_USO } from './io/device.ts';
+import { fragment } from './mtu/fragment.ts';
+import { buildIcmpError, IcmpLimiter, mayAnswer } from './mtu/icmp-error.ts';
+import type { Packet } from './packet/packet.ts';
+import { parseIpv4 } from './packet/parse.ts';
+import type { Pool } from './packet/pool.ts';
+import { completeChecksum, segment } from './packet/segment.ts';
+import { PORT_HOST, PORT_POD, PORT_UPLINK, type Port } from './port.ts';
+import type { Profile } from './profile.ts';
+import type { Random } from './random.ts';
+import { Lpm } from './route/lpm.ts';
+import { NeighborTable } from './route/neighbor.ts';
+import type { NextHop, Route } from './route/nexthop.ts';
+import * as hops from './route/nexthop.ts';
+import { TUNNEL_IPIP, type Tunnel } from './tunnel/tunnel.ts';
+import * as verdict from './verdict.ts';
+import { CONTINUE, TAKEN } from './verdict.ts';
+import { update16 } from './wire/checksum.ts';
+import * as ethernet from './wire/ethernet.ts';
+import * as icmp from './wire/icmp.ts';
+import * as ipv4 from './wire/ipv4.ts';
+import * as tcp from './wire/tcp.ts';
+import * as udp from './wire/udp.ts';
+import * as vnet from './wire/virtio-net.ts';
+
+/** Packets read from one port before the next has its turn. */
+export const BURST = 64;
+/** Linux's gc_thresh3: as many neighbours as a default kernel would keep. */
+export const NEIGHBORS = 1024;
+/** A 64 KiB superpacket cut to the smallest sensible MTU. */
+const MAX_PIECES = 1200;
+
+/** What the node is on its underlay. Addresses int32, MACs as in wire/ethernet.ts. */
+export interface Underlay {
+  address: number;
+  prefixLength: number;
+  macHi: number;
+  macLo: number;
+}
+
+export class Datapath {
+  readonly pool: Pool;
+  readonly counters: Counters;
+  readonly neighbors: NeighborTable;
+  readonly underlay: Underlay;
+  /** Address of the host port, the source of ICMP errors towards pods; the underlay address where there is none. */
+  readonly hostAddress: number;
+  ports: Port[] = [];
+  routes = new Lpm();
+  nextHops: NextHop[] = [];
+  tunnel: Tunnel | null = null;
+  /** Milliseconds; read once per burst. */
+  now = 0;
+
+  private readonly view: DataView;
+  private readonly clock: Clock;
+  private readonly decrementAtDelivery: boolean;
+  private readonly limiter = new IcmpLimiter();
+  private readonly slots: Packet[] = [];
+  private readonly segments: Packet[] = [];
+  private readonly fragments: Packet[] = [];
+  private uplink: Port | null = null;
+  private host: Port | null = null;
+
+  constructor(options: {
+    pool: Pool;
+    counters: Counters;
+    clock: Clock;
+    random: Random;
+    profile: Profile;
+    underlay: Underlay;
+    hostAddress: number;
+  }) {
+    const { pool, counters, clock, underlay } = options;
+    this.pool = pool;
+    this.view = pool.view;
+    this.counters = counters;
+    this.clock = clock;
+    this.underlay = underlay;
+    this.hostAddress = options.hostAddress;
+    this.decrementAtDelivery = options.profile.ttlDecrement === 'delivery';
+    for (let i = 0; i < BURST; i++) this.slots.push(pool.packets[0]);
+    for (let i = 0; i < BURST; i++) {
+      const p = pool.take();
+      if (p === null) throw new RangeError(`the pool must hold more than ${BURST} packets`);
+      this.slots[i] = p;
+    }
+    for (let i = 0; i < MAX_PIECES; i++) {
+      this.segments.push(pool.packets[0]);
+      this.fragments.push(pool.packets[0]);
+    }
+    this.neighbors = new NeighborTable({
+      pool,
+      counters,
+      random: options.random,
+      capacity: NEIGHBORS,
+      address: underlay.address,
+      prefixLength: underlay.prefixLength,
+      mac: { hi: underlay.macHi, lo: underlay.macLo },
+      events: this,
+    });
+  }
+
+  /** Puts the ports in place; their index is their position. */
+  setPorts(ports: Port[]): void {
+    this.ports = ports;
+    this.uplink = ports.find(port => port.kind === PORT_UPLINK) ?? null;
+    this.host = ports.find(port => port.kind === PORT_HOST) ?? null;
+  }
+
+  /** Replaces next hops, routes and tunnel at once, between two packets. `nextHops[0]` is unused. */
+  setRoutes(routes: Route[], nextHops: NextHop[], tunnel: Tunnel | null): void {
+    const table = new Lpm();
+    table.replaceAll(
+      Int32Array.from(routes, r => r.prefix),
+      Uint8Array.from(routes, r => r.length),
+      Int32Array.from(routes, r => r.hop),
+    );
+    this.routes = table;
+    this.nextHops = nextHops;
+    this.tunnel = tunnel;
+  }
+
+  // ---------------------------------------------------------------- bursts
+
+  /**
+   * Reads one burst from a port, takes every packet through the path, and writes what came of it.
+   * @returns packets read; a negative errno when the device is gone
+   */
+  receive(port: Port): number {
+    const { slots, pool, counters: c } = this;
+    const n = port.device.readBurst(slots, BURST);
+    if (n <= 0) return n;
+    this.now = this.clock.now();
+    let bytes = 0;
+    for (let i = 0; i < n; i++) {
+      const p = slots[i];
+      bytes += p.len;
+      p.inPort = port.index;
+      this.enter(p, port);
+    }
+    for (let i = 0; i < n; i++) {
+      const p = pool.take();
+      // Held packets (ARP, reassembly) are capped well below the pool's size, so a burst can always be refilled.
+      slots[i] = p as Packet;
+    }
+    c.port(port.index, counters.PORT_RX_PACKETS, n);
+    c.port(port.index, counters.PORT_RX_BYTES, bytes);
+    c.port(port.index, counters.PORT_READS, n);
+    c.event(counters.EVENT_BURSTS);
+    this.flush();
+    return n;
+  }
+
+  /** Writes out what all ports have queued. */
+  flush(): void {
+    for (let i = 0; i < this.ports.length; i++) this.ports[i].flush();
+  }
+
+  /** Timers: ARP retries and ageing. @returns milliseconds until it wants to be called again */
+  tick(): number {
+    this.now = this.clock.now();
+    const wait = this.neighbors.tick(this.now);
+    this.flush();
+    return wait;
+  }
+
+  private enter(p: Packet, port: Port): void {
+    const v = port.kind === PORT_UPLINK ? this.fromUplink(p) : this.fromPodOrHost(p, port);
+    if (v !== TAKEN) this.drop(p, v);
+  }
+
+  private drop(p: Packet, reason: number): void {
+    // CONTINUE: the packet was for the datapath itself (ARP) and is done with.
+    if (reason !== CONTINUE) {
+      this.counters.drop(reason, p.len);
+      this.counters.port(p.inPort, counters.PORT_RX_DROPPED, 1);
+    }
+    this.pool.release(p);
+  }
+
+  // ---------------------------------------------------------------- 1. source check
+
+  private fromPodOrHost(p: Packet, port: Port): number {
+    const { view } = this;
+    if (p.len < ipv4.HEADER_LEN) return verdict.DROP_MALFORMED_IPV4;
+    if (view.getUint8(p.off) >> 4 !== 4) return verdict.DROP_NOT_IPV4;
+    if (port.kind === PORT_POD && !port.owns(view.getInt32(p.off + ipv4.SRC))) return verdict.DROP_INVALID_SOURCE;
+    p.identity = port.identity;
+
+    const v = parseIpv4(view, p);
+    if (v !== CONTINUE) return v;
+    if (port.kind === PORT_POD && this.isOwnTunnel(p)) return verdict.DROP_ENCAP_FROM_WORKLOAD;
+    return this.forward(p);
+  }
+
+  /** A pod that speaks our tunnel's protocol to a node could put words into another pod's mouth (Calico refuses it, too). */
+  private isOwnTunnel(p: Packet): boolean {
+    const { tunnel } = this;
+    return tunnel?.matches(p) === true && (p.dst === this.underlay.address || tunnel.findPeer(p.dst) >= 0);
+  }
+
+  // ---------------------------------------------------------------- from the uplink
+
+  private fromUplink(p: Packet): number {
+    const { view, underlay } = this;
+    if (p.len < ethernet.HEADER_LEN) return verdict.DROP_MALFORMED_ETHERNET;
+    const hi = ethernet.macHi(view, p.off);
+    const group = ethernet.isGroup(hi);
+    if (!group && (hi !== underlay.macHi || ethernet.macLo(view, p.off) !== underlay.macLo)) {
+      return verdict.DROP_OTHER_MAC;
+    }
+    const type = view.getUint16(p.off + ethernet.TYPE);
+    if (type === ethernet.TYPE_ARP) return this.neighbors.handleArp(p, this.now);
+    if (type !== ethernet.TYPE_IPV4) return verdict.DROP_NOT_IPV4;
+    if (group) return verdict.DROP_MULTICAST;
+    p.pull(ethernet.HEADER_LEN);
+
+    const v = parseIpv4(view, p);
+    if (v !== CONTINUE) return v;
+    if (isMartian(p.src) || p.src === underlay.address) return verdict.DROP_MARTIAN_SOURCE;
+    if (p.dst === underlay.address && this.tunnel?.matches(p) === true) return this.fromTunnel(p, this.tunnel);
+    return this.forward(p);
+  }
+
+  private fromTunnel(p: Packet, tunnel: Tunnel): number {
+    let v = tunnel.decap(p);
+    if (v !== CONTINUE) return v;
+    v = parseIpv4(this.view, p);
+    if (v !== CONTINUE) return v;
+    // The outer source was checked as a peer; the inner one is another matter: nobody outside may speak for us.
+    if (isMartian(p.src) || this.isLocal(p.src)) return verdict.DROP_MARTIAN_SOURCE;
+    this.counters.event(counters.EVENT_DECAPSULATED);
+    return this.forward(p);
+  }
+
+  private isLocal(address: number): boolean {
+    const hop = this.routes.lookup(address);
+    if (hop === 0) return false;
+    const { kind } = this.nextHops[hop];
+    return kind === hops.HOP_POD || kind === hops.HOP_HOST;
+  }
+
+  // ---------------------------------------------------------------- 2 to 8
+
+  /** A parsed packet, wherever it came from. */
+  private forward(p: Packet): number {
+    if (p.dst >>> 28 >= 14) return verdict.DROP_MULTICAST;
+
+    // 3. conntrack, 4. service, 5. egress policy stand here.
+
+    // 6. route
+    const hop = this.lookupRoute(p);
+    if (hop === null) {
+      this.answer(p, icmp.UNREACHABLE, icmp.CODE_NET_UNREACHABLE, 0);
+      return verdict.DROP_NO_ROUTE;
+    }
+
+    // 7. ingress policy and 8. masquerade stand here.
+
+    switch (hop.kind) {
+      case hops.HOP_POD:
+        return this.toPod(p, hop);
+      case hops.HOP_HOST:
+        return this.toHost(p);
+      case hops.HOP_REFUSE:
+        this.answer(p, icmp.UNREACHABLE, icmp.CODE_HOST_UNREACHABLE, 0);
+        return verdict.DROP_ROUTE_REFUSED;
+      default:
+        return this.toUnderlay(p, hop);
+    }
+  }
+
+  /** The next hop for p.dst, or null. */
+  private lookupRoute(p: Packet): NextHop | null {
+    const index = this.routes.lookup(p.dst);
+    return index === 0 ? null : this.nextHops[index];
+  }
+
+  // ---------------------------------------------------------------- where it can lead
+
+  private toPod(p: Packet, hop: NextHop): number {
+    // Linux decrements wherever it forwards; Cilium at delivery, whoever sent.
+    if (this.decrementAtDelivery || !this.isFromHost(p)) {
+      const v = this.decrementTtl(p);
+      if (v !== CONTINUE) return v;
+    }
+    const port = this.ports[hop.port];
+    const v = this.fit(p, hop, port);
+    if (v !== CONTINUE) return v;
+    return this.deliver(p, port, counters.EVENT_DELIVERED_POD);
+  }
+
+  private toHost(p: Packet): number {
+    const { host } = this;
+    if (host === null) return this.answerEcho(p);
+    if (this.ports[p.inPort] === host && p.local === 0) return verdict.DROP_ROUTE_LOOP;
+    return this.deliver(p, host, counters.EVENT_DELIVERED_HOST);
+  }
+
+  private deliver(p: Packet, port: Port, event: number): number {
+    if (!takes(port, p)) {
+      if (p.gsoType !== 0) return this.segmentAndSend(p, null, port);
+      completeChecksum(this.view, p);
+    }
+    this.counters.event(event);
+    port.queue(p);
+    return TAKEN;
+  }
+
+  private toUnderlay(p: Packet, hop: NextHop): number {
+    const { uplink } = this;
+    if (uplink === null) return verdict.DROP_NO_PORT;
+    const inPort = this.ports[p.inPort];
+    // Somebody else's packet for somebody else: only where an explicit route says so, or the wire would be open to anyone.
+    if (inPort === uplink && p.tunnelSource === 0 && p.local === 0 && hop.transit === 0) return verdict.DROP_NOT_ROUTED;
+    // Cilium's tunnel node leaves the TTL alone on the way in; what comes from a tunnel and goes on is decremented always.
+    const intoTunnel = hop.kind === hops.HOP_TUNNEL && this.decrementAtDelivery && inPort.kind === PORT_POD;
+    if (!intoTunnel && !this.isFromHost(p)) {
+      const v = this.decrementTtl(p);
+      if (v !== CONTINUE) return v;
+    }
+    const v = this.fit(p, hop, uplink);
+    if (v !== CONTINUE) return v;
+    return this.encapAndSend(p, hop, uplink);
+  }
+
+  // ---------------------------------------------------------------- 9. TTL and MTU
+
+  /** The node's own packets are not forwarded, so they keep their TTL. */
+  private isFromHost(p: Packet): boolean {
+    return p.local !== 0 || this.ports[p.inPort].kind === PORT_HOST;
+  }
+
+  private decrementTtl(p: Packet): number {
+    const { view } = this;
+    const ttl = view.getUint8(p.off + ipv4.TTL);
+    if (ttl <= 1) {
+      this.answer(p, icmp.TIME_EXCEEDED, icmp.CODE_TTL_IN_TRANSIT, 0);
+      return verdict.DROP_TTL_EXCEEDED;
+    }
+    const word = view.getUint16(p.off + ipv4.TTL);
+    view.setUint16(p.off + ipv4.TTL, word - 0x100);
+    const checksum = p.off + ipv4.CHECKSUM;
+    view.setUint16(checksum, update16(view.getUint16(checksum), word, word - 0x100));
+    return CONTINUE;
+  }
+
+  /** Does it fit the way it is going? If not: fragments are sent instead (TAKEN), or the sender is told (DROP_OVER_MTU_*). */
+  private fit(p: Packet, hop: NextHop, port: Port): number {
+    if (this.wireLength(p) <= hop.mtu) return CONTINUE;
+    if ((p.fragment & ipv4.FLAG_DF) !== 0) {
+      this.answer(p, icmp.UNREACHABLE, icmp.CODE_FRAG_NEEDED, hop.mtu);
+      return verdict.DROP_OVER_MTU_DONT_FRAGMENT;
+    }
+    if (p.gsoType !== 0) return this.segmentAndSend(p, hop, port);
+    return this.fragmentAndSend(p, hop, port);
+  }
+
+  /** Length of the longest IP packet that `p` will be on the wire: for a superpacket that of one full segment. */
+  private wireLength(p: Packet): number {
+    if (p.gsoType === 0) return p.len;
+    const headers = (p.gsoType & 7) === vnet.GSO_UDP_L4 ? udp.HEADER_LEN : tcp.headerLen(this.view, p.l4);
+    const segmentLength = p.l4 - p.off + headers + p.gsoSize;
+    return Math.min(segmentLength, p.len);
+  }
+
+  private fragmentAndSend(p: Packet, hop: NextHop, port: Port): number {
+    completeChecksum(this.view, p);
+    const n = fragment(this.pool, p, hop.mtu, this.fragments);
+    if (n === 0) return verdict.DROP_OVER_MTU;
+    this.counters.event(counters.EVENT_FRAGMENTED);
+    this.counters.event(counters.EVENT_FRAGMENTS_SENT, n);
+    for (let i = 0; i < n; i++) this.sendPiece(this.fragments[i], hop, port);
+    this.pool.release(p);
+    return TAKEN;
+  }
+
+  /** Cuts a superpacket in software, for a way that does not take it whole. Pieces still too long are fragmented. */
+  private segmentAndSend(p: Packet, hop: NextHop | null, port: Port): number {
+    const n = segment(this.pool, p, this.segments, MAX_PIECES);
+    if (n === 0) return verdict.DROP_NO_BUFFER;
+    this.counters.event(counters.EVENT_SEGMENTED);
+    this.counters.event(counters.EVENT_SEGMENTS_SENT, n);
+    for (let i = 0; i < n; i++) {
+      const s = this.segments[i];
+      if (hop === null || s.len <= hop.mtu) {
+        this.sendPiece(s, hop, port);
+        continue;
+      }
+      const v = this.fragmentAndSend(s, hop, port);
+      if (v !== TAKEN) this.drop(s, v);
+    }
+    this.pool.release(p);
+    return TAKEN;
+  }
+
+  private sendPiece(p: Packet, hop: NextHop | null, port: Port): void {
+    if (port.kind === PORT_UPLINK && hop !== null) {
+      const v = this.encapAndSend(p, hop, port);
+      if (v !== TAKEN) this.drop(p, v);
+      return;
+    }
+    this.counters.event(port.kind === PORT_POD ? counters.EVENT_DELIVERED_POD : counters.EVENT_DELIVERED_HOST);
+    port.queue(p);
+  }
+
+  // ---------------------------------------------------------------- 10. encapsulate
+
+  private encapAndSend(p: Packet, hop: NextHop, uplink: Port): number {
+    const { tunnel } = this;
+    if (hop.kind !== hops.HOP_TUNNEL) {
+      if (!takes(uplink, p)) {
+        if (p.gsoType !== 0) return this.segmentAndSend(p, hop, uplink);
+        completeChecksum(this.view, p);
+      }
+      return this.sendToNeighbor(p, hop.kind === hops.HOP_ONLINK ? p.dst : hop.gateway, uplink);
+    }
+    if (tunnel === null) return verdict.DROP_NO_TUNNEL_PEER;
+    if (!takesTunnel(uplink, p, tunnel)) {
+      if (p.gsoType !== 0) return this.segmentAndSend(p, hop, uplink);
+      completeChecksum(this.view, p);
+    }
+    tunnel.encap(p, hop.peer);
+    this.counters.event(counters.EVENT_ENCAPSULATED);
+    return this.sendToNeighbor(p, hop.gateway, uplink);
+  }
+
+  // ---------------------------------------------------------------- 11. next hop
+
+  private sendToNeighbor(p: Packet, address: number, uplink: Port): number {
+    const { neighbors, underlay, view } = this;
+    p.push(ethernet.HEADER_LEN);
+    const n = neighbors.resolve(address, this.now);
+    if (n < 0) return verdict.DROP_NEIGHBOR_QUEUE_FULL;
+    if (!neighbors.usable(n)) return neighbors.hold(n, p);
+    ethernet.setMac(view, p.off + ethernet.DST, neighbors.macHi[n], neighbors.macLo[n]);
+    ethernet.setMac(view, p.off + ethernet.SRC, underlay.macHi, underlay.macLo);
+    view.setUint16(p.off + ethernet.TYPE, ethernet.TYPE_IPV4);
+    uplink.queue(p);
+    return TAKEN;
+  }
+
+  // NeighborEvents: what the neighbour table asks of us.
+
+  /** A frame of the neighbour table's own, or one that it held until its next hop was known. */
+  transmit(p: Packet): void {
+    if (this.uplink === null) this.drop(p, verdict.DROP_NO_PORT);
+    else this.uplink.queue(p);
+  }
+
+  release(p: Packet, reason: number): void {
+    this.drop(p, reason);
+  }
+
+  /** The next hop of a held packet never answered: its sender hears of it, as from Linux. */
+  unreachable(p: Packet): void {
+    p.pull(ethernet.HEADER_LEN);
+    // Parsed fields are those of the inner packet: if the header in front differs, it is the tunnel's.
+    if (this.tunnel !== null && this.view.getInt32(p.off + ipv4.DST) !== p.dst) p.pull(this.tunnel.overhead);
+    this.answer(p, icmp.UNREACHABLE, icmp.CODE_HOST_UNREACHABLE, 0);
+    this.drop(p, verdict.DROP_NEIGHBOR_UNREACHABLE);
+  }
+
+  // ---------------------------------------------------------------- ICMP of our own
+
+  /** Sends an error about `p` to its sender, if the rules allow one. `p` stays the caller's. */
+  private answer(p: Packet, type: number, code: number, info: number): void {
+    if (!mayAnswer(this.view, p)) return;
+    if (!this.limiter.allow(this.now)) {
+      this.counters.drop(verdict.DROP_ICMP_RATE_LIMIT, 0);
+      return;
+    }
+    const e = buildIcmpError(this.pool, p, type, code, info, this.errorSource(p));
+    if (e === null) return;
+    e.inPort = p.inPort;
+    this.counters.event(
+      type === icmp.TIME_EXCEEDED
+        ? counters.EVENT_ICMP_TIME_EXCEEDED_SENT
+        : code === icmp.CODE_FRAG_NEEDED
+          ? counters.EVENT_ICMP_FRAG_NEEDED_SENT
+          : counters.EVENT_ICMP_UNREACHABLE_SENT,
+    );
+    const v = this.forward(e);
+    if (v !== TAKEN) this.drop(e, v);
+  }
+
+  /** An address that the sender can reach, and that its kernel does not take for its own (RFC 1812 section 4.3.2.4). */
+  private errorSource(p: Packet): number {
+    const port = this.ports[p.inPort];
+    if (port.kind === PORT_HOST) return p.dst;
+    if (port.kind === PORT_UPLINK && p.tunnelSource === 0) return this.underlay.address;
+    return this.hostAddress;
+  }
+
+  /** A node without a host port still answers ping to its own addresses. */
+  private answerEcho(p: Packet): number {
+    const { view } = this;
+    const whole = (p.fragment & (ipv4.FLAG_MF | ipv4.OFFSET_MASK)) === 0;
+    if (p.protocol !== ipv4.PROTO_ICMP || !whole || view.getUint8(p.l4 + icmp.TYPE) !== icmp.ECHO) {
+      return verdict.DROP_NO_HOST_PORT;
+    }
+    const checksum = p.l4 + icmp.CHECKSUM;
+    view.setUint8(p.l4 + icmp.TYPE, icmp.ECHO_REPLY);
+    view.setUint16(checksum, update16(view.getUint16(checksum), icmp.ECHO << 8, icmp.ECHO_REPLY << 8));
+    const { src, dst } = p;
+    view.setInt32(p.off + ipv4.SRC, dst);
+    view.setInt32(p.off + ipv4.DST, src);
+    view.setUint8(p.off + ipv4.TTL, 64);
+    ipv4.setHeaderChecksum(view, p.off);
+    p.src = dst;
+    p.dst = src;
+    p.local = 1;
+    this.counters.event(counters.EVENT_ICMP_ECHO_ANSWERED);
+    return this.forward(p);
+  }
+}
+
+/** Sources that no packet from outside may carry: RFC 1812 section 5.3.7. */
+function isMartian(address: number): boolean {
+  const top = address >>> 24;
+  return top === 0 || top === 127 || top >= 224;
+}
+
+/** Does the port's device take the packet as it is, partial checksum and superpacket included? */
+function takes(port: Port, p: Packet): boolean {
+  if ((p.vnetFlags & vnet.FLAG_NEEDS_CSUM) === 0 && p.gsoType === 0) return true;
+  const { offloads } = port.device;
+  if ((offloads & OFFLOAD_CSUM) === 0) return false;
+  if (p.gsoType === 0) return true;
+  return (offloads & ((p.gsoType & 7) === vnet.GSO_UDP_L4 ? OFFLOAD_USO : OFFLOAD_TSO)) !== 0;
+}
+
+/** The same for a packet that will be encapsulated before it gets there. */
+function takesTunnel(port: Port, p: Packet, tunnel: Tunnel): boolean {
+  if ((p.vnetFlags & vnet.FLAG_NEEDS_CSUM) === 0 && p.gsoType === 0) return true;
+  if (!takes(port, p)) return false;
+  if (p.gsoType === 0) return true;
+  const needed = tunnel.udpChecksum ? OFFLOAD_TUNNEL | OFFLOAD_TUNNEL_CSUM : OFFLOAD_TUNNEL;
+  return tunnel.protocol !== TUNNEL_IPIP && (port.device.offloads & needed) === needed;
+}

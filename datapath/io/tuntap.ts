@@ -1,0 +1,251 @@
+/**
+ * TUN and TAP devices (Linux drivers/net/tun.c, Documentation/networking/tuntap.rst).
+ *
+ * Every device is opened with IFF_VNET_HDR: each read and write carries a virtio-net header in front of the packet, which
+ * is what makes 64 KiB superpackets possible. The header is read from and written into the headroom of the packet's slot,
+ * so one system call moves both without a copy of ours.
+ */
+
+import { MAX_FRAME, type Packet } from '../packet/packet.ts';
+import type { Pool } from '../packet/pool.ts';
+import * as vnet from '../wire/virtio-net.ts';
+import {
+  type Device,
+  OFFLOAD_CSUM,
+  OFFLOAD_TSO,
+  OFFLOAD_TSO_ECN,
+  OFFLOAD_TUNNEL,
+  OFFLOAD_TUNNEL_CSUM,
+  OFFLOAD_USO,
+} from './device.ts';
+import { EAGAIN, EINTR } from './errors.ts';
+import * as libc from './libc.ts';
+
+const TUNSETIFF = 0x400454ca;
+const TUNSETOFFLOAD = 0x400454d0;
+const TUNSETVNETHDRSZ = 0x400454d8;
+
+const IFF_TUN = 0x0001;
+const IFF_TAP = 0x0002;
+const IFF_NO_PI = 0x1000;
+const IFF_VNET_HDR = 0x4000;
+
+// TUNSETOFFLOAD bits (include/uapi/linux/if_tun.h).
+const TUN_F_CSUM = 0x01;
+const TUN_F_TSO4 = 0x02;
+const TUN_F_TSO6 = 0x04;
+const TUN_F_TSO_ECN = 0x08;
+const TUN_F_USO4 = 0x20;
+const TUN_F_USO6 = 0x40;
+const TUN_F_UDP_TUNNEL_GSO = 0x80;
+const TUN_F_UDP_TUNNEL_GSO_CSUM = 0x100;
+
+const IFNAMSIZ = 16;
+const IFREQ_BYTES = 40;
+
+/** One burst stops after this many bytes: what is read must still be in the L2 cache when it is written out again. */
+const BURST_BYTES = 256 * 1024;
+
+/** An opened device, in a form that can be sent to the loop's thread. */
+export interface TunTapHandle {
+  kind: 'tun' | 'tap';
+  fd: number;
+  name: string;
+  mtu: number;
+  /** Bytes of the virtio-net header in front of every packet: 12, or 24 with tunnel offload. */
+  vnetBytes: number;
+  /** OFFLOAD_* bits in use. */
+  offloads: number;
+  /** Why an offload that was asked for is not in use. */
+  refused: string[];
+}
+
+/** A step of the fallback: the kernel is asked for each in turn until it takes one. */
+const LADDER: { offload: number; tun: number; needsTap: boolean; name: string }[] = [
+  {
+    offload: OFFLOAD_CSUM | OFFLOAD_TSO | OFFLOAD_TSO_ECN | OFFLOAD_USO | OFFLOAD_TUNNEL | OFFLOAD_TUNNEL_CSUM,
+    tun:
+      TUN_F_CSUM |
+      TUN_F_TSO4 |
+      TUN_F_TSO6 |
+      TUN_F_TSO_ECN |
+      TUN_F_USO4 |
+      TUN_F_USO6 |
+      TUN_F_UDP_TUNNEL_GSO |
+      TUN_F_UDP_TUNNEL_GSO_CSUM,
+    needsTap: true,
+    name: 'tunnel segmentation (Linux 6.17 and later)',
+  },
+  {
+    offload: OFFLOAD_CSUM | OFFLOAD_TSO | OFFLOAD_TSO_ECN | OFFLOAD_USO,
+    tun: TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN | TUN_F_USO4 | TUN_F_USO6,
+    needsTap: false,
+    name: 'UDP segmentation (Linux 6.2 and later)',
+  },
+  {
+    offload: OFFLOAD_CSUM | OFFLOAD_TSO | OFFLOAD_TSO_ECN,
+    tun: TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN,
+    needsTap: false,
+    name: 'TCP segmentation',
+  },
+  { offload: OFFLOAD_CSUM, tun: TUN_F_CSUM, needsTap: false, name: 'checksum' },
+];
+
+/**
+ * Opens /dev/net/tun and attaches a new, non-persistent device: it disappears with its last descriptor, so a killed
+ * process leaves nothing behind.
+ *
+ * @param options.name at most 15 characters; made in the calling thread's network namespace
+ * @param options.allowed OFFLOAD_* bits that may be used
+ * @throws Error naming the device and the system's reason
+ */
+export function openTunTap(options: { kind: 'tun' | 'tap'; name: string; mtu: number; allowed: number }): TunTapHandle {
+  const { kind, name, mtu, allowed } = options;
+  const fd = libc.open('/dev/net/tun', libc.O_RDWR | libc.O_NONBLOCK | libc.O_CLOEXEC);
+  if (fd < 0)
+    throw new Error(`/dev/net/tun: ${libc.errnoName(libc.errno())} (is the tun module there, and are you root?)`);
+  const fail = (what: string): never => {
+    const reason = libc.errnoName(libc.errno());
+    libc.close(fd);
+    throw new Error(`${kind} device ${name}: ${what}: ${reason}`);
+  };
+
+  const ifreq = new Uint8Array(IFREQ_BYTES);
+  ifreq.set(new TextEncoder().encode(name).subarray(0, IFNAMSIZ - 1));
+  new DataView(ifreq.buffer).setUint16(IFNAMSIZ, (kind === 'tun' ? IFF_TUN : IFF_TAP) | IFF_NO_PI | IFF_VNET_HDR, true);
+  if (libc.ioctl(fd, TUNSETIFF, libc.addressOf(ifreq)) < 0) fail('cannot be made');
+
+  const refused: string[] = [];
+  let offloads = 0;
+  for (const step of LADDER) {
+    if (step.needsTap && kind === 'tun') continue; // a TUN refuses them: the kernel's check assumes an Ethernet header
+    const bits = step.offload & allowed;
+    // An offload builds on those before it: without the topmost of a step the next step says the same with less.
+    if ((bits & OFFLOAD_CSUM) === 0) break;
+    const flags = toTunFlags(bits);
+    if (libc.ioctl(fd, TUNSETOFFLOAD, flags) >= 0) {
+      offloads = bits;
+      break;
+    }
+    refused.push(`${step.name}: ${libc.errnoName(libc.errno())}`);
+  }
+
+  const vnetBytes = offloads & OFFLOAD_TUNNEL ? vnet.TUNNEL_HEADER_LEN : vnet.HEADER_LEN;
+  const size = new Int32Array([vnetBytes]);
+  if (libc.ioctl(fd, TUNSETVNETHDRSZ, libc.addressOf(size)) < 0) fail('virtio-net header size');
+  return { kind, fd, name, mtu, vnetBytes, offloads, refused };
+}
+
+function toTunFlags(offloads: number): number {
+  let flags = 0;
+  if (offloads & OFFLOAD_CSUM) flags |= TUN_F_CSUM;
+  if (offloads & OFFLOAD_TSO) flags |= TUN_F_TSO4 | TUN_F_TSO6;
+  if (offloads & OFFLOAD_TSO && offloads & OFFLOAD_TSO_ECN) flags |= TUN_F_TSO_ECN;
+  if (offloads & OFFLOAD_USO) flags |= TUN_F_USO4 | TUN_F_USO6;
+  if (offloads & OFFLOAD_TUNNEL) flags |= TUN_F_UDP_TUNNEL_GSO;
+  if (offloads & OFFLOAD_TUNNEL && offloads & OFFLOAD_TUNNEL_CSUM) flags |= TUN_F_UDP_TUNNEL_GSO_CSUM;
+  return flags;
+}
+
+/** A TUN or TAP as the loop sees it. */
+export class TunTap implements Device {
+  readonly name: string;
+  readonly layer: 2 | 3;
+  readonly mtu: number;
+  readonly offloads: number;
+  readonly fd: number;
+  private readonly view: DataView;
+  private readonly base: number;
+  private readonly vnetBytes: number;
+
+  constructor(handle: TunTapHandle, pool: Pool) {
+    this.name = handle.name;
+    this.layer = handle.kind === 'tun' ? 3 : 2;
+    this.mtu = handle.mtu;
+    this.offloads = handle.offloads;
+    this.fd = handle.fd;
+    this.vnetBytes = handle.vnetBytes;
+    this.view = pool.view;
+    this.base = libc.addressOf(pool.bytes);
+  }
+
+  readBurst(slots: Packet[], max: number): number {
+    const { view, vnetBytes } = this;
+    const want = vnetBytes + MAX_FRAME;
+    let total = 0;
+    for (let i = 0; i < max; i++) {
+      const p = slots[i];
+      const at = p.off - vnetBytes;
+      const n = libc.read(this.fd, this.base + at, want);
+      if (n < vnetBytes) {
+        if (n >= 0) continue; // cannot happen: the driver always writes its header
+        const error = libc.errno();
+        if (error === EAGAIN || error === EINTR) return i;
+        return i > 0 ? i : -error;
+      }
+      p.len = n - vnetBytes;
+      const head = view.getUint16(at, true);
+      if (head === 0) {
+        p.vnetFlags = 0;
+        p.gsoType = 0;
+      } else this.readHeader(p, at);
+      total += n;
+      if (total >= BURST_BYTES) return i + 1;
+    }
+    return max;
+  }
+
+  private readHeader(p: Packet, at: number): void {
+    const { view } = this;
+    p.vnetFlags = view.getUint8(at + vnet.FLAGS);
+    p.gsoType = view.getUint8(at + vnet.GSO_TYPE);
+    p.gsoSize = view.getUint16(at + vnet.GSO_SIZE, true);
+    p.csumStart = p.off + view.getUint16(at + vnet.CSUM_START, true);
+    p.csumOffset = view.getUint16(at + vnet.CSUM_OFFSET, true);
+    if (p.gsoType & (vnet.GSO_UDP_TUNNEL_IPV4 | vnet.GSO_UDP_TUNNEL_IPV6)) {
+      p.outerTransport = p.off + view.getUint16(at + vnet.OUTER_TH_OFFSET, true);
+      p.innerNetwork = p.off + view.getUint16(at + vnet.INNER_NH_OFFSET, true);
+    }
+  }
+
+  write(p: Packet): number {
+    const { view, vnetBytes } = this;
+    const at = p.off - vnetBytes;
+    view.setInt32(at, 0);
+    view.setInt32(at + 4, 0);
+    view.setInt32(at + 8, 0);
+    if (vnetBytes === vnet.TUNNEL_HEADER_LEN) {
+      view.setInt32(at + 12, 0);
+      view.setInt32(at + 16, 0);
+      view.setInt32(at + 20, 0);
+    }
+    if ((p.vnetFlags | p.gsoType) !== 0) this.writeHeader(p, at);
+    if (libc.write(this.fd, this.base + at, vnetBytes + p.len) >= 0) return 0;
+    return libc.errno();
+  }
+
+  private writeHeader(p: Packet, at: number): void {
+    const { view } = this;
+    view.setUint8(at + vnet.FLAGS, p.vnetFlags);
+    view.setUint8(at + vnet.GSO_TYPE, p.gsoType);
+    if (p.gsoType !== 0) view.setUint16(at + vnet.GSO_SIZE, p.gsoSize, true);
+    if (p.gsoType !== 0 && p.vnetFlags & vnet.FLAG_NEEDS_CSUM) {
+      // How much the kernel should keep linear: all headers. TCP's own length is in its data offset byte.
+      const transport = p.csumStart - p.off;
+      const headers = (p.gsoType & 7) === vnet.GSO_UDP_L4 ? 8 : (view.getUint8(p.csumStart + 12) >> 4) << 2;
+      view.setUint16(at + vnet.HDR_LEN, transport + headers, true);
+    }
+    if (p.vnetFlags & vnet.FLAG_NEEDS_CSUM) {
+      view.setUint16(at + vnet.CSUM_START, p.csumStart - p.off, true);
+      view.setUint16(at + vnet.CSUM_OFFSET, p.csumOffset, true);
+    }
+    if (p.gsoType & (vnet.GSO_UDP_TUNNEL_IPV4 | vnet.GSO_UDP_TUNNEL_IPV6)) {
+      view.setUint16(at + vnet.OUTER_TH_OFFSET, p.outerTransport - p.off, true);
+      view.setUint16(at + vnet.INNER_NH_OFFSET, p.innerNetwork - p.off, true);
+    }
+  }
+
+  close(): void {
+    libc.close(this.fd);
+  }
+}

@@ -1,0 +1,164 @@
+/**
+ * The loop's thread. It alone owns the tables, so they need no locks; it sleeps in poll() until a device or the control
+ * plane has something for it. Requests come through a message port, read synchronously after an eventfd has woken us:
+ * in-band, between two bursts, so a change is seen by all packets after it and by none before.
+ */
+import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { monotonicClock } from './clock.ts';
+import { Counters, EVENT_WAKEUPS } from './counters.ts';
+import { BURST, type Datapath, NEIGHBORS } from './forward.ts';
+import * as libc from './io/libc.ts';
+import { TunTap, type TunTapHandle } from './io/tuntap.ts';
+import { Pool } from './packet/pool.ts';
+import { createDatapath, type Program } from './program.ts';
+import { Random } from './random.ts';
+import { HOP_NAMES } from './route/nexthop.ts';
+
+/** Packets in flight and held: a burst, its fragments, and what waits for ARP. Untouched slots cost address space only. */
+const SLOTS = 4096;
+
+const POLLIN = 1;
+const POLLERR = 8;
+const POLLHUP = 16;
+const POLLNVAL = 32;
+/** struct pollfd: int fd; short events; short revents. */
+const POLLFD_BYTES = 8;
+
+export interface LoopData {
+  program: Program;
+  /** One for each port of the program, in order. */
+  devices: TunTapHandle[];
+  counters: SharedArrayBuffer;
+  control: MessagePort;
+  /** eventfd that is written after a message has been posted to `control`. */
+  wakeFd: number;
+  seed: number;
+}
+
+export interface LoopRequest {
+  id: number;
+  method: 'routes' | 'neighbors' | 'tables' | 'stop';
+  params?: unknown;
+}
+
+export interface LoopResponse {
+  id: number;
+  result?: unknown;
+  error?: string;
+}
+
+class Loop {
+  private readonly datapath: Datapath;
+  private readonly control: MessagePort;
+  private readonly counters: Counters;
+  private readonly wakeFd: number;
+  private readonly pollView: DataView;
+  private readonly pollAddress: number;
+  private readonly pollBytes: Uint8Array;
+  private readonly eventWord = new Int32Array(2);
+  private readonly eventAddress: number;
+  private running = true;
+
+  constructor(data: LoopData) {
+    const pool = new Pool(SLOTS);
+    this.counters = new Counters(data.counters);
+    this.control = data.control;
+    this.wakeFd = data.wakeFd;
+    this.datapath = createDatapath(
+      data.program,
+      data.devices.map(handle => new TunTap(handle, pool)),
+      { pool, counters: this.counters, clock: monotonicClock, random: new Random(data.seed) },
+    );
+    const { ports } = this.datapath;
+    this.pollBytes = new Uint8Array((ports.length + 1) * POLLFD_BYTES);
+    this.pollView = new DataView(this.pollBytes.buffer);
+    this.pollAddress = libc.addressOf(this.pollBytes);
+    this.eventAddress = libc.addressOf(this.eventWord);
+    ports.forEach((port, i) => {
+      this.setPollFd(i, port.device.fd);
+    });
+    this.setPollFd(ports.length, this.wakeFd);
+  }
+
+  private setPollFd(index: number, fd: number): void {
+    this.pollView.setInt32(index * POLLFD_BYTES, fd, true);
+    this.pollView.setInt16(index * POLLFD_BYTES + 4, POLLIN, true);
+  }
+
+  private revents(index: number): number {
+    return this.pollView.getInt16(index * POLLFD_BYTES + 6, true);
+  }
+
+  /** Runs until it is told to stop. */
+  run(): void {
+    const { datapath, pollAddress, counters } = this;
+    const { ports } = datapath;
+    let timeout = datapath.tick();
+    let nextTick = monotonicClock.now() + timeout;
+    while (this.running) {
+      const ready = libc.poll(pollAddress, ports.length + 1, pollTimeout(timeout));
+      if (ready > 0) {
+        counters.event(EVENT_WAKEUPS);
+        // One burst for every port that has something: a busy port waits for the others between its bursts.
+        for (let i = 0; i < ports.length; i++) {
+          const events = this.revents(i);
+          if (events & POLLIN) {
+            if (datapath.receive(ports[i]) < 0) this.setPollFd(i, -1);
+          } else if (events & (POLLERR | POLLHUP | POLLNVAL)) this.setPollFd(i, -1);
+        }
+        if (this.revents(ports.length) & POLLIN) this.handleRequests();
+      }
+      const now = monotonicClock.now();
+      if (now >= nextTick) nextTick = now + datapath.tick();
+      timeout = Math.max(0, nextTick - now);
+    }
+    for (const port of ports) port.device.close();
+  }
+
+  private handleRequests(): void {
+    libc.read(this.wakeFd, this.eventAddress, 8);
+    for (let m = receiveMessageOnPort(this.control); m !== undefined; m = receiveMessageOnPort(this.control)) {
+      const request = m.message as LoopRequest;
+      const response: LoopResponse = { id: request.id };
+      try {
+        response.result = this.handle(request);
+      } catch (error) {
+        response.error = error instanceof Error ? error.message : String(error);
+      }
+      this.control.postMessage(response);
+    }
+  }
+
+  private handle(request: LoopRequest): unknown {
+    const { datapath } = this;
+    switch (request.method) {
+      case 'routes':
+        return Array.from(datapath.routes.entries(), ({ prefix, length, value }) => {
+          const hop = datapath.nextHops[value];
+          return { prefix, length, ...hop, kind: HOP_NAMES[hop.kind] };
+        });
+      case 'neighbors':
+        return datapath.neighbors.entries(monotonicClock.now());
+      case 'tables':
+        return [
+          { table: 'routes', used: datapath.routes.size, size: 1 << 24, bytes: datapath.routes.memoryBytes },
+          { table: 'neighbors', used: datapath.neighbors.size, size: NEIGHBORS },
+          { table: 'packets', used: SLOTS - datapath.pool.available - BURST, size: SLOTS },
+        ];
+      case 'stop':
+        this.running = false;
+        return null;
+    }
+  }
+}
+
+/** Milliseconds for poll(): rounded up, or it would spin through the last fraction; -1 sleeps until something happens. */
+function pollTimeout(ms: number): number {
+  return ms > 0x7fffffff ? -1 : Math.ceil(ms);
+}
+
+const data = workerData as LoopData;
+const loop = new Loop(data);
+data.control.postMessage({ id: 0, result: 'ready' } satisfies LoopResponse);
+loop.run();
+data.control.close();

@@ -1,0 +1,55 @@
+/**
+ * What the control plane tells the datapath: plain data, so that it can be posted to the loop's thread, printed, compared,
+ * and made by a test without any device. Addresses are int32, MACs as in wire/ethernet.ts.
+ */
+import type { Clock } from './clock.ts';
+import type { Counters } from './counters.ts';
+import { Datapath, type Underlay } from './forward.ts';
+import type { Device } from './io/device.ts';
+import type { Pool } from './packet/pool.ts';
+import { Port } from './port.ts';
+import { PROFILES, type ProfileName } from './profile.ts';
+import type { Random } from './random.ts';
+import type { NextHop, Route } from './route/nexthop.ts';
+import { Tunnel, type TunnelSpec } from './tunnel/tunnel.ts';
+
+export interface PortProgram {
+  kind: number;
+  name: string;
+  addresses: number[];
+  identity: number;
+}
+
+export interface Program {
+  profile: ProfileName;
+  underlay: Underlay;
+  hostAddress: number;
+  /** Position is the port's index. */
+  ports: PortProgram[];
+  routes: Route[];
+  /** [0] is a placeholder: index 0 means no route. */
+  nextHops: NextHop[];
+  tunnel: TunnelSpec | null;
+}
+
+/** Builds a datapath over `devices`, one for each port of the program, in order. */
+export function createDatapath(
+  program: Program,
+  devices: Device[],
+  environment: { pool: Pool; counters: Counters; clock: Clock; random: Random },
+): Datapath {
+  const { pool, counters, random } = environment;
+  const profile = PROFILES[program.profile];
+  const datapath = new Datapath({
+    ...environment,
+    profile,
+    underlay: program.underlay,
+    hostAddress: program.hostAddress,
+  });
+  datapath.setPorts(
+    program.ports.map((port, index) => new Port({ index, ...port, device: devices[index], pool, counters })),
+  );
+  const tunnel = program.tunnel === null ? null : new Tunnel(program.tunnel, profile, pool.view, counters, random);
+  datapath.setRoutes(program.routes, program.nextHops, tunnel);
+  return datapath;
+}

@@ -7,7 +7,8 @@ import { formatProblems, loadConfig } from '../control/load-config.ts';
 import { Node } from '../control/node.ts';
 
 /** @returns the exit code: 0 stopped as asked, 1 it could not run, 2 bad input */
-export async function runNode(file: string): Promise<number> {
+export async function node(flags: { config: string }): Promise<number> {
+  const file = flags.config;
   let text: string;
   try {
     text = readFileSync(file, 'utf8');

@@ -11,6 +11,7 @@ export const RUN_DIR = '/run/tunpath';
 /** The node could not be asked, or refused. */
 export class ControlError extends Error {
   override name = 'ControlError';
+  readonly exitCode = 1;
 }
 
 /**

@@ -139,7 +139,13 @@ export class Lab {
     try {
       lab.writeState();
       await lab.makeNamespaces();
-      await Promise.all([...topology.nodes.map(node => lab.startNode(node.name)), lab.startServers()]);
+      // All of them, also when one has failed: down() below ends only what already lives in its namespace.
+      const started = await Promise.allSettled([
+        ...topology.nodes.map(node => lab.startNode(node.name)),
+        ...lab.startServers(),
+      ]);
+      const failed = started.find(result => result.status === 'rejected');
+      if (failed !== undefined) throw failed.reason;
       lab.writeState();
     } catch (error) {
       await Lab.down(name);
@@ -356,7 +362,9 @@ export class Lab {
         'net/ipv4/conf/all/rp_filter': 0,
         'net/ipv4/conf/default/rp_filter': 0,
         // Neighbour discovery would stand between the packets of every capture.
-        ...(existsSync('/proc/sys/net/ipv6') ? { 'net/ipv6/conf/default/disable_ipv6': 1 } : {}),
+        ...(existsSync('/proc/sys/net/ipv6')
+          ? { 'net/ipv6/conf/all/disable_ipv6': 1, 'net/ipv6/conf/default/disable_ipv6': 1 }
+          : {}),
         ...sysctls,
       },
     });
@@ -374,18 +382,18 @@ export class Lab {
     await ipBatch([`link set ${name} master ${node.bridge} up`], { netns: net });
   }
 
-  private async startServers(): Promise<void> {
+  private startServers(): Promise<void>[] {
     const { pods, router } = this.topology;
     const serve = (host: string, hostname: string, addresses: string[]): Promise<void> =>
       this.startProcess(host, [process.execPath, WHOAMI, `${WEB_PORT}`, hostname, ...addresses], 'listening');
-    await Promise.all([
+    return [
       ...pods
         .filter(pod => pod.hostname !== undefined)
         .map(pod =>
           serve(pod.name, pod.hostname!, ['127.0.0.1', '::1', pod.address, ...(pod.linkLocal ? [pod.linkLocal] : [])]),
         ),
       serve(router.name, router.name, ['127.0.0.1', routerWebAddress(this.topology)]),
-    ]);
+    ];
   }
 
   /** Starts a process that outlives this one, and waits until a line of its log is `readyLine`. */

@@ -1,0 +1,26 @@
+/**
+ * How commands end: 0 done, 1 it ran and the answer is no, 2 wrong usage or bad input. An error may carry its own
+ * `exitCode`; any other error ends with 1.
+ */
+
+export const DONE = 0;
+export const NO = 1;
+export const USAGE = 2;
+
+/** What the caller wrote cannot be done as written. */
+export class UsageError extends Error {
+  override name = 'UsageError';
+  readonly exitCode = USAGE;
+}
+
+export function exitCodeOf(error: unknown): number {
+  const code = (error as { exitCode?: unknown } | null)?.exitCode;
+  return typeof code === 'number' ? code : NO;
+}
+
+/** Writes an error for people: one line if it is one of ours, with its stack if it is a fault in the program. */
+export function reportError(error: unknown): void {
+  const expected = error instanceof Error && typeof (error as { exitCode?: unknown }).exitCode === 'number';
+  const text = error instanceof Error ? (expected ? error.message : (error.stack ?? error.message)) : String(error);
+  process.stderr.write(`tunpath: ${text}\n`);
+}

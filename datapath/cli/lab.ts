@@ -1,0 +1,93 @@
+/** `tunpath lab ...` */
+
+import { Lab } from '../lab/lab.ts';
+import { LabError } from '../lab/lab-error.ts';
+import { type ModeOptions, PROFILES, parseMode } from '../lab/modes.ts';
+import { TOPOLOGIES } from '../lab/topology.ts';
+import { DONE, NO } from './exit.ts';
+import type { Format } from './format.ts';
+import { type Column, printRows } from './table.ts';
+
+export interface UpFlags {
+  name: string;
+  mode: string;
+  topology: string;
+  profile?: string;
+  offload: string;
+  output: Format;
+}
+
+const STATUS_COLUMNS: Column<ReturnType<Lab['status']>[number]>[] = [
+  { title: 'HOST', value: row => row.host },
+  { title: 'KIND', value: row => row.kind },
+  { title: 'NODE', value: row => row.node },
+  { title: 'ADDRESS', value: row => row.address },
+  { title: 'STATE', value: row => row.state },
+  { title: 'NAMESPACE', value: row => row.namespace, wide: true },
+  { title: 'PID', value: row => row.pid, wide: true, align: 'right' },
+];
+
+export async function up(flags: UpFlags): Promise<number> {
+  const topology = TOPOLOGIES[flags.topology];
+  if (topology === undefined) throw unknownValue('topology', flags.topology, Object.keys(TOPOLOGIES));
+  const started = performance.now();
+  const lab = await Lab.up({ name: flags.name, topology, ...parseModeFlags(flags) });
+  process.stderr.write(`lab '${lab.name}' is up: ${lab.mode}, ${seconds(started)}\n`);
+  printRows(flags.output, lab.status(), STATUS_COLUMNS);
+  return DONE;
+}
+
+export async function down(flags: { name: string; all?: boolean }): Promise<number> {
+  const names = flags.all ? Lab.list() : [flags.name];
+  let removed = false;
+  for (const name of names) {
+    const started = performance.now();
+    if (await Lab.down(name)) {
+      removed = true;
+      process.stderr.write(`lab '${name}' is gone: ${seconds(started)}\n`);
+    } else {
+      process.stderr.write(`no lab '${name}'\n`);
+    }
+  }
+  return removed || flags.all ? DONE : NO;
+}
+
+/** Answers no when a part of the lab is missing. */
+export async function status(flags: { name: string; output: Format }): Promise<number> {
+  const rows = Lab.open(flags.name).status();
+  printRows(flags.output, rows, STATUS_COLUMNS);
+  return rows.every(row => row.state !== 'down') ? DONE : NO;
+}
+
+/** Streams and exit code are the command's own. */
+export async function exec(host: string, argv: string[], flags: { name: string }): Promise<number> {
+  const child = Lab.open(flags.name).spawn(host, argv, { stdio: 'inherit' });
+  const forward = (signal: NodeJS.Signals): void => {
+    child.kill(signal);
+  };
+  process.on('SIGTERM', forward).on('SIGHUP', forward);
+  // The terminal sends this one to the whole group: the command has it already and decides.
+  process.on('SIGINT', () => {});
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (code, signal) => resolve(code ?? 128 + (SIGNAL_NUMBERS[signal ?? 'SIGTERM'] ?? 15)));
+  });
+}
+
+const SIGNAL_NUMBERS: Partial<Record<NodeJS.Signals, number>> = { SIGHUP: 1, SIGINT: 2, SIGKILL: 9, SIGTERM: 15 };
+
+export function parseModeFlags(flags: { mode: string; profile?: string; offload: string }): ModeOptions {
+  const profile = PROFILES.find(known => known === flags.profile);
+  if (profile === undefined && flags.profile !== undefined) throw unknownValue('profile', flags.profile, PROFILES);
+  if (flags.offload !== 'auto' && flags.offload !== 'none')
+    throw unknownValue('offload', flags.offload, ['auto', 'none']);
+  return { mode: parseMode(flags.mode), profile, offload: flags.offload };
+}
+
+function unknownValue(what: string, value: string, known: readonly string[]): LabError {
+  return new LabError(`--${what} ${value}: expected one of ${known.join(', ')}`, { usage: true });
+}
+
+function seconds(since: number): string {
+  return `${((performance.now() - since) / 1000).toFixed(1)} s`;
+}

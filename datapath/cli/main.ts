@@ -1,0 +1,131 @@
+#!/usr/bin/env node
+/**
+ * The tunpath command: names and options here, what they do in the files beside it. Those are imported when their
+ * command runs, so that `--help` and short commands start fast.
+ */
+
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import { DONE, exitCodeOf, reportError, USAGE, UsageError } from './exit.ts';
+import { FORMATS, parseFormat } from './format.ts';
+
+const OUTPUT = ['-o, --output <format>', FORMATS.join(', '), parseFormat, 'table'] as const;
+const NODE = ['--node <name>', 'a running node: NAME, or LAB/NODE; default: the only one'] as const;
+
+/** Makes a command's result the exit code of the process. */
+function ends<A extends unknown[]>(run: (...args: A) => Promise<number>): (...args: A) => Promise<void> {
+  return async (...args) => {
+    process.exitCode = await run(...args);
+  };
+}
+
+function buildProgram(): Command {
+  const program = new Command('tunpath')
+    .description('A userspace datapath: pods, tunnels and routing over TUN and TAP devices')
+    .version(version(), '--version')
+    .enablePositionalOptions()
+    .showHelpAfterError('(--help lists commands and options)');
+
+  program
+    .command('node')
+    .description('run one node in the foreground until SIGTERM')
+    .requiredOption('--config <file>', 'NodeConfig, YAML')
+    .action(ends(async flags => (await import('./node.ts')).node(flags)));
+
+  program
+    .command('get')
+    .description('list what a running node holds: routes, ports, neighbors, counters, ...')
+    .argument('<kind>')
+    .option(...NODE)
+    .option(...OUTPUT)
+    .action(ends(async (kind, flags) => (await import('./get.ts')).get(kind, flags)));
+
+  program
+    .command('status')
+    .description('ports, offloads, tunnel and tables of a running node')
+    .option(...NODE)
+    .option(...OUTPUT)
+    .action(ends(async flags => (await import('./get.ts')).status(flags)));
+
+  addLab(program.command('lab').description('a cluster in network namespaces of this machine'));
+  return program;
+}
+
+function addLab(lab: Command): void {
+  const NAME = ['--name <lab>', 'several labs may be up, each with its name', 'lab'] as const;
+
+  lab
+    .command('up')
+    .description('bring a lab up')
+    .option('--mode <mode>', 'native, ipip, vxlan, geneve, crosssubnet', 'vxlan')
+    .option('--topology <name>', 'cilium, calico, flannel', 'cilium')
+    .option('--profile <profile>', 'linux, cilium, calico, flannel, rfc; default: by mode and topology')
+    .option('--offload <which>', 'auto, none', 'auto')
+    .option(...NAME)
+    .option(...OUTPUT)
+    .action(ends(async flags => (await import('./lab.ts')).up(flags)));
+
+  lab
+    .command('down')
+    .description('remove a lab, also one left behind')
+    .option(...NAME)
+    .option('--all', 'every lab')
+    .action(ends(async flags => (await import('./lab.ts')).down(flags)));
+
+  lab
+    .command('status')
+    .description('hosts of a lab and whether they run')
+    .option(...NAME)
+    .option(...OUTPUT)
+    .action(ends(async flags => (await import('./lab.ts')).status(flags)));
+
+  lab
+    .command('exec')
+    .description('run a command on a node, a pod or the router')
+    .argument('<host>')
+    .argument('<command...>')
+    .option(...NAME)
+    .passThroughOptions()
+    .usage('[options] <host> -- <command...>')
+    .action(ends(async (host, argv, flags) => (await import('./lab.ts')).exec(host, afterDashes(argv), flags)));
+
+  lab
+    .command('compare')
+    .description('send the same traffic through every mode and print what each costs')
+    .option('--mode <mode...>', 'only these')
+    .option('--name <lab>', 'name of the labs it makes', 'compare')
+    .option(...OUTPUT)
+    .action(ends(async flags => (await import('./compare.ts')).compare(flags)));
+}
+
+/** What stands behind `--` is the command's own, and where options pass through commander leaves the dashes in. */
+function afterDashes(argv: string[]): string[] {
+  const command = argv[0] === '--' ? argv.slice(1) : argv;
+  if (command.length === 0) throw new UsageError('expected a command after --');
+  return command;
+}
+
+function version(): string {
+  const file = new URL('../../../package.json', import.meta.url);
+  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
+}
+
+/** Every command ends by itself: errors of parsing are thrown here instead of ending the process where they are found. */
+function throwOnExit(command: Command): void {
+  command.exitOverride();
+  for (const child of command.commands) throwOnExit(child);
+}
+
+const program = buildProgram();
+throwOnExit(program);
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (error instanceof CommanderError) {
+    // Commander has printed what there is to say.
+    process.exitCode = error.exitCode === 0 ? DONE : USAGE;
+  } else {
+    reportError(error);
+    process.exitCode = exitCodeOf(error);
+  }
+}

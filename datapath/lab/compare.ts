@@ -1,0 +1,248 @@
+/**
+ * The same traffic through every mode of the lab, one mode after the other, and what each one costs: header bytes and MSS
+ * read from captured packets, the MTU tried out, round trips, throughput and loss measured.
+ */
+
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { decodeCapture } from './capture.ts';
+import { Lab } from './lab.ts';
+import { LabError } from './lab-error.ts';
+import type { Mode } from './modes.ts';
+import { noiseDigest } from './whoami.ts';
+
+export interface Comparison {
+  mode: Mode;
+  /** Where the server is, seen from the client. */
+  subnet: 'same' | 'other';
+  client: string;
+  server: string;
+  /** Bytes in front of the pods' IP header, the underlay's Ethernet header not counted; from a capture. */
+  headerBytes: number | null;
+  /** Largest IP packet that reaches the server unfragmented; one more byte does not. */
+  mtu: number | null;
+  /** Of the SYN and of the SYN-ACK, after whatever the datapath did to them. */
+  mss: number | null;
+  rttP50Ms: number | null;
+  rttP99Ms: number | null;
+  tcpBitsPerSecond: number | null;
+  tcpRetransmits: number | null;
+  udpLossPercent: number | null;
+  /** Empty where everything worked. */
+  failures: string[];
+}
+
+export interface CompareOptions {
+  name: string;
+  modes: readonly Mode[];
+  progress: (line: string) => void;
+}
+
+const CLIENT = 'curl-pod';
+const NODE = 'k8s-ctr';
+const SERVERS = { same: 'webpod-w1', other: 'webpod-w0' } as const;
+
+const PING_COUNT = 200;
+const PING_INTERVAL_S = 0.005;
+const TCP_SECONDS = 2;
+const UDP_SECONDS = 1;
+/** Offered load of the loss measurement; datagrams that fit every mode's MTU. */
+export const UDP_RATE = '200M';
+const UDP_PAYLOAD = 1372;
+const DOWNLOAD_BYTES = 10_000_000;
+const ICMP_AND_IP_HEADER = 28;
+const UNDERLAY_MTU = 1500;
+
+/**
+ * Which way each mode is measured. Native reaches only its own subnet, crosssubnet differs between the two; the tunnels
+ * are the same everywhere and are measured where native is.
+ */
+function pathsOf(mode: Mode): Comparison['subnet'][] {
+  return mode === 'crosssubnet' ? ['same', 'other'] : ['same'];
+}
+
+/** Never throws for what a mode does wrong: that is in its rows. */
+export async function compareModes(options: CompareOptions): Promise<Comparison[]> {
+  const rows: Comparison[] = [];
+  for (const mode of options.modes) {
+    const started = performance.now();
+    let lab: Lab;
+    try {
+      lab = await Lab.up({ name: options.name, mode });
+    } catch (error) {
+      rows.push(...pathsOf(mode).map(subnet => ({ ...emptyRow(mode, subnet), failures: [(error as Error).message] })));
+      continue;
+    }
+    try {
+      options.progress(`${mode}: lab up in ${((performance.now() - started) / 1000).toFixed(1)} s`);
+      for (const subnet of pathsOf(mode)) rows.push(await measurePath(lab, subnet, options.progress));
+      await checkOtherSubnet(lab, rows.at(-1)!);
+    } finally {
+      await lab.down();
+    }
+  }
+  return rows;
+}
+
+/** Every step that can run does, also after one has failed. */
+async function measurePath(
+  lab: Lab,
+  subnet: Comparison['subnet'],
+  progress: (line: string) => void,
+): Promise<Comparison> {
+  const row = emptyRow(lab.mode, subnet);
+  const steps: [name: string, run: () => Promise<string>][] = [
+    ['ping and curl, captured', () => measureHeaders(lab, row)],
+    ['MTU', () => measureMtu(lab, row)],
+    ['round trips', () => measureRoundTrips(lab, row)],
+    ['iperf3', () => measureThroughput(lab, row)],
+  ];
+  for (const [name, run] of steps) {
+    let said: string;
+    try {
+      said = await run();
+    } catch (error) {
+      said = (error as Error).message;
+      row.failures.push(`${name}: ${said}`);
+    }
+    progress(`${lab.mode} to ${row.server}: ${name}: ${said}`);
+  }
+  return row;
+}
+
+async function measureHeaders(lab: Lab, row: Comparison): Promise<string> {
+  const capture = await lab.capture(NODE, { filter: 'ip', snaplen: 256 });
+  const address = addressOfPod(lab, row.server);
+  const ping = await lab.exec(CLIENT, ['ping', '-c', '3', '-i', '0.1', '-W', '1', address]);
+  const page = await lab.exec(CLIENT, ['curl', '-s', '-m', '5', `http://${address}/`]);
+  const { path } = await capture.stop();
+  const hostname = lab.topology.pods.find(pod => pod.name === row.server)!.hostname!;
+  if (ping.exitCode !== 0) throw new LabError(`ping got no answer from ${address}`);
+  if (!page.stdout.startsWith(`Hostname: ${hostname}\n`)) throw new LabError(`curl got no answer from ${address}`);
+
+  const digest = await lab.exec(CLIENT, [
+    'sh',
+    '-c',
+    `curl -s -m 20 http://${address}/bytes/${DOWNLOAD_BYTES} | sha256sum`,
+  ]);
+  if (!digest.stdout.startsWith(noiseDigest(DOWNLOAD_BYTES))) throw new LabError('a download arrived damaged');
+
+  const packets = await decodeCapture(path, ['ip.len', 'tcp.options.mss_val'], 'icmp.type == 8 || tcp.flags.syn == 1');
+  const headers = new Set<number>();
+  const segments: number[] = [];
+  for (const [lengths, mss] of packets) {
+    // The inner packet is the last of those in the frame; with no tunnel it is the only one.
+    headers.add(Number(lengths![0]) - Number(lengths!.at(-1)));
+    if (mss!.length > 0) segments.push(Number(mss![0]));
+  }
+  if (headers.size !== 1) throw new LabError(`header sizes in the capture: ${[...headers].join(', ') || 'none'}`);
+  if (segments.length === 0) throw new LabError('no SYN in the capture');
+  row.headerBytes = [...headers][0]!;
+  row.mss = Math.min(...segments);
+  return `${row.headerBytes} header bytes, MSS ${row.mss}`;
+}
+
+async function measureMtu(lab: Lab, row: Comparison): Promise<string> {
+  if (row.headerBytes === null) throw new LabError('not tried: the header is not known');
+  const address = addressOfPod(lab, row.server);
+  const passes = async (size: number): Promise<boolean> => {
+    const payload = `${size - ICMP_AND_IP_HEADER}`;
+    const ping = await lab.exec(CLIENT, ['ping', '-M', 'do', '-c', '1', '-W', '0.5', '-s', payload, address]);
+    return ping.exitCode === 0;
+  };
+  // Where only some paths have a tunnel, the pod's device is already made for the smallest.
+  const device = await lab.exec(CLIENT, ['cat', '/sys/class/net/eth0/mtu']);
+  const mtu = Math.min(UNDERLAY_MTU - row.headerBytes, Number(device.stdout));
+  const [largest, larger] = await Promise.all([passes(mtu), passes(mtu + 1)]);
+  if (!largest) throw new LabError(`a packet of ${mtu} bytes does not pass`);
+  if (larger) throw new LabError(`a packet of ${mtu + 1} bytes passes, and should not`);
+  row.mtu = mtu;
+  return `${mtu} bytes pass, ${mtu + 1} do not`;
+}
+
+async function measureRoundTrips(lab: Lab, row: Comparison): Promise<string> {
+  const flags = ['-n', '-c', `${PING_COUNT}`, '-i', `${PING_INTERVAL_S}`, '-W', '1'];
+  const ping = await lab.exec(CLIENT, ['ping', ...flags, addressOfPod(lab, row.server)]);
+  const times = [...ping.stdout.matchAll(/time=([\d.]+) ms/g)].map(match => Number(match[1])).sort((a, b) => a - b);
+  if (times.length < PING_COUNT) throw new LabError(`${PING_COUNT - times.length} of ${PING_COUNT} pings lost`);
+  row.rttP50Ms = quantile(times, 0.5);
+  row.rttP99Ms = quantile(times, 0.99);
+  return `p50 ${row.rttP50Ms} ms, p99 ${row.rttP99Ms} ms`;
+}
+
+async function measureThroughput(lab: Lab, row: Comparison): Promise<string> {
+  const address = addressOfPod(lab, row.server);
+  const server = lab.spawn(row.server, ['iperf3', '-s', '--forceflush'], { stdio: ['ignore', 'pipe', 'ignore'] });
+  server.on('error', () => {});
+  try {
+    await Promise.race([once(server.stdout!, 'data'), sleep(3000)]);
+    const run = async (flags: string[], seconds: number): Promise<Iperf> => {
+      const argv = ['iperf3', '-J', '-c', address, '-t', `${seconds}`, ...flags];
+      const result = await lab.exec(CLIENT, argv, { timeoutMs: (seconds + 10) * 1000 });
+      if (result.exitCode !== 0)
+        throw new LabError(`iperf3 ${flags.join(' ')}: ${errorOf(result.stdout) || result.stderr}`);
+      return JSON.parse(result.stdout) as Iperf;
+    };
+    const tcp = await run([], TCP_SECONDS);
+    row.tcpBitsPerSecond = tcp.end.sum_received.bits_per_second;
+    row.tcpRetransmits = tcp.end.sum_sent.retransmits;
+    const udp = await run(['-u', '-b', UDP_RATE, '-l', `${UDP_PAYLOAD}`], UDP_SECONDS);
+    row.udpLossPercent = udp.end.sum.lost_percent;
+    const gigabits = (row.tcpBitsPerSecond / 1e9).toFixed(2);
+    return `TCP ${gigabits} Gb/s, ${row.tcpRetransmits} retransmissions; UDP ${row.udpLossPercent.toFixed(2)} % lost`;
+  } finally {
+    server.kill();
+  }
+}
+
+/** Native must not reach the pods of the other subnet, whose router knows no way to them; every other mode must. */
+async function checkOtherSubnet(lab: Lab, row: Comparison): Promise<void> {
+  const ping = await lab.exec(CLIENT, ['ping', '-c', '1', '-W', '0.5', addressOfPod(lab, SERVERS.other)]);
+  const reached = ping.exitCode === 0;
+  if (lab.mode === 'native' && reached) row.failures.push('reaches the other subnet, through a router without a route');
+  if (lab.mode !== 'native' && !reached) row.failures.push('does not reach the other subnet');
+}
+
+interface Iperf {
+  end: {
+    sum: { lost_percent: number };
+    sum_sent: { retransmits: number };
+    sum_received: { bits_per_second: number };
+  };
+}
+
+/** iperf3 -J writes its errors into the document on stdout. */
+function errorOf(stdout: string): string {
+  try {
+    return (JSON.parse(stdout) as { error?: string }).error ?? '';
+  } catch {
+    return '';
+  }
+}
+
+function emptyRow(mode: Mode, subnet: Comparison['subnet']): Comparison {
+  return {
+    mode,
+    subnet,
+    client: CLIENT,
+    server: SERVERS[subnet],
+    headerBytes: null,
+    mtu: null,
+    mss: null,
+    rttP50Ms: null,
+    rttP99Ms: null,
+    tcpBitsPerSecond: null,
+    tcpRetransmits: null,
+    udpLossPercent: null,
+    failures: [],
+  };
+}
+
+function addressOfPod(lab: Lab, name: string): string {
+  return lab.topology.pods.find(pod => pod.name === name)!.address;
+}
+
+/** Nearest rank. @param sorted ascending, not empty */
+export function quantile(sorted: readonly number[], q: number): number {
+  return sorted[Math.max(0, Math.ceil(q * sorted.length) - 1)]!;
+}

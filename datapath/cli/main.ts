@@ -5,7 +5,8 @@
  */
 
 import { readFileSync } from 'node:fs';
-import { Command, CommanderError } from 'commander';
+import { Argument, Command, CommanderError } from 'commander';
+import { KINDS } from '../control/kinds.ts';
 import { DONE, exitCodeOf, reportError, USAGE, UsageError } from './exit.ts';
 import { FORMATS, parseFormat } from './format.ts';
 
@@ -34,8 +35,8 @@ function buildProgram(): Command {
 
   program
     .command('get')
-    .description('list what a running node holds: routes, ports, neighbors, counters, ...')
-    .argument('<kind>')
+    .description('list what a running node holds')
+    .addArgument(new Argument('<kind>').choices(KINDS))
     .option(...NODE)
     .option(...OUTPUT)
     .action(ends(async (kind, flags) => (await import('./get.ts')).get(kind, flags)));
@@ -57,8 +58,8 @@ function addLab(lab: Command): void {
   lab
     .command('up')
     .description('bring a lab up')
-    .option('--mode <mode>', 'native, ipip, vxlan, geneve, crosssubnet', 'vxlan')
-    .option('--topology <name>', 'cilium, calico, flannel', 'cilium')
+    .option('--mode <mode>', 'native, ipip, vxlan, geneve or crosssubnet', 'vxlan')
+    .option('--topology <name>', 'cilium, calico or flannel', 'cilium')
     .option('--profile <profile>', 'linux, cilium, calico, flannel, rfc; default: by mode and topology')
     .option('--offload <which>', 'auto, none', 'auto')
     .option(...NAME)

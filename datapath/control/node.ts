@@ -18,13 +18,11 @@ import type { Program } from '../program.ts';
 import { formatAddress, formatCidr, formatMac } from './address.ts';
 import { compile, mtusOf, type TapNodeConfig } from './compile.ts';
 import { closeDevices, openDevices } from './devices.ts';
+import { KINDS } from './kinds.ts';
 import { serve, socketPath } from './server.ts';
 
 const EFD_NONBLOCK = 0o4000;
 const EFD_CLOEXEC = 0o2000000;
-
-/** KIND of `tunpath get KIND`, each a list of rows. */
-export const KINDS = ['routes', 'ports', 'neighbors', 'counters'] as const;
 
 /** The loop's thread, seen from the control plane. */
 class LoopThread {

@@ -1,0 +1,2 @@
+/** KIND of `tunpath get KIND`: each a list of rows that a running node gives. Apart, so that asking loads nothing else. */
+export const KINDS = ['routes', 'ports', 'neighbors', 'counters'] as const;

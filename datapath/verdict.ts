@@ -26,6 +26,8 @@ export const DROP_NOT_ROUTED = 24;
 export const DROP_MULTICAST = 25;
 export const DROP_ENCAP_FROM_WORKLOAD = 26;
 export const DROP_INVALID_DESTINATION = 27;
+/** ARP: another station uses an address of ours. */
+export const DROP_ADDRESS_CONFLICT = 28;
 
 // Tunnels.
 export const DROP_TUNNEL_UNKNOWN_PEER = 30;
@@ -43,6 +45,7 @@ export const DROP_TUNNEL_FRAGMENT = 41;
 export const DROP_TUNNEL_CONTROL = 42;
 export const DROP_GENEVE_OPTION_LENGTH = 43;
 export const DROP_TUNNEL_NOT_CONFIGURED = 44;
+export const DROP_TUNNEL_COALESCED = 45;
 
 // Routing and neighbours.
 export const DROP_NO_ROUTE = 50;
@@ -56,6 +59,7 @@ export const DROP_NO_TUNNEL_PEER = 57;
 export const DROP_NO_HOST_PORT = 58;
 export const DROP_SOURCE_ROUTE = 59;
 export const DROP_ROUTE_LOOP = 60;
+export const DROP_NEIGHBOR_TABLE_FULL = 61;
 
 // The node's own limits.
 export const DROP_NO_BUFFER = 70;
@@ -64,6 +68,34 @@ export const DROP_DEVICE_DOWN = 72;
 export const DROP_DEVICE_REFUSED = 73;
 export const DROP_ICMP_RATE_LIMIT = 74;
 export const DROP_NO_PORT = 75;
+
+// Connection tracking, 80-99. "invalid" has Linux's meaning: no flow that it can belong to, or not a step that flow can take.
+export const DROP_CT_INVALID_TCP_FLAGS = 80;
+export const DROP_CT_INVALID_TCP_NEW = 81;
+export const DROP_CT_INVALID_TCP_STATE = 82;
+export const DROP_CT_INVALID_TCP_SEQ_HIGH = 83;
+export const DROP_CT_INVALID_TCP_ACK_HIGH = 84;
+export const DROP_CT_INVALID_TCP_RST = 85;
+export const DROP_CT_INVALID_ICMP_TYPE = 86;
+export const DROP_CT_INVALID_ICMP_REPLY = 87;
+export const DROP_CT_INVALID_ICMP_QUOTE = 88;
+export const DROP_CT_ICMP_NO_FLOW = 89;
+export const DROP_CT_ICMP_CHECKSUM = 90;
+export const DROP_CT_TABLE_FULL = 91;
+export const DROP_CT_SOURCE_QUOTA = 92;
+export const DROP_CT_TUPLE_TAKEN = 93;
+export const DROP_CT_FRAGMENT = 94;
+export const DROP_CT_INVALID_SCTP = 95;
+export const DROP_CT_BACKEND_PICKUP = 96;
+
+// NAT and services, 100-119.
+export const DROP_NAT_PORTS_EXHAUSTED = 100;
+export const DROP_NAT_CANNOT_REWRITE = 101;
+export const DROP_NAT_FILTERED = 102;
+export const DROP_NO_SERVICE_ENDPOINT = 105;
+export const DROP_NO_LOCAL_SERVICE_ENDPOINT = 106;
+export const DROP_UNKNOWN_SERVICE_PORT = 107;
+export const DROP_SERVICE_SOURCE_RANGE = 108;
 
 /** Numbers below this are reserved for verdicts and drop reasons; counters are laid out by it. */
 export const VERDICTS = 160;
@@ -92,6 +124,7 @@ export const VERDICT_NAMES: readonly string[] = (() => {
   set(DROP_MULTICAST, 'drop-multicast');
   set(DROP_ENCAP_FROM_WORKLOAD, 'drop-encap-from-workload');
   set(DROP_INVALID_DESTINATION, 'drop-invalid-destination');
+  set(DROP_ADDRESS_CONFLICT, 'drop-address-conflict');
   set(DROP_TUNNEL_UNKNOWN_PEER, 'drop-encap-unknown-peer');
   set(DROP_TUNNEL_MALFORMED, 'drop-tunnel-malformed');
   set(DROP_VXLAN_FLAGS, 'drop-vxlan-flags');
@@ -107,6 +140,7 @@ export const VERDICT_NAMES: readonly string[] = (() => {
   set(DROP_TUNNEL_CONTROL, 'drop-tunnel-control');
   set(DROP_GENEVE_OPTION_LENGTH, 'drop-geneve-option-length');
   set(DROP_TUNNEL_NOT_CONFIGURED, 'drop-tunnel-not-configured');
+  set(DROP_TUNNEL_COALESCED, 'drop-tunnel-coalesced');
   set(DROP_NO_ROUTE, 'drop-no-route');
   set(DROP_ROUTE_REFUSED, 'drop-route-refused');
   set(DROP_TTL_EXCEEDED, 'drop-ttl-exceeded');
@@ -118,12 +152,37 @@ export const VERDICT_NAMES: readonly string[] = (() => {
   set(DROP_NO_HOST_PORT, 'drop-no-host-port');
   set(DROP_SOURCE_ROUTE, 'drop-source-route');
   set(DROP_ROUTE_LOOP, 'drop-route-loop');
+  set(DROP_NEIGHBOR_TABLE_FULL, 'drop-neighbor-table-full');
   set(DROP_NO_BUFFER, 'drop-no-buffer');
   set(DROP_DEVICE_QUEUE_FULL, 'drop-device-queue-full');
   set(DROP_DEVICE_DOWN, 'drop-device-down');
   set(DROP_DEVICE_REFUSED, 'drop-device-refused');
   set(DROP_ICMP_RATE_LIMIT, 'drop-icmp-rate-limit');
   set(DROP_NO_PORT, 'drop-no-port');
+  set(DROP_CT_INVALID_TCP_FLAGS, 'drop-ct-invalid-tcp-flags');
+  set(DROP_CT_INVALID_TCP_NEW, 'drop-ct-invalid-tcp-new');
+  set(DROP_CT_INVALID_TCP_STATE, 'drop-ct-invalid-tcp-state');
+  set(DROP_CT_INVALID_TCP_SEQ_HIGH, 'drop-ct-invalid-tcp-seq-high');
+  set(DROP_CT_INVALID_TCP_ACK_HIGH, 'drop-ct-invalid-tcp-ack-high');
+  set(DROP_CT_INVALID_TCP_RST, 'drop-ct-invalid-tcp-rst');
+  set(DROP_CT_INVALID_ICMP_TYPE, 'drop-ct-invalid-icmp-type');
+  set(DROP_CT_INVALID_ICMP_REPLY, 'drop-ct-invalid-icmp-reply');
+  set(DROP_CT_INVALID_ICMP_QUOTE, 'drop-ct-invalid-icmp-quote');
+  set(DROP_CT_ICMP_NO_FLOW, 'drop-ct-icmp-no-flow');
+  set(DROP_CT_ICMP_CHECKSUM, 'drop-ct-icmp-checksum');
+  set(DROP_CT_TABLE_FULL, 'drop-ct-table-full');
+  set(DROP_CT_SOURCE_QUOTA, 'drop-ct-source-quota');
+  set(DROP_CT_TUPLE_TAKEN, 'drop-ct-tuple-taken');
+  set(DROP_CT_FRAGMENT, 'drop-ct-fragment');
+  set(DROP_CT_INVALID_SCTP, 'drop-ct-invalid-sctp');
+  set(DROP_CT_BACKEND_PICKUP, 'drop-ct-backend-pickup');
+  set(DROP_NAT_PORTS_EXHAUSTED, 'drop-nat-ports-exhausted');
+  set(DROP_NAT_CANNOT_REWRITE, 'drop-nat-cannot-rewrite');
+  set(DROP_NAT_FILTERED, 'drop-nat-filtered');
+  set(DROP_NO_SERVICE_ENDPOINT, 'drop-no-service-endpoint');
+  set(DROP_NO_LOCAL_SERVICE_ENDPOINT, 'drop-no-local-service-endpoint');
+  set(DROP_UNKNOWN_SERVICE_PORT, 'drop-unknown-service-port');
+  set(DROP_SERVICE_SOURCE_RANGE, 'drop-service-source-range');
   return names;
 })();
 

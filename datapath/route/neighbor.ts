@@ -1,0 +1,988 @@
+/**
+ * The neighbours on the uplink: which MAC stands behind a next hop, found and answered by ARP (RFC 826, RFC 5227),
+ * with the states, timers and rules of Linux (net/core/neighbour.c, net/ipv4/arp.c), so that `get neighbors` reads
+ * like `ip neigh`:
+ *
+ *             resolve()               answer, or their request to us
+ *   (none) ------------> INCOMPLETE ---------------------------------> REACHABLE / STALE
+ *             3 requests, 1 s apart |                                     |
+ *                                   v        reachableMs: not used        v
+ *                 FAILED  <----- (no answer)   REACHABLE ------------> STALE ---> forgotten, unused
+ *                   ^                              | used                 | used
+ *                   |      3 unicast requests      v       delayMs        v
+ *                   +--------------------------- PROBE <--------------- DELAY        (an answer leads to REACHABLE)
+ *
+ * The next packet to a FAILED neighbour begins again with broadcasts. PERMANENT entries are the user's and never change.
+ *
+ * Everything that a stranger can make grow has a cap: unresolved entries, entries learnt from requests, held packets.
+ * When a cap is reached the least recently used of the same kind goes; a neighbour that was resolved and used never
+ * gives way to one that is not, so a scan of the subnet costs the known ones nothing.
+ *
+ * All memory is made once. An index is good until its entry is deleted: find() or resolve() again for every packet.
+ */
+import {
+  type Counters,
+  EVENT_ARP_RECEIVED,
+  EVENT_ARP_REPLY_SENT,
+  EVENT_ARP_REQUEST_SENT,
+  EVENT_NEIGHBOR_FAILED,
+  EVENT_NEIGHBOR_LEARNT,
+  EVENT_NEIGHBOR_MOVED,
+} from '../counters.ts';
+import type { Packet } from '../packet/packet.ts';
+import type { Pool } from '../packet/pool.ts';
+import type { Random } from '../random.ts';
+import {
+  CONTINUE,
+  DROP_ADDRESS_CONFLICT,
+  DROP_INVALID_SOURCE,
+  DROP_MALFORMED_ARP,
+  DROP_NEIGHBOR_QUEUE_FULL,
+  DROP_NEIGHBOR_UNREACHABLE,
+  DROP_NO_BUFFER,
+  DROP_OTHER_MAC,
+  TAKEN,
+} from '../verdict.ts';
+import * as arp from '../wire/arp.ts';
+import * as ethernet from '../wire/ethernet.ts';
+
+const FREE = 0;
+export const INCOMPLETE = 1;
+export const REACHABLE = 2;
+export const STALE = 3;
+export const DELAY = 4;
+export const PROBE = 5;
+export const FAILED = 6;
+export const PERMANENT = 7;
+export const NEIGHBOR_STATE_NAMES: readonly string[] = [
+  '',
+  'INCOMPLETE',
+  'REACHABLE',
+  'STALE',
+  'DELAY',
+  'PROBE',
+  'FAILED',
+  'PERMANENT',
+];
+
+/** One bit per state: the MAC may be used. */
+const USABLE = (1 << REACHABLE) | (1 << STALE) | (1 << DELAY) | (1 << PROBE) | (1 << PERMANENT);
+
+const NIL = -1;
+/** An ARP frame as Linux sends it: not padded, the medium does that. */
+const ARP_FRAME = ethernet.HEADER_LEN + arp.PACKET_LEN;
+
+// The two lists of entries that may be evicted, most recently used first. Other entries are on none.
+/** INCOMPLETE and FAILED. */
+const UNRESOLVED = 0;
+/** STALE, learnt from a request to us, and never sent to. */
+const LEARNT = 1;
+const LISTS = 2;
+
+/** What the table asks of its owner. Each call hands the packet over; only unreachable() may call the table back. */
+export interface NeighborEvents {
+  /** A complete frame for the uplink. */
+  transmit(p: Packet): void;
+  /** A held packet that there is no more room for: count it under `reason` (DROP_*) and release it. */
+  release(p: Packet, reason: number): void;
+  /**
+   * A held packet whose next hop does not answer; `p.off` at the Ethernet header. Answer ICMP host unreachable, count
+   * DROP_NEIGHBOR_UNREACHABLE, release. May call resolve() and hold() again.
+   */
+  unreachable(p: Packet): void;
+}
+
+/** Times are milliseconds. Defaults are those of Linux (/proc/sys/net/ipv4/neigh) where it has the setting. */
+export interface NeighborOptions {
+  /** Entries, PERMANENT ones included. Linux: gc_thresh3, 1024. */
+  capacity: number;
+  pool: Pool;
+  counters: Counters;
+  events: NeighborEvents;
+  /** The node's address on the uplink (int32): answered for, and the sender of our requests. */
+  address: number;
+  /** Length of the subnet's prefix, 0 to 32. */
+  prefixLength: number;
+  mac: ethernet.Mac;
+  /** Spreads reachable times (0.5 to 1.5 of reachableMs, RFC 4861 section 6.3.2) and seeds the hash; without it both are fixed. */
+  random?: Random;
+  /** Packets held for one neighbour, 64. Linux counts bytes (unres_qlen_bytes 212992), which a single superpacket nearly fills. */
+  queuePerNeighbor?: number;
+  /** Packets held in all: 1024, but no more than a quarter of the pool. */
+  totalQueue?: number;
+  /** Entries being resolved or failed: half the capacity. */
+  maxUnresolved?: number;
+  /** Entries learnt from requests to us and not used yet: a quarter of the capacity. */
+  maxLearnt?: number;
+  /** base_reachable_time, 30 s. */
+  reachableMs?: number;
+  /** delay_first_probe_time, 5 s. */
+  delayMs?: number;
+  /** retrans_time, 1 s: also the least time between two broadcasts for one address. */
+  retransMs?: number;
+  /** mcast_solicit, 3: broadcasts before an INCOMPLETE entry fails. */
+  maxProbes?: number;
+  /** ucast_solicit, 3: unicast requests in PROBE. */
+  unicastProbes?: number;
+  /** mcast_resolicit, 0: broadcasts in PROBE, after the unicast ones. */
+  broadcastReprobes?: number;
+  /** locktime, 1 s: for so long after a change the first answer stands; later ones with another MAC are ignored. */
+  lockMs?: number;
+  /** gc_stale_time, 60 s: how long an unused STALE entry stays when the table is more than half full. FAILED ones stay as long. */
+  gcStaleMs?: number;
+  /** The same when it is not, 10 min. */
+  gcIdleMs?: number;
+  /** Timers served by one tick() at most, 64. */
+  tickWork?: number;
+}
+
+/** One row of `get neighbors`. */
+export interface NeighborEntry {
+  /** int32 */
+  address: number;
+  /** null while unknown */
+  mac: ethernet.Mac | null;
+  state: string;
+  /** Since the neighbour was last heard of, or since the entry began to be resolved. */
+  ageMs: number;
+  /** Since we last wanted to send to it. */
+  idleMs: number;
+  /** Packets held for it. */
+  queued: number;
+  /** Requests sent since it was last known. */
+  probes: number;
+}
+
+/**
+ * Binary heap of entry numbers by deadline. Equal deadlines come in the order of `tie`, so that a replay sees them as
+ * the first run did.
+ */
+class DeadlineHeap {
+  private readonly heap: Int32Array;
+  /** Place in `heap` by entry; NIL: not armed. */
+  private readonly place: Int32Array;
+  private readonly when: Float64Array;
+  private readonly tie: Int32Array;
+  private size = 0;
+
+  constructor(capacity: number, tie: Int32Array) {
+    this.heap = new Int32Array(capacity);
+    this.place = new Int32Array(capacity).fill(NIL);
+    this.when = new Float64Array(capacity);
+    this.tie = tie;
+  }
+
+  /** The earliest entry; NIL when there is none. */
+  first(): number {
+    return this.size === 0 ? NIL : this.heap[0];
+  }
+
+  /** The earliest deadline; Infinity when there is none. */
+  firstTime(): number {
+    return this.size === 0 ? Number.POSITIVE_INFINITY : this.when[this.heap[0]];
+  }
+
+  /** Sets or moves the deadline of `entry`. */
+  arm(entry: number, when: number): void {
+    this.when[entry] = when;
+    if (this.place[entry] === NIL) {
+      this.heap[this.size] = entry;
+      this.place[entry] = this.size++;
+    }
+    this.settle(entry);
+  }
+
+  disarm(entry: number): void {
+    const hole = this.place[entry];
+    if (hole === NIL) return;
+    this.place[entry] = NIL;
+    const last = this.heap[--this.size];
+    if (last === entry) return;
+    this.heap[hole] = last;
+    this.place[last] = hole;
+    this.settle(last);
+  }
+
+  private before(a: number, b: number): boolean {
+    return this.when[a] !== this.when[b] ? this.when[a] < this.when[b] : this.tie[a] < this.tie[b];
+  }
+
+  private settle(entry: number): void {
+    let at = this.place[entry];
+    while (at > 0) {
+      const up = (at - 1) >> 1;
+      if (!this.before(entry, this.heap[up])) break;
+      this.put(this.heap[up], at);
+      at = up;
+    }
+    for (;;) {
+      let down = 2 * at + 1;
+      if (down >= this.size) break;
+      if (down + 1 < this.size && this.before(this.heap[down + 1], this.heap[down])) down++;
+      if (!this.before(this.heap[down], entry)) break;
+      this.put(this.heap[down], at);
+      at = down;
+    }
+    this.put(entry, at);
+  }
+
+  private put(entry: number, at: number): void {
+    this.heap[at] = entry;
+    this.place[entry] = at;
+  }
+}
+
+export class NeighborTable {
+  // By index.
+  readonly address: Int32Array;
+  readonly state: Uint8Array;
+  /** Valid where usable() says so. */
+  readonly macHi: Uint16Array;
+  readonly macLo: Int32Array;
+  private readonly probes: Uint16Array;
+  /** When ARP last changed state or MAC: locktime counts from here. */
+  private readonly changed: Float64Array;
+  /** When an answer last proved that it is there. */
+  private readonly confirmed: Float64Array;
+  /** When we last wanted to send to it. */
+  private readonly used: Float64Array;
+  private readonly queueHead: Int32Array;
+  private readonly queueTail: Int32Array;
+  private readonly queued: Uint32Array;
+  private readonly chain: Int32Array;
+
+  private readonly free: Int32Array;
+  private freeCount: number;
+  private readonly buckets: Int32Array;
+  private readonly hashShift: number;
+  private readonly hashSeed: number;
+  private readonly deadlines: DeadlineHeap;
+
+  // Evictable entries: rings through `ringNext`, each with a sentinel behind the last entry.
+  private readonly ringNext: Int32Array;
+  private readonly ringPrev: Int32Array;
+  /** UNRESOLVED or LEARNT by index; NIL: on no list. */
+  private readonly list: Int8Array;
+  private readonly listed = new Int32Array(LISTS);
+
+  // Held packets, by pool slot: each is in its neighbour's queue and in the order of all.
+  private readonly queueNext: Int32Array;
+  private readonly orderNext: Int32Array;
+  private readonly orderPrev: Int32Array;
+  private readonly holder: Int32Array;
+  private orderHead = NIL;
+  private orderTail = NIL;
+  private heldCount = 0;
+
+  // When an address was last asked for by broadcast, also if its entry is gone: evicted and wanted again must not mean
+  // asked again. Direct mapped; a collision forgets the older one, at the price of an early request.
+  private readonly askedAddress: Int32Array;
+  private readonly askedShift: number;
+  private readonly askedAt: Float64Array;
+
+  private readonly own = new Set<number>();
+  private readonly ownAddress: number;
+  private readonly mask: number;
+  private readonly ownHi: number;
+  private readonly ownLo: number;
+  private readonly pool: Pool;
+  private readonly view: DataView;
+  private readonly counters: Counters;
+  private readonly events: NeighborEvents;
+  private readonly random: Random | null;
+  private readonly capacity: number;
+  private readonly queuePerNeighbor: number;
+  private readonly totalQueue: number;
+  private readonly maxUnresolved: number;
+  private readonly maxLearnt: number;
+  private readonly reachableMs: number;
+  private readonly delayMs: number;
+  private readonly retransMs: number;
+  private readonly maxProbes: number;
+  private readonly unicastProbes: number;
+  private readonly broadcastReprobes: number;
+  private readonly lockMs: number;
+  private readonly gcStaleMs: number;
+  private readonly gcIdleMs: number;
+  private readonly tickWork: number;
+  /** The time of the last call that brought one; the owner reads its clock once per burst. */
+  private now = 0;
+
+  /** @throws RangeError for a capacity, cap, probe count, or a time that drives a timer, under 1 */
+  constructor(o: NeighborOptions) {
+    this.capacity = atLeastOne('capacity', o.capacity);
+    this.pool = o.pool;
+    this.view = o.pool.view;
+    this.counters = o.counters;
+    this.events = o.events;
+    this.random = o.random ?? null;
+    this.ownAddress = o.address | 0;
+    this.mask = o.prefixLength === 0 ? 0 : -1 << (32 - o.prefixLength);
+    this.ownHi = o.mac.hi;
+    this.ownLo = o.mac.lo | 0;
+    this.own.add(this.ownAddress);
+
+    const slots = o.pool.packets.length;
+    this.queuePerNeighbor = atLeastOne('queuePerNeighbor', o.queuePerNeighbor ?? 64);
+    this.totalQueue = atLeastOne('totalQueue', o.totalQueue ?? Math.max(1, Math.min(1024, slots >> 2)));
+    this.maxUnresolved = atLeastOne('maxUnresolved', o.maxUnresolved ?? Math.max(1, this.capacity >> 1));
+    this.maxLearnt = atLeastOne('maxLearnt', o.maxLearnt ?? Math.max(1, this.capacity >> 2));
+    this.reachableMs = atLeastOne('reachableMs', o.reachableMs ?? 30_000);
+    this.delayMs = o.delayMs ?? 5000;
+    this.retransMs = atLeastOne('retransMs', o.retransMs ?? 1000);
+    this.maxProbes = atLeastOne('maxProbes', o.maxProbes ?? 3);
+    this.unicastProbes = atLeastOne('unicastProbes', o.unicastProbes ?? 3);
+    this.broadcastReprobes = o.broadcastReprobes ?? 0;
+    this.lockMs = o.lockMs ?? 1000;
+    this.gcStaleMs = atLeastOne('gcStaleMs', o.gcStaleMs ?? 60_000);
+    this.gcIdleMs = o.gcIdleMs ?? 600_000;
+    this.tickWork = atLeastOne('tickWork', o.tickWork ?? 64);
+
+    const n = this.capacity;
+    this.address = new Int32Array(n);
+    this.state = new Uint8Array(n);
+    this.macHi = new Uint16Array(n);
+    this.macLo = new Int32Array(n);
+    this.probes = new Uint16Array(n);
+    this.changed = new Float64Array(n);
+    this.confirmed = new Float64Array(n);
+    this.used = new Float64Array(n);
+    this.queueHead = new Int32Array(n).fill(NIL);
+    this.queueTail = new Int32Array(n).fill(NIL);
+    this.queued = new Uint32Array(n);
+    this.chain = new Int32Array(n);
+    this.deadlines = new DeadlineHeap(n, this.address);
+
+    this.free = new Int32Array(n);
+    for (let i = 0; i < n; i++) this.free[i] = n - 1 - i;
+    this.freeCount = n;
+
+    const bits = Math.max(4, 33 - Math.clz32(n - 1)); // at least two buckets per entry
+    this.buckets = new Int32Array(1 << bits).fill(NIL);
+    this.hashShift = 32 - bits;
+    this.hashSeed = this.random === null ? 0 : this.random.next();
+    const askedBits = Math.max(12, bits + 2);
+    this.askedShift = 32 - askedBits;
+    this.askedAddress = new Int32Array(1 << askedBits);
+    this.askedAt = new Float64Array(1 << askedBits).fill(Number.NEGATIVE_INFINITY);
+
+    this.ringNext = new Int32Array(n + LISTS);
+    this.ringPrev = new Int32Array(n + LISTS);
+    this.list = new Int8Array(n).fill(NIL);
+    for (let i = n; i < n + LISTS; i++) {
+      this.ringNext[i] = i;
+      this.ringPrev[i] = i;
+    }
+
+    this.queueNext = new Int32Array(slots);
+    this.orderNext = new Int32Array(slots);
+    this.orderPrev = new Int32Array(slots);
+    this.holder = new Int32Array(slots);
+  }
+
+  /** Entries of any state. */
+  get size(): number {
+    return this.capacity - this.freeCount;
+  }
+
+  /** Packets held in all. */
+  get held(): number {
+    return this.heldCount;
+  }
+
+  /** INCOMPLETE and FAILED entries. */
+  get unresolved(): number {
+    return this.listed[UNRESOLVED];
+  }
+
+  // ---- For each packet
+
+  /** Index of the entry for `addr` (int32), or -1. Creates nothing. */
+  find(addr: number): number {
+    let i = this.buckets[this.hash(addr) >>> this.hashShift];
+    while (i !== NIL && this.address[i] !== addr) i = this.chain[i];
+    return i;
+  }
+
+  /**
+   * Index of the entry for `addr` (int32). Without one, or with a FAILED one, resolution starts and the first request goes out.
+   * @returns -1 when no room can be made (DROP_NEIGHBOR_TABLE_FULL is the reason for it), or when `addr` is one that
+   *   nobody else can have: our own, not unicast, the subnet's network or broadcast address
+   */
+  resolve(addr: number, now: number): number {
+    this.now = now;
+    const i = this.find(addr);
+    if (i === NIL) return this.createUnresolved(addr);
+    const state = this.state[i];
+    if (state === INCOMPLETE) {
+      this.used[i] = now;
+      this.enlist(i, UNRESOLVED);
+    } else if (state === FAILED) {
+      this.startResolution(i);
+    }
+    return i;
+  }
+
+  /** True if the MAC may be used now. Counts as use: a STALE neighbour will be asked whether it is still there. */
+  usable(index: number): boolean {
+    const state = this.state[index];
+    if (((USABLE >> state) & 1) === 0) return false;
+    this.used[index] = this.now;
+    if (state === STALE) {
+      if (this.list[index] !== NIL) this.delist(index);
+      this.state[index] = DELAY;
+      this.deadlines.arm(index, this.now + this.delayMs);
+    }
+    return true;
+  }
+
+  /** Writes the Ethernet header of an IPv4 packet to a usable neighbour at `off`. */
+  writeHeader(index: number, off: number): void {
+    ethernet.setMac(this.view, off + ethernet.DST, this.macHi[index], this.macLo[index]);
+    ethernet.setMac(this.view, off + ethernet.SRC, this.ownHi, this.ownLo);
+    this.view.setUint16(off + ethernet.TYPE, ethernet.TYPE_IPV4);
+  }
+
+  /**
+   * Keeps an IPv4 packet until its neighbour is known; `p.off` at the 14 bytes for the Ethernet header, which is written
+   * then. When a queue is full its oldest packet is dropped for the new one, as Linux does: the newest is the one that
+   * somebody still waits for.
+   * @returns TAKEN; or DROP_NEIGHBOR_UNREACHABLE when `index` is not being resolved: the packet stays the caller's
+   */
+  hold(index: number, p: Packet): number {
+    if (this.usable(index)) {
+      this.writeHeader(index, p.off);
+      this.events.transmit(p);
+      return TAKEN;
+    }
+    if (this.state[index] !== INCOMPLETE) return DROP_NEIGHBOR_UNREACHABLE;
+    if (this.queued[index] >= this.queuePerNeighbor) this.dropOldest(index);
+    else if (this.heldCount >= this.totalQueue) this.dropOldest(this.holder[this.orderHead]);
+
+    const slot = p.slot;
+    this.queueNext[slot] = NIL;
+    if (this.queued[index]++ === 0) this.queueHead[index] = slot;
+    else this.queueNext[this.queueTail[index]] = slot;
+    this.queueTail[index] = slot;
+    this.holder[slot] = index;
+    this.orderPrev[slot] = this.orderTail;
+    this.orderNext[slot] = NIL;
+    if (this.orderTail === NIL) this.orderHead = slot;
+    else this.orderNext[this.orderTail] = slot;
+    this.orderTail = slot;
+    this.heldCount++;
+    return TAKEN;
+  }
+
+  // ---- ARP from the uplink
+
+  /**
+   * Learns from and answers an ARP frame; `p.off` at its Ethernet header.
+   *
+   * A request for an own address is answered and its sender learnt; any other packet only updates an entry that exists
+   * (RFC 826's merge; Linux with arp_accept=0). Only a unicast answer proves reachability. A packet whose sender lies
+   * outside the subnet creates nothing, but a request is answered: a Linux router asks with any of its addresses.
+   *
+   * @returns TAKEN when `p` became the answer and was transmitted; CONTINUE when it has been dealt with; or DROP_*:
+   *   OTHER_MAC, MALFORMED_ARP (also for a sender MAC that no station has, or that is not the frame's own source),
+   *   INVALID_SOURCE (our own frame come back), ADDRESS_CONFLICT (another station uses an address of ours)
+   */
+  handleArp(p: Packet, now: number): number {
+    this.now = now;
+    this.counters.event(EVENT_ARP_RECEIVED);
+    const view = this.view;
+    const off = p.off;
+    const packet = off + ethernet.HEADER_LEN;
+    if (!arp.check(view, packet, p.len - ethernet.HEADER_LEN)) return DROP_MALFORMED_ARP;
+
+    const toHi = ethernet.macHi(view, off + ethernet.DST);
+    const toUs = toHi === this.ownHi && ethernet.macLo(view, off + ethernet.DST) === this.ownLo;
+    if (!toUs && !ethernet.isGroup(toHi)) return DROP_OTHER_MAC;
+
+    const operation = view.getUint16(packet + arp.OPER);
+    if (operation !== arp.REQUEST && operation !== arp.REPLY) return DROP_MALFORMED_ARP;
+    const hi = ethernet.macHi(view, packet + arp.SHA);
+    const lo = ethernet.macLo(view, packet + arp.SHA);
+    if (ethernet.isGroup(hi) || (hi | lo) === 0) return DROP_MALFORMED_ARP;
+    if (hi !== ethernet.macHi(view, off + ethernet.SRC) || lo !== ethernet.macLo(view, off + ethernet.SRC))
+      return DROP_MALFORMED_ARP;
+    if (hi === this.ownHi && lo === this.ownLo) return DROP_INVALID_SOURCE;
+
+    const sender = view.getInt32(packet + arp.SPA);
+    const target = view.getInt32(packet + arp.TPA);
+    const asksUs = operation === arp.REQUEST && this.own.has(target);
+    // RFC 5227 section 2.1.1: somebody asks whether the address is free. It is not; who asks has no address to learn.
+    if (sender === 0) {
+      if (!asksUs) return CONTINUE;
+      this.reply(p, hi, lo, sender, target);
+      return TAKEN;
+    }
+    if (this.own.has(sender)) return DROP_ADDRESS_CONFLICT;
+    if (!this.mayBeNeighbor(sender)) return DROP_MALFORMED_ARP;
+
+    const i = this.find(sender);
+    if (asksUs) {
+      if (i !== NIL) this.update(i, hi, lo, STALE, true);
+      else if (((sender ^ this.ownAddress) & this.mask) === 0) this.createLearnt(sender, hi, lo);
+      this.reply(p, hi, lo, sender, target);
+      return TAKEN;
+    }
+    if (i !== NIL) {
+      // A gratuitous reply repeats the sender's MAC as the target's. Gratuitous packets overrule the locktime, or a
+      // second takeover within a second would be missed.
+      const gratuitous =
+        sender === target &&
+        (operation === arp.REQUEST ||
+          (ethernet.macHi(view, packet + arp.THA) === hi && ethernet.macLo(view, packet + arp.THA) === lo));
+      const override = gratuitous || now - this.changed[i] > this.lockMs;
+      this.update(i, hi, lo, operation === arp.REPLY && toUs ? REACHABLE : STALE, override);
+    }
+    return CONTINUE;
+  }
+
+  // ---- Control
+
+  /** Answers for `addr` (int32) from now on. An entry for it as a neighbour is deleted: the address has moved to us. */
+  addOwnAddress(addr: number): void {
+    this.own.add(addr | 0);
+    this.delete(addr | 0);
+  }
+
+  /** Stops answering for `addr`. Requests go on being sent in the name of the node's address. */
+  removeOwnAddress(addr: number): void {
+    this.own.delete(addr | 0);
+  }
+
+  /**
+   * Tells everybody on the link that an own address is here: gratuitous ARP, as request (what Linux sends) or as reply
+   * (for hosts that heed only those).
+   * @returns false if the address is not ours or no buffer was free
+   */
+  announce(addr: number, asReply = false): boolean {
+    if (!this.own.has(addr | 0)) return false;
+    if (!asReply) return this.sendArp(arp.REQUEST, 0xffff, -1, 0, 0, addr, addr);
+    return this.sendArp(arp.REPLY, 0xffff, -1, this.ownHi, this.ownLo, addr, addr);
+  }
+
+  /**
+   * Sets a MAC that ARP never changes (flannel's and the user's static entries). Packets held for it leave.
+   * @returns false when there is no room, or `addr` is one that nobody else can have
+   */
+  addPermanent(addr: number, macHi: number, macLo: number): boolean {
+    let i = this.find(addr);
+    if (i === NIL) {
+      if (!this.mayBeNeighbor(addr) || this.own.has(addr)) return false;
+      if (!this.makeRoom(true)) return false;
+      i = this.allocate(addr);
+    }
+    if (this.list[i] !== NIL) this.delist(i);
+    this.deadlines.disarm(i);
+    this.state[i] = PERMANENT;
+    this.macHi[i] = macHi;
+    this.macLo[i] = macLo;
+    this.probes[i] = 0;
+    this.changed[i] = this.now;
+    this.flush(i);
+    return true;
+  }
+
+  /** Forgets an entry of any state; packets held for it are dropped. @returns false if there is none */
+  delete(addr: number): boolean {
+    const i = this.find(addr);
+    if (i === NIL) return false;
+    this.remove(i, DROP_NEIGHBOR_UNREACHABLE);
+    return true;
+  }
+
+  /**
+   * Serves the timers that are due, `tickWork` of them at most.
+   * @returns whole milliseconds until the next one: 0 when more are due already, Infinity when none is set
+   */
+  tick(now: number): number {
+    this.now = now;
+    for (let work = this.tickWork; work > 0 && this.deadlines.firstTime() <= now; work--) {
+      this.expire(this.deadlines.first());
+    }
+    return Math.max(0, Math.ceil(this.deadlines.firstTime() - now));
+  }
+
+  /** All entries by address, for display. */
+  entries(now: number): NeighborEntry[] {
+    const rows: NeighborEntry[] = [];
+    for (let i = 0; i < this.capacity; i++) {
+      const state = this.state[i];
+      if (state === FREE) continue;
+      rows.push({
+        address: this.address[i],
+        mac: ((USABLE >> state) & 1) === 0 ? null : { hi: this.macHi[i], lo: this.macLo[i] },
+        state: NEIGHBOR_STATE_NAMES[state],
+        ageMs: now - Math.max(this.changed[i], this.confirmed[i]),
+        idleMs: now - this.used[i],
+        queued: this.queued[i],
+        probes: this.probes[i],
+      });
+    }
+    return rows.sort((a, b) => (a.address >>> 0) - (b.address >>> 0));
+  }
+
+  // ---- States
+
+  private createUnresolved(addr: number): number {
+    if (!this.mayBeNeighbor(addr) || this.own.has(addr)) return NIL;
+    // Neighbours that fail in PROBE join the list beyond its cap, hence the loop.
+    while (this.listed[UNRESOLVED] >= this.maxUnresolved) this.evictLast(UNRESOLVED);
+    if (!this.makeRoom(true)) return NIL;
+    const i = this.allocate(addr);
+    this.startResolution(i);
+    return i;
+  }
+
+  /** A station that asks for us will soon be sent to. It may replace only others of its kind. */
+  private createLearnt(addr: number, hi: number, lo: number): void {
+    if (this.listed[LEARNT] >= this.maxLearnt) this.evictLast(LEARNT);
+    if (!this.makeRoom(false)) return;
+    const i = this.allocate(addr);
+    this.enlist(i, LEARNT);
+    this.update(i, hi, lo, STALE, true);
+  }
+
+  private startResolution(i: number): void {
+    this.state[i] = INCOMPLETE;
+    this.probes[i] = 0;
+    this.changed[i] = this.now;
+    this.used[i] = this.now;
+    this.enlist(i, UNRESOLVED);
+    this.askAll(i);
+  }
+
+  /** What ARP says about entry `i`: neigh_update() of Linux without its administrative part. */
+  private update(i: number, hi: number, lo: number, next: number, override: boolean): void {
+    const state = this.state[i];
+    if (state === PERMANENT) return;
+    const known = ((USABLE >> state) & 1) !== 0;
+    const same = known && this.macHi[i] === hi && this.macLo[i] === lo;
+    if (known && !same && !override) return;
+    // An answer to what we never asked proves nothing; it must not lift an entry off the evictable list either.
+    if (this.list[i] === LEARNT) next = STALE;
+    if (same && next === STALE) return;
+    if (!same || next !== state) this.changed[i] = this.now;
+    this.state[i] = next;
+    this.macHi[i] = hi;
+    this.macLo[i] = lo;
+    if (next === REACHABLE) {
+      this.probes[i] = 0;
+      this.confirmed[i] = this.now;
+      const spread =
+        this.random === null ? this.reachableMs : this.reachableMs / 2 + this.random.below(this.reachableMs);
+      this.deadlines.arm(i, this.now + spread);
+    } else {
+      this.waitForGarbage(i);
+    }
+    if (known) {
+      if (!same) this.counters.event(EVENT_NEIGHBOR_MOVED);
+      return;
+    }
+    this.probes[i] = 0;
+    this.counters.event(EVENT_NEIGHBOR_LEARNT);
+    if (this.list[i] === UNRESOLVED) this.delist(i);
+    this.flush(i);
+  }
+
+  /** The timer of entry `i` has run out: neigh_timer_handler() and the garbage collector of Linux. */
+  private expire(i: number): void {
+    switch (this.state[i]) {
+      case INCOMPLETE:
+        if (this.probes[i] >= this.maxProbes) this.fail(i);
+        else this.askAll(i);
+        break;
+      case REACHABLE:
+        if (this.now - this.used[i] <= this.delayMs) {
+          this.state[i] = DELAY;
+          this.deadlines.arm(i, this.now + this.delayMs);
+        } else {
+          this.state[i] = STALE;
+          this.waitForGarbage(i);
+        }
+        break;
+      case DELAY:
+        this.state[i] = PROBE;
+        this.probes[i] = 0;
+        this.askOne(i);
+        break;
+      case PROBE:
+        if (this.probes[i] >= this.unicastProbes + this.broadcastReprobes) this.fail(i);
+        else if (this.probes[i] >= this.unicastProbes) this.askAll(i);
+        else this.askOne(i);
+        break;
+      case STALE: {
+        const crowded = this.size * 2 > this.capacity;
+        const until = this.lastNeeded(i) + (crowded ? this.gcStaleMs : this.gcIdleMs);
+        if (until <= this.now) this.remove(i, DROP_NEIGHBOR_UNREACHABLE);
+        else this.deadlines.arm(i, Math.min(until, this.now + this.gcStaleMs)); // the table may become crowded
+        break;
+      }
+      case FAILED:
+        this.remove(i, DROP_NEIGHBOR_UNREACHABLE);
+        break;
+      default:
+        this.deadlines.disarm(i);
+    }
+  }
+
+  private fail(i: number): void {
+    this.state[i] = FAILED;
+    this.changed[i] = this.now;
+    this.counters.event(EVENT_NEIGHBOR_FAILED);
+    this.enlist(i, UNRESOLVED);
+    this.demote(i);
+    this.deadlines.arm(i, this.now + this.gcStaleMs);
+    // The owner's ICMP error may want this very neighbour: its packets are off the queue before the first call.
+    let slot = this.detachQueue(i);
+    while (slot !== NIL) {
+      const next = this.queueNext[slot];
+      this.events.unreachable(this.pool.packets[slot]);
+      slot = next;
+    }
+  }
+
+  private lastNeeded(i: number): number {
+    return Math.max(this.used[i], this.confirmed[i]);
+  }
+
+  private waitForGarbage(i: number): void {
+    this.deadlines.arm(i, this.lastNeeded(i) + this.gcStaleMs);
+  }
+
+  // ---- Frames
+
+  /** Broadcasts a request for entry `i`, now or as soon as its address may be asked for again. */
+  private askAll(i: number): void {
+    const addr = this.address[i];
+    const mark = this.hash(addr) >>> this.askedShift;
+    const earliest = this.askedAddress[mark] === addr ? this.askedAt[mark] + this.retransMs : this.now;
+    if (earliest > this.now) {
+      this.deadlines.arm(i, earliest);
+      return;
+    }
+    this.askedAddress[mark] = addr;
+    this.askedAt[mark] = this.now;
+    this.probes[i]++;
+    this.deadlines.arm(i, this.now + this.retransMs);
+    this.sendArp(arp.REQUEST, 0xffff, -1, 0, 0, this.ownAddress, addr);
+  }
+
+  /** Asks the neighbour itself, at the MAC that it had. */
+  private askOne(i: number): void {
+    this.probes[i]++;
+    this.deadlines.arm(i, this.now + this.retransMs);
+    this.sendArp(arp.REQUEST, this.macHi[i], this.macLo[i], 0, 0, this.ownAddress, this.address[i]);
+  }
+
+  private sendArp(
+    operation: number,
+    toHi: number,
+    toLo: number,
+    targetHi: number,
+    targetLo: number,
+    sender: number,
+    target: number,
+  ): boolean {
+    const p = this.pool.take();
+    if (p === null) {
+      this.counters.drop(DROP_NO_BUFFER, ARP_FRAME);
+      return false;
+    }
+    this.writeArp(p, operation, toHi, toLo, targetHi, targetLo, sender, target);
+    this.counters.event(operation === arp.REQUEST ? EVENT_ARP_REQUEST_SENT : EVENT_ARP_REPLY_SENT);
+    this.events.transmit(p);
+    return true;
+  }
+
+  /** Turns the request `p` into its answer. */
+  private reply(p: Packet, hi: number, lo: number, sender: number, target: number): void {
+    p.vnetFlags = 0;
+    p.gsoType = 0;
+    p.gsoSize = 0;
+    this.writeArp(p, arp.REPLY, hi, lo, hi, lo, target, sender);
+    this.counters.event(EVENT_ARP_REPLY_SENT);
+    this.events.transmit(p);
+  }
+
+  private writeArp(
+    p: Packet,
+    operation: number,
+    toHi: number,
+    toLo: number,
+    targetHi: number,
+    targetLo: number,
+    sender: number,
+    target: number,
+  ): void {
+    const view = this.view;
+    const off = p.off;
+    ethernet.setMac(view, off + ethernet.DST, toHi, toLo);
+    ethernet.setMac(view, off + ethernet.SRC, this.ownHi, this.ownLo);
+    view.setUint16(off + ethernet.TYPE, ethernet.TYPE_ARP);
+    const packet = off + ethernet.HEADER_LEN;
+    view.setInt32(packet + arp.HTYPE, 0x00010800);
+    view.setUint16(packet + arp.HLEN, 0x0604);
+    view.setUint16(packet + arp.OPER, operation);
+    ethernet.setMac(view, packet + arp.SHA, this.ownHi, this.ownLo);
+    view.setInt32(packet + arp.SPA, sender);
+    ethernet.setMac(view, packet + arp.THA, targetHi, targetLo);
+    view.setInt32(packet + arp.TPA, target);
+    p.len = ARP_FRAME;
+    p.local = 1;
+  }
+
+  // ---- Held packets
+
+  /** Sends what is held for a neighbour that has just become usable, in the order in which it came. */
+  private flush(i: number): void {
+    if (this.queued[i] === 0) return;
+    this.usable(i);
+    let slot = this.detachQueue(i);
+    while (slot !== NIL) {
+      const next = this.queueNext[slot];
+      const p = this.pool.packets[slot];
+      this.writeHeader(i, p.off);
+      this.events.transmit(p);
+      slot = next;
+    }
+  }
+
+  /**
+   * Takes the whole queue of `i` away.
+   * @returns its first slot; the rest follows by `queueNext`. Read that before a packet is handed over: its slot may
+   *   come back with another packet at once.
+   */
+  private detachQueue(i: number): number {
+    const head = this.queueHead[i];
+    for (let slot = head; slot !== NIL; slot = this.queueNext[slot]) this.leaveOrder(slot);
+    this.queueHead[i] = NIL;
+    this.queueTail[i] = NIL;
+    this.queued[i] = 0;
+    return head;
+  }
+
+  private dropOldest(i: number): void {
+    const slot = this.queueHead[i];
+    this.queueHead[i] = this.queueNext[slot];
+    if (--this.queued[i] === 0) this.queueTail[i] = NIL;
+    this.leaveOrder(slot);
+    this.events.release(this.pool.packets[slot], DROP_NEIGHBOR_QUEUE_FULL);
+  }
+
+  private leaveOrder(slot: number): void {
+    const next = this.orderNext[slot];
+    const prev = this.orderPrev[slot];
+    if (prev === NIL) this.orderHead = next;
+    else this.orderNext[prev] = next;
+    if (next === NIL) this.orderTail = prev;
+    else this.orderPrev[next] = prev;
+    this.heldCount--;
+  }
+
+  // ---- Room
+
+  /** A free entry, by eviction if need be. */
+  private makeRoom(evictUnresolved: boolean): boolean {
+    if (this.freeCount > 0) return true;
+    if (evictUnresolved && this.listed[UNRESOLVED] > 0) this.evictLast(UNRESOLVED);
+    else if (this.listed[LEARNT] > 0) this.evictLast(LEARNT);
+    return this.freeCount > 0;
+  }
+
+  private evictLast(list: number): void {
+    this.remove(this.ringPrev[this.capacity + list], DROP_NEIGHBOR_QUEUE_FULL);
+  }
+
+  private allocate(addr: number): number {
+    const i = this.free[--this.freeCount];
+    const bucket = this.hash(addr) >>> this.hashShift;
+    this.address[i] = addr;
+    this.chain[i] = this.buckets[bucket];
+    this.buckets[bucket] = i;
+    this.probes[i] = 0;
+    this.changed[i] = this.now;
+    this.used[i] = this.now;
+    this.confirmed[i] = Number.NEGATIVE_INFINITY;
+    return i;
+  }
+
+  private remove(i: number, reason: number): void {
+    if (this.list[i] !== NIL) this.delist(i);
+    this.deadlines.disarm(i);
+    const bucket = this.hash(this.address[i]) >>> this.hashShift;
+    if (this.buckets[bucket] === i) {
+      this.buckets[bucket] = this.chain[i];
+    } else {
+      let before = this.buckets[bucket];
+      while (this.chain[before] !== i) before = this.chain[before];
+      this.chain[before] = this.chain[i];
+    }
+    this.state[i] = FREE;
+    this.free[this.freeCount++] = i;
+    let slot = this.detachQueue(i);
+    while (slot !== NIL) {
+      const next = this.queueNext[slot];
+      this.events.release(this.pool.packets[slot], reason);
+      slot = next;
+    }
+  }
+
+  /** Puts `i` at the recently used end of `list`. */
+  private enlist(i: number, list: number): void {
+    if (this.list[i] !== NIL) this.delist(i);
+    this.list[i] = list;
+    this.listed[list]++;
+    this.linkBehind(i, this.capacity + list);
+  }
+
+  /** Moves a listed entry to the end that is evicted first. */
+  private demote(i: number): void {
+    const sentinel = this.capacity + this.list[i];
+    this.unlink(i);
+    this.linkBehind(i, this.ringPrev[sentinel]);
+  }
+
+  private delist(i: number): void {
+    this.unlink(i);
+    this.listed[this.list[i]]--;
+    this.list[i] = NIL;
+  }
+
+  private linkBehind(i: number, before: number): void {
+    const after = this.ringNext[before];
+    this.ringNext[before] = i;
+    this.ringPrev[i] = before;
+    this.ringNext[i] = after;
+    this.ringPrev[after] = i;
+  }
+
+  private unlink(i: number): void {
+    const before = this.ringPrev[i];
+    const after = this.ringNext[i];
+    this.ringNext[before] = after;
+    this.ringPrev[after] = before;
+  }
+
+  /** All 32 bits of a multiplicative hash; the upper ones are the good ones. */
+  private hash(addr: number): number {
+    return Math.imul(addr ^ this.hashSeed, 0x9e3779b1);
+  }
+
+  /** An address that a station on the link can have: unicast, not loopback, not the subnet's first or last. */
+  private mayBeNeighbor(addr: number): boolean {
+    const top = addr >>> 24;
+    if (top === 0 || top === 127 || top >= 224) return false;
+    const inSubnet = ((addr ^ this.ownAddress) & this.mask) === 0;
+    if (!inSubnet || ~this.mask >>> 0 < 2) return true; // RFC 3021: a /31 has neither network nor broadcast address
+    return (addr & ~this.mask) !== 0 && (addr | this.mask) !== -1;
+  }
+}
+
+function atLeastOne(name: string, value: number): number {
+  if (!(value >= 1)) throw new RangeError(`${name} must be at least 1, got ${value}`);
+  return value;
+}

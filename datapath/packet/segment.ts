@@ -1,0 +1,132 @@
+/**
+ * What a device with offloads would do, in software: cut superpackets into segments, complete partial checksums, verify
+ * checksums. The counterpart of segment() is coalesce.ts.
+ */
+import * as checksum from '../wire/checksum.ts';
+import * as ipv4 from '../wire/ipv4.ts';
+import * as tcp from '../wire/tcp.ts';
+import * as udp from '../wire/udp.ts';
+import * as virtio from '../wire/virtio-net.ts';
+import { copyBytes, copyContext, takeFor } from './copy.ts';
+import type { Packet } from './packet.ts';
+import type { Pool } from './pool.ts';
+
+/** On the first segment only: it says "I have reduced my window" once. On the last only: they end the data. */
+const NOT_LAST = ~(tcp.FIN | tcp.PSH);
+const NOT_FIRST = ~tcp.CWR;
+
+/** How many packets a superpacket is on the wire; 1 for a plain packet. */
+export function segmentsOf(view: DataView, p: Packet): number {
+  if (p.gsoType === virtio.GSO_NONE) return 1;
+  // Under a tunnel the transport header is that of the inner packet, where the checksum is owed.
+  const headers = p.csumStart + transportHeaderLen(view, p) - p.off;
+  return Math.max(1, Math.ceil((p.len - headers) / p.gsoSize));
+}
+
+function transportHeaderLen(view: DataView, p: Packet): number {
+  return p.csumOffset === tcp.CHECKSUM ? tcp.headerLen(view, p.csumStart) : udp.HEADER_LEN;
+}
+
+/**
+ * Cuts the parsed superpacket whose IP header is at `p.off` into packets of gsoSize payload bytes, the last with the
+ * rest, as Linux does in tcp_gso_segment, __udp_gso_segment and inet_gso_segment: IP ids count up; TCP sequence numbers go
+ * on, FIN and PSH stay with the last, CWR with the first; UDP segments are datagrams of their own. All checksums are
+ * complete. The segments are new packets of the pool with full headroom; `p` stays the caller's to release.
+ *
+ * A superpacket with tunnel headers in front is not for this function: segment first, then encapsulate each.
+ *
+ * All or nothing: nothing is taken from the pool unless all can be.
+ *
+ * @param out filled from the front
+ * @param max how many `out` may take
+ * @returns how many segments; 0 when the pool or `out` has too few places
+ */
+export function segment(pool: Pool, p: Packet, out: Packet[], max: number): number {
+  const view = pool.view;
+  const count = segmentsOf(view, p);
+  if (count > max || count > pool.available) return 0;
+
+  const isTcp = p.protocol === ipv4.PROTO_TCP;
+  const ipHeaderLen = p.l4 - p.off;
+  const headerLen = ipHeaderLen + transportHeaderLen(view, p);
+  const end = p.off + p.len;
+  const id = view.getUint16(p.off + ipv4.ID);
+  const seq = isTcp ? view.getInt32(p.l4 + tcp.SEQ) : 0;
+  const flags = isTcp ? view.getUint8(p.l4 + tcp.FLAGS) : 0;
+
+  let from = p.off + headerLen;
+  for (let i = 0; i < count; i++) {
+    const payload = Math.min(p.gsoSize, end - from);
+    const q = takeFor(pool, headerLen, from)!; // counted above
+    copyContext(q, p);
+    q.len = headerLen + payload;
+    q.l4 = q.off + ipHeaderLen;
+    copyBytes(pool, q.off, p.off, headerLen);
+    copyBytes(pool, q.off + headerLen, from, payload);
+
+    view.setUint16(q.off + ipv4.TOTAL_LEN, q.len);
+    view.setUint16(q.off + ipv4.ID, (id + i) & 0xffff);
+    ipv4.setHeaderChecksum(view, q.off);
+    if (isTcp) {
+      let own = flags;
+      if (i > 0) own &= NOT_FIRST;
+      if (i < count - 1) own &= NOT_LAST;
+      view.setInt32(q.l4 + tcp.SEQ, (seq + i * p.gsoSize) | 0);
+      view.setUint8(q.l4 + tcp.FLAGS, own);
+    } else {
+      view.setUint16(q.l4 + udp.LENGTH, udp.HEADER_LEN + payload);
+    }
+    writeTransportChecksum(view, q, isTcp ? tcp.CHECKSUM : udp.CHECKSUM);
+
+    from += payload;
+    out[i] = q;
+  }
+  return count;
+}
+
+/** Writes the whole TCP or UDP checksum of the packet whose IP header is at `off`. */
+function writeTransportChecksum(view: DataView, p: Packet, offset: number): void {
+  const l4Len = p.off + p.len - p.l4;
+  view.setUint16(p.l4 + offset, 0);
+  // Addresses from the header, not from the fields: they are right also after a rewrite.
+  const src = view.getInt32(p.off + ipv4.SRC);
+  const dst = view.getInt32(p.off + ipv4.DST);
+  const sum = checksum.sumWords(view, p.l4, l4Len, checksum.pseudoSum(src, dst, p.protocol, l4Len));
+  view.setUint16(p.l4 + offset, notZeroForUdp(~checksum.foldSum(sum) & 0xffff, offset));
+}
+
+/** A UDP checksum that comes out as 0 is sent as 0xffff, because 0 says that there is none (RFC 768). */
+function notZeroForUdp(value: number, offset: number): number {
+  return value === 0 && offset === udp.CHECKSUM ? 0xffff : value;
+}
+
+/**
+ * Computes the checksum that a NEEDS_CSUM packet owes, in place, and clears the flag; does nothing when none is owed.
+ * The field already holds the sum of the pseudo header. Not for superpackets, whose segments have one each.
+ */
+export function completeChecksum(view: DataView, p: Packet): void {
+  if ((p.vnetFlags & virtio.FLAG_NEEDS_CSUM) === 0) return;
+  const sum = checksum.sumWords(view, p.csumStart, p.off + p.len - p.csumStart, 0);
+  view.setUint16(p.csumStart + p.csumOffset, notZeroForUdp(~checksum.foldSum(sum) & 0xffff, p.csumOffset));
+  p.vnetFlags &= ~virtio.FLAG_NEEDS_CSUM;
+}
+
+/**
+ * True if the TCP, UDP or ICMP checksum of a parsed packet is right, or the device has vouched for it (NEEDS_CSUM,
+ * DATA_VALID). Also true where there is nothing to verify: UDP without checksum, fragments, other protocols.
+ */
+export function verifyChecksum(view: DataView, p: Packet): boolean {
+  if ((p.vnetFlags & virtio.FLAG_DATA_VALID) !== 0) return true;
+  if ((p.vnetFlags & virtio.FLAG_NEEDS_CSUM) !== 0 && p.csumStart === p.l4) return true;
+  if ((p.fragment & (ipv4.FLAG_MF | ipv4.OFFSET_MASK)) !== 0) return true;
+  let len = p.off + p.len - p.l4;
+  let sum = 0;
+  if (p.protocol === ipv4.PROTO_UDP) {
+    if (view.getUint16(p.l4 + udp.CHECKSUM) === 0) return true;
+    len = view.getUint16(p.l4 + udp.LENGTH); // there may be bytes behind the datagram
+  } else if (p.protocol !== ipv4.PROTO_TCP && p.protocol !== ipv4.PROTO_ICMP) {
+    return true;
+  }
+  if (p.protocol !== ipv4.PROTO_ICMP) sum = checksum.pseudoSum(p.src, p.dst, p.protocol, len);
+  return checksum.foldSum(checksum.sumWords(view, p.l4, len, sum)) === 0xffff;
+}

@@ -454,14 +454,12 @@ export class Datapath {
   // ---------------------------------------------------------------- 11. next hop
 
   private sendToNeighbor(p: Packet, address: number, uplink: Port): number {
-    const { neighbors, underlay, view } = this;
+    const { neighbors } = this;
     p.push(ethernet.HEADER_LEN);
     const n = neighbors.resolve(address, this.now);
-    if (n < 0) return verdict.DROP_NEIGHBOR_QUEUE_FULL;
+    if (n < 0) return verdict.DROP_NEIGHBOR_TABLE_FULL;
     if (!neighbors.usable(n)) return neighbors.hold(n, p);
-    ethernet.setMac(view, p.off + ethernet.DST, neighbors.macHi[n], neighbors.macLo[n]);
-    ethernet.setMac(view, p.off + ethernet.SRC, underlay.macHi, underlay.macLo);
-    view.setUint16(p.off + ethernet.TYPE, ethernet.TYPE_IPV4);
+    neighbors.writeHeader(n, p.off);
     uplink.queue(p);
     return TAKEN;
   }

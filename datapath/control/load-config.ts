@@ -1,0 +1,319 @@
+/**
+ * From the text of a configuration file to a checked configuration, or to everything that is wrong with it, each
+ * problem with the line and column it stands at. Touches nothing: no file, no device.
+ */
+import { type Document, isAlias, isMap, isNode, isScalar, isSeq, parseAllDocuments, visit } from 'yaml';
+import { checkSpec, type Draft, formatPath, type Path } from './check-config.ts';
+import {
+  API_VERSION,
+  completeConfig,
+  KIND,
+  type NodeConfig,
+  nearest,
+  type WrittenConfig,
+  writtenConfig,
+} from './config.ts';
+
+export interface Problem {
+  file: string;
+  line: number; // from 1
+  column: number; // from 1
+  path: string; // "spec.pods[0].address"; empty for the document as a whole
+  message: string; // "got X, expected Y"
+}
+
+export type LoadResult = { config: NodeConfig; problems?: undefined } | { config?: undefined; problems: Problem[] };
+
+/** One "FILE:LINE:COLUMN: PATH: got X, expected Y" per line, without a last line feed. */
+export function formatProblems(problems: readonly Problem[]): string {
+  return problems
+    .map(({ file, line, column, path, message }) => {
+      return `${file}:${line}:${column}: ${path === '' ? '' : `${path}: `}${message}`;
+    })
+    .join('\n');
+}
+
+/**
+ * Reads one NodeConfig from YAML (1.2, anchors and merge keys allowed).
+ * @param text the whole file
+ * @param file its name, for the problems
+ */
+export function loadConfig(text: string, file: string): LoadResult {
+  const positionOf = makePositions(text);
+  const problems: Problem[] = [];
+  const add: Add = (offset, path, message) => {
+    problems.push({ file, ...positionOf(offset), path: formatPath(path), message });
+  };
+  let config: NodeConfig | undefined;
+  let found = 0;
+  for (const document of parseDocuments(text, add)) {
+    found++;
+    if (found === 1) config = readDocument(document, add);
+    else addFurtherDocument(document, add);
+  }
+  if (found === 0 && problems.length === 0) add(0, [], `got nothing, expected one ${KIND}`);
+  if (problems.length === 0 && config !== undefined) return { config };
+  problems.sort((a, b) => a.line - b.line || a.column - b.column);
+  return { problems };
+}
+
+/** Line and column, from 1, of an offset into `text`. (The parser's own LineCounter errs behind a syntax error.) */
+function makePositions(text: string): (offset: number) => { line: number; column: number } {
+  const starts = [0];
+  for (let end = text.indexOf('\n'); end >= 0; end = text.indexOf('\n', end + 1)) starts.push(end + 1);
+  return offset => {
+    const at = Math.min(offset, text.length);
+    let line = starts.length; // the last one that starts at or before `at`, by halving
+    for (let low = 1; low < line; ) {
+      const middle = (low + line + 1) >> 1;
+      if (starts[middle - 1] <= at) low = middle;
+      else line = middle - 1;
+    }
+    return { line, column: at - starts[line - 1] + 1 };
+  };
+}
+
+type Add = (offset: number, path: readonly PropertyKey[], message: string) => void;
+
+// ---- YAML -----------------------------------------------------------------------------------------------------------
+
+/** The documents that hold anything. Syntax errors are added as problems; what has one is not looked into further. */
+function parseDocuments(text: string, add: Add): Document.Parsed[] {
+  let documents: Document.Parsed[];
+  try {
+    // Duplicate keys are found by findDuplicateKeys, which can tell their path.
+    const parsed = parseAllDocuments(text, {
+      merge: true,
+      stringKeys: true,
+      uniqueKeys: false,
+      prettyErrors: false,
+      logLevel: 'error',
+    });
+    documents = [...parsed];
+  } catch (error) {
+    // The parser recurses: some hundreds of brackets within each other exhaust its stack.
+    if (!(error instanceof RangeError)) throw error;
+    add(0, [], 'got values nested too deep, expected a configuration');
+    return [];
+  }
+  const sound: Document.Parsed[] = [];
+  for (const document of documents) {
+    for (const error of [...document.errors, ...document.warnings]) {
+      add(error.pos[0], [], `got a YAML error, expected valid YAML: ${lowerFirst(error.message)}`);
+    }
+    if (document.errors.length + document.warnings.length > 0) continue;
+    if (document.contents === null || (isScalar(document.contents) && document.contents.value === null)) continue;
+    sound.push(document);
+  }
+  return sound;
+}
+
+function lowerFirst(message: string): string {
+  return message.charAt(0).toLowerCase() + message.slice(1);
+}
+
+function findDuplicateKeys(document: Document.Parsed, add: Add): void {
+  visit(document, {
+    Map(_, map, ancestors) {
+      const seen = new Set<string>();
+      for (const { key } of map.items) {
+        const name = keyName(key);
+        if (!isScalar(key) || (name === '<<' && key.type === 'PLAIN')) continue;
+        if (seen.has(name)) {
+          const path = [...pathOf([...ancestors, map]), name];
+          add(key.range?.[0] ?? 0, path, `got the field "${name}" again, expected each field once`);
+        }
+        seen.add(name);
+      }
+    },
+  });
+}
+
+/** The way from the root to the last of `ancestors`, as `visit` lists them: documents, maps, pairs, lists. */
+function pathOf(ancestors: readonly unknown[]): PropertyKey[] {
+  const path: PropertyKey[] = [];
+  ancestors.forEach((node, i) => {
+    if (isSeq(node) && i + 1 < ancestors.length) path.push(node.items.indexOf(ancestors[i + 1]));
+    else if (typeof node === 'object' && node !== null && 'key' in node) path.push(keyName(node.key));
+  });
+  return path;
+}
+
+function keyName(key: unknown): string {
+  return isScalar(key) ? String(key.value ?? '') : String(key);
+}
+
+/**
+ * Where the value at `path` stands, as an offset into the text: the value itself if it is a scalar or a list item, else
+ * its key; for a field that is not there, its parent. Values that came through an alias or a merge stand where they
+ * were written if that can be followed, else where they were asked for.
+ */
+function locate(document: Document.Parsed, path: readonly PropertyKey[], atKey: boolean): number {
+  let node: unknown = document.contents;
+  let offset = startOf(node) ?? 0;
+  for (const [i, step] of path.entries()) {
+    if (isAlias(node)) node = node.resolve(document);
+    if (isSeq(node)) {
+      node = node.items[Number(step)];
+      if (node === undefined) break;
+      offset = startOf(node) ?? offset;
+    } else if (isMap(node)) {
+      const pair = node.items.findLast(({ key }) => keyName(key) === String(step));
+      if (pair === undefined) break;
+      node = pair.value;
+      offset = startOf(pair.key) ?? offset;
+      const isLast = i === path.length - 1;
+      const filled = isAlias(node) || (isScalar(node) && node.source !== '');
+      if (isLast && !atKey && filled) offset = startOf(node) ?? offset;
+    } else {
+      break;
+    }
+  }
+  return offset;
+}
+
+function startOf(node: unknown): number | undefined {
+  return isNode(node) ? (node.range?.[0] ?? undefined) : undefined;
+}
+
+// ---- documents ------------------------------------------------------------------------------------------------------
+
+/** The configuration of a document; what is wrong goes to `add`. The result counts only if nothing was added. */
+function readDocument(document: Document.Parsed, add: Add): NodeConfig | undefined {
+  findDuplicateKeys(document, add);
+  const value = plainValue(document, add);
+  if (value === undefined) return undefined;
+  if (isOtherKind(value)) {
+    add(locate(document, ['kind'], false), ['kind'], `got ${describe(value.kind)}, expected ${KIND}`);
+    return undefined;
+  }
+  const result = nodeConfig.safeParse(value);
+  if (result.success) return result.data;
+
+  const said = new Set<string>(); // one problem per value: what follows from it is not worth a line
+  const addOnce = (path: readonly PropertyKey[], atKey: boolean, message: string) => {
+    const key = JSON.stringify(path);
+    if (!said.has(key)) add(locate(document, path, atKey), path, message);
+    said.add(key);
+  };
+  for (const issue of result.error.issues) {
+    if (issue.code === 'unrecognized_keys') {
+      for (const name of issue.keys) addOnce([...issue.path, name], true, explainUnknown(name, issue.message));
+    } else {
+      const { path, found } = follow(value, issue.path);
+      addOnce(path, false, `got ${describe(found)}, expected ${issue.message}`);
+    }
+  }
+  return undefined;
+}
+
+function addFurtherDocument(document: Document.Parsed, add: Add): void {
+  const kind = isMap(document.contents) ? document.get('kind') : undefined;
+  const offset = locate(document, kind === undefined ? [] : ['kind'], false);
+  if (kind === KIND) add(offset, ['kind'], `got a second ${KIND}, expected one per file`);
+  else add(offset, ['kind'], `got ${describe(kind)}, expected one ${KIND} and nothing else in the file`);
+}
+
+/** The document as plain maps, lists and scalars. Aliases to nothing, to themselves or in masses are problems. */
+function plainValue(document: Document.Parsed, add: Add): unknown {
+  const before = { count: 0 };
+  visit(document, {
+    Alias(_, alias, ancestors) {
+      const target = alias.resolve(document);
+      if (target !== undefined && !ancestors.includes(target)) return;
+      before.count++;
+      add(
+        startOf(alias) ?? 0,
+        pathOf([...ancestors, alias]),
+        `got *${alias.source}, expected an anchor that stands before it`,
+      );
+    },
+  });
+  if (before.count > 0) return undefined;
+  try {
+    return document.toJS({ maxAliasCount: 100_000 });
+  } catch (error) {
+    if (!(error instanceof Error)) throw error;
+    add(startOf(document.contents) ?? 0, [], `got aliases that cannot be expanded, expected fewer: ${error.message}`);
+    return undefined;
+  }
+}
+
+/** True for a document that is something else altogether, such as a Pod: then its fields are not worth a line each. */
+function isOtherKind(value: unknown): value is { kind: string } {
+  if (typeof value !== 'object' || value === null) return false;
+  const { apiVersion, kind } = value as Record<string, unknown>;
+  return apiVersion !== API_VERSION && typeof kind === 'string' && nearest(kind, [KIND]) === undefined;
+}
+
+/**
+ * The schema, then the checks across values. Those run also where single values were refused, on what is left without
+ * these, so that one run reports everything; hence `when`.
+ */
+const nodeConfig = writtenConfig
+  .superRefine(
+    (written, context) => {
+      const refused: Path[] = [];
+      for (const issue of context.issues) {
+        const path = (issue.path ?? []) as Path;
+        if (path.length === 0 && issue.code === 'invalid_type') return; // no map at all
+        if (issue.code !== 'unrecognized_keys')
+          remove(written, issue.code === 'invalid_union' ? path.slice(0, -1) : path);
+        refused.push(path);
+      }
+      const { spec } = written as Draft<WrittenConfig>;
+      if (spec === undefined) return;
+      checkSpec(spec, refused, (path, expected) => {
+        context.addIssue({ code: 'custom', path: ['spec', ...path], message: expected });
+      });
+    },
+    { when: () => true },
+  )
+  .transform(completeConfig);
+
+/** Takes the value at `path` out of a parsed configuration; list items leave an empty place, so that indices stay. */
+function remove(value: unknown, path: Path): void {
+  let parent = value as Record<string | number, unknown>;
+  for (const step of path.slice(0, -1)) {
+    if (typeof parent !== 'object' || parent === null) return;
+    parent = parent[step] as Record<string | number, unknown>;
+  }
+  const last = path.at(-1);
+  if (typeof parent === 'object' && parent !== null && last !== undefined) parent[last] = undefined;
+}
+
+// ---- words ----------------------------------------------------------------------------------------------------------
+
+/** @param known the names of the fields there are, with commas */
+function explainUnknown(name: string, known: string): string {
+  const suggestion = nearest(name, known.split(', '));
+  const hint = suggestion === undefined ? '' : ` (did you mean "${suggestion}"?)`;
+  return `got the unknown field ${JSON.stringify(shorten(name))}, expected ${known.includes(',') ? 'one of ' : ''}${known}${hint}`;
+}
+
+/** The value at `path`, and how much of the path leads through maps and lists: a scalar has no inside to point at. */
+function follow(value: unknown, path: readonly PropertyKey[]): { path: readonly PropertyKey[]; found: unknown } {
+  let found = value;
+  for (const [i, step] of path.entries()) {
+    if (typeof found !== 'object' || found === null) return { path: path.slice(0, i), found };
+    found = Object.hasOwn(found, step) ? (found as Record<PropertyKey, unknown>)[step] : undefined;
+  }
+  return { path, found };
+}
+
+const SHOWN = 60;
+
+function shorten(text: string): string {
+  return text.length <= SHOWN ? text : `${text.slice(0, SHOWN - 3)}...`;
+}
+
+/** A found value in a few words. */
+function describe(value: unknown): string {
+  if (value === undefined || value === null) return 'nothing';
+  if (typeof value === 'string') return JSON.stringify(shorten(value));
+  if (Array.isArray(value)) {
+    const isFlat = value.length > 0 && value.length <= 8 && value.every(item => typeof item !== 'object');
+    return isFlat ? shorten(`[${value.map(describe).join(', ')}]`) : `a list of ${value.length}`;
+  }
+  return typeof value === 'object' ? 'a map' : String(value);
+}

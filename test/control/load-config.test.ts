@@ -1,0 +1,933 @@
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import fc from 'fast-check';
+import type { NodeConfig } from '../../datapath/control/config.ts';
+import { formatProblems, loadConfig } from '../../datapath/control/load-config.ts';
+
+const FIXTURES = new URL('../../../test/fixtures/config/', import.meta.url); // seen from dist/test/control
+
+function read(name: string): string {
+  return readFileSync(new URL(name, FIXTURES), 'utf8');
+}
+
+function names(folder: string): string[] {
+  return readdirSync(new URL(folder, FIXTURES)).map(name => `${folder}${name}`);
+}
+
+function accepted(text: string): NodeConfig {
+  const { config, problems } = loadConfig(text, 'FILE');
+  assert.ok(config !== undefined, `refused: ${formatProblems(problems ?? [])}`);
+  return config;
+}
+
+/** The problem lines without the file name. */
+function refused(text: string): string[] {
+  const { problems } = loadConfig(text, 'FILE');
+  assert.ok(problems !== undefined, 'accepted');
+  assert.ok(problems.every(problem => problem.file === 'FILE'));
+  return problems.map(problem => formatProblems([problem]).slice('FILE:'.length));
+}
+
+/** Replaces the first occurrence of each; the text must hold it. */
+function edit(text: string, edits: readonly (readonly [from: string, to: string])[]): string {
+  let edited = text;
+  for (const [from, to] of edits) {
+    assert.ok(edited.includes(from), `nothing to edit: ${from}`);
+    edited = edited.replace(from, () => to);
+  }
+  return edited;
+}
+
+const DESIGN = read('good/design.yaml');
+
+/** One mistake each, made in the configuration of the design, and all that must be said about it. */
+const MISTAKES: { what: string; edits: [string, string][]; problems: string[] }[] = [
+  {
+    what: 'another apiVersion',
+    edits: [['tunpath.dev/v1', 'tunpath.dev/v2']],
+    problems: ['1:13: apiVersion: got "tunpath.dev/v2", expected tunpath.dev/v1'],
+  },
+  {
+    what: 'a mistyped kind',
+    edits: [['kind: NodeConfig', 'kind: NodeConfg']],
+    problems: ['2:7: kind: got "NodeConfg", expected NodeConfig'],
+  },
+  {
+    what: 'a name that is no DNS label',
+    edits: [['name: a }', 'name: Node_A }']],
+    problems: [
+      '3:19: metadata.name: got "Node_A", expected a DNS label: 1 to 63 lower case letters, digits and inner hyphens',
+    ],
+  },
+  {
+    what: 'no name',
+    edits: [['{ name: a }', '{}']],
+    problems: [
+      '3:1: metadata.name: got nothing, expected a DNS label: 1 to 63 lower case letters, digits and inner hyphens',
+    ],
+  },
+  {
+    what: 'no uplink kind',
+    edits: [['    kind: tap\n', '']],
+    problems: ['5:3: spec.uplink.kind: got nothing, expected one of tap, raw, macvtap, routed'],
+  },
+  {
+    what: 'an unknown uplink kind',
+    edits: [['kind: tap\n', 'kind: macvtp\n']],
+    problems: [
+      '6:11: spec.uplink.kind: got "macvtp", expected one of tap, raw, macvtap, routed (did you mean "macvtap"?)',
+    ],
+  },
+  {
+    what: 'an unknown field with a likely name',
+    edits: [['gateway: 192', 'gatewy: 192']],
+    problems: [
+      '10:5: spec.uplink.gatewy: got the unknown field "gatewy", expected one of kind, device, mac, address, gateway, mtu (did you mean "gateway"?)',
+    ],
+  },
+  {
+    what: 'an unknown field without one',
+    edits: [['    mtu: 1500', '    mtu: 1500\n    colour: blue']],
+    problems: [
+      '12:5: spec.uplink.colour: got the unknown field "colour", expected one of kind, device, mac, address, gateway, mtu',
+    ],
+  },
+  {
+    what: 'a missing field',
+    edits: [['    device: ul0 ', '    #']],
+    problems: [
+      '5:3: spec.uplink.device: got nothing, expected a device name: 1 to 15 bytes without blank, slash, colon or percent, and not lo, all or default',
+    ],
+  },
+  {
+    what: 'a device name too long',
+    edits: [['device: tp0', 'device: tp0123456789abcd']],
+    problems: [
+      '12:19: spec.host.device: got "tp0123456789abcd", expected a device name: 1 to 15 bytes without blank, slash, colon or percent, and not lo, all or default',
+    ],
+  },
+  {
+    what: 'a device name with a slash',
+    edits: [['device: tp0', 'device: a/b']],
+    problems: [
+      '12:19: spec.host.device: got "a/b", expected a device name: 1 to 15 bytes without blank, slash, colon or percent, and not lo, all or default',
+    ],
+  },
+  {
+    what: 'the same device twice in the node',
+    edits: [['device: tp0', 'device: ul0']],
+    problems: [
+      '12:19: spec.host.device: got "ul0", expected a device name not yet used in this namespace (spec.uplink.device has it)',
+    ],
+  },
+  {
+    what: 'a malformed MAC',
+    edits: [['mac: 02:00:00:00:00:01', 'mac: 02:00:00:00:01']],
+    problems: ['8:10: spec.uplink.mac: got "02:00:00:00:01", expected a MAC address such as 02:00:00:00:00:01'],
+  },
+  {
+    what: 'a group MAC',
+    edits: [['mac: 02:00:00:00:00:01', 'mac: 03:00:00:00:00:01']],
+    problems: [
+      '8:10: spec.uplink.mac: got "03:00:00:00:00:01", expected the MAC address of one station, not a group address',
+    ],
+  },
+  {
+    what: 'a zero MAC',
+    edits: [['mac: 02:00:00:00:00:01', 'mac: 00:00:00:00:00:00']],
+    problems: ['8:10: spec.uplink.mac: got "00:00:00:00:00:00", expected a MAC address other than zero'],
+  },
+  {
+    what: 'an uplink address without length',
+    edits: [['192.168.10.1/24', '192.168.10.1']],
+    problems: [
+      '9:14: spec.uplink.address: got "192.168.10.1", expected an address with its prefix length, such as 192.168.10.1/24',
+    ],
+  },
+  {
+    what: 'an uplink address that is the network',
+    edits: [['192.168.10.1/24', '192.168.10.0/24']],
+    problems: [
+      '9:14: spec.uplink.address: got "192.168.10.0/24", expected a host address, not the address of the network 192.168.10.0/24',
+    ],
+  },
+  {
+    what: 'an uplink address that is the broadcast',
+    edits: [['192.168.10.1/24', '192.168.10.255/24']],
+    problems: [
+      '9:14: spec.uplink.address: got "192.168.10.255/24", expected a host address, not the broadcast address of 192.168.10.0/24',
+    ],
+  },
+  {
+    what: 'a multicast uplink address',
+    edits: [['192.168.10.1/24', '224.0.0.5/24']],
+    problems: ['9:14: spec.uplink.address: got "224.0.0.5/24", expected a host address, not a multicast address'],
+  },
+  {
+    what: 'a loopback uplink address',
+    edits: [['192.168.10.1/24', '127.0.0.1/8']],
+    problems: ['9:14: spec.uplink.address: got "127.0.0.1/8", expected a host address, not a loopback address'],
+  },
+  {
+    what: 'an octal address',
+    edits: [['address: 10.244.1.10/32', 'address: 010.244.1.10']],
+    problems: ['14:61: spec.pods[0].address: got "010.244.1.10", expected an IPv4 address such as 10.244.1.10'],
+  },
+  {
+    what: 'a short address',
+    edits: [['address: 10.244.1.10/32', 'address: 10.244']],
+    problems: ['14:61: spec.pods[0].address: got 10.244, expected an IPv4 address such as 10.244.1.10'],
+  },
+  {
+    what: 'a pod address with a subnet',
+    edits: [['address: 10.244.1.10/32', 'address: 10.244.1.10/24']],
+    problems: [
+      '14:61: spec.pods[0].address: got "10.244.1.10/24", expected an address without a prefix length, or with /32',
+    ],
+  },
+  {
+    what: 'a gateway outside the subnet',
+    edits: [['gateway: 192.168.10.254', 'gateway: 192.168.11.254']],
+    problems: [
+      '10:14: spec.uplink.gateway: got "192.168.11.254", expected an address in the subnet of spec.uplink.address',
+    ],
+  },
+  {
+    what: 'a gateway that is the node',
+    edits: [['gateway: 192.168.10.254', 'gateway: 192.168.10.1']],
+    problems: [
+      '10:14: spec.uplink.gateway: got "192.168.10.1", expected another node\'s address, not the uplink\'s own',
+    ],
+  },
+  {
+    what: 'an MTU out of range',
+    edits: [['mtu: 1500', 'mtu: 67']],
+    problems: ['11:10: spec.uplink.mtu: got 67, expected a whole number from 68 to 65535'],
+  },
+  {
+    what: 'an MTU that is no number',
+    edits: [['mtu: 1500', 'mtu: "1500"']],
+    problems: ['11:10: spec.uplink.mtu: got "1500", expected a whole number from 68 to 65535'],
+  },
+  {
+    what: 'an MTU too small for the tunnel',
+    edits: [['mtu: 1500', 'mtu: 117']],
+    problems: ['11:10: spec.uplink.mtu: got 117, expected at least 118: vxlan adds 50 bytes, IPv4 needs 68'],
+  },
+  {
+    what: 'a pod with the address of the host',
+    edits: [['address: 10.244.1.10/32', 'address: 10.244.1.1']],
+    problems: [
+      '14:61: spec.pods[0].address: got "10.244.1.1", expected an address of its own (spec.host.address is the same)',
+    ],
+  },
+  {
+    what: 'a pod with the address of the node',
+    edits: [['address: 10.244.1.10/32', 'address: 192.168.10.1']],
+    problems: [
+      '14:61: spec.pods[0].address: got "192.168.10.1", expected an address of its own (spec.uplink.address is the same)',
+    ],
+  },
+  {
+    what: 'identity 0',
+    edits: [['identity: 21500', 'identity: 0']],
+    problems: ['14:109: spec.pods[0].identity: got 0, expected a whole number from 1 to 16777215'],
+  },
+  {
+    what: 'an identity beyond 24 bits',
+    edits: [['identity: 21500', 'identity: 16777216']],
+    problems: ['14:109: spec.pods[0].identity: got 16777216, expected a whole number from 1 to 16777215'],
+  },
+  {
+    what: 'a label that is a number',
+    edits: [['app: web', 'app: 1']],
+    problems: ['14:92: spec.pods[0].labels.app: got 1, expected a text (in quotes)'],
+  },
+  {
+    what: 'an unknown protocol',
+    edits: [['protocol: vxlan', 'protocol: vxlann']],
+    problems: [
+      '16:15: spec.tunnel.protocol: got "vxlann", expected one of none, ipip, vxlan, geneve (did you mean "vxlan"?)',
+    ],
+  },
+  {
+    what: 'VXLAN fields for IPIP',
+    edits: [['protocol: vxlan', 'protocol: ipip']],
+    problems: [
+      '17:11: spec.tunnel.port: got 8472, expected no port: IPIP has no UDP header',
+      '18:10: spec.tunnel.vni: got 1, expected no vni: IPIP has no network identifier',
+      '19:10: spec.tunnel.mac: got "02:42:0a:f4:01:00", expected no mac: IPIP carries no Ethernet header',
+      '21:39: spec.tunnel.peers[0].mac: got "02:42:0a:f4:02:00", expected no mac: IPIP carries no Ethernet header',
+    ],
+  },
+  {
+    what: 'peers without a tunnel',
+    edits: [
+      [
+        "    protocol: vxlan\n    port: 8472\n    vni: 1                     # or: identity (the sender's security identity)\n    mac: 02:42:0a:f4:01:00     # our VTEP MAC (inner Ethernet source)\n",
+        '    protocol: none\n',
+      ],
+    ],
+    problems: [
+      '17:5: spec.tunnel.peers: got a list of 1, expected no peers: tunnel.protocol is none',
+      '21:54: spec.routes[0].encap: got true, expected false: tunnel.protocol is none',
+    ],
+  },
+  {
+    what: 'routes without a tunnel',
+    edits: [['peers:\n      - { address: 192.168.10.2, mac: 02:42:0a:f4:02:00 }\n    acceptFrom', 'acceptFrom']],
+    problems: ['22:33: spec.routes[0].via: got "192.168.10.2", expected the address of a tunnel peer (there are none)'],
+  },
+  {
+    what: 'a VNI beyond 24 bits',
+    edits: [['vni: 1 ', 'vni: 16777216 ']],
+    problems: ['18:10: spec.tunnel.vni: got 16777216, expected identity, or a whole number from 0 to 16777215'],
+  },
+  {
+    what: 'a peer that is this node',
+    edits: [['address: 192.168.10.2,', 'address: 192.168.10.1,']],
+    problems: [
+      '21:20: spec.tunnel.peers[0].address: got "192.168.10.1", expected another node\'s address, not the uplink\'s own',
+      '24:33: spec.routes[0].via: got "192.168.10.2", expected the address of a tunnel peer (192.168.10.1)',
+    ],
+  },
+  {
+    what: 'the same peer twice',
+    edits: [['    acceptFrom: peers', '      - { address: 192.168.10.2 }\n    acceptFrom: peers']],
+    problems: [
+      '22:20: spec.tunnel.peers[1].address: got "192.168.10.2", expected an address no other peer has (spec.tunnel.peers[0].address is the same)',
+    ],
+  },
+  {
+    what: 'a peer with our MAC',
+    edits: [['mac: 02:42:0a:f4:02:00', 'mac: 02:42:0A:F4:01:00']],
+    problems: [
+      '21:39: spec.tunnel.peers[0].mac: got "02:42:0A:F4:01:00", expected a MAC address of its own (this node has it)',
+    ],
+  },
+  {
+    what: 'a peer out of reach',
+    edits: [
+      ['    gateway: 192.168.10.254    # optional\n', ''],
+      ['    acceptFrom: peers', '      - { address: 192.168.20.2 }\n    acceptFrom: peers'],
+      ['    - { to: 0.0.0.0/0, via: 192.168.10.254 }\n', ''],
+    ],
+    problems: [
+      '21:20: spec.tunnel.peers[1].address: got "192.168.20.2", expected a peer in the subnet of spec.uplink.address, or reached through the gateway or a route without encap',
+    ],
+  },
+  {
+    what: 'identities by VNI, and a pod without',
+    edits: [
+      ['vni: 1 ', 'vni: identity '],
+      [', identity: 21500', ''],
+    ],
+    problems: ['14:7: spec.pods[0].identity: got nothing, expected an identity: tunnel.vni is identity (as given)'],
+  },
+  {
+    what: 'host bits in a route',
+    edits: [['to: 10.244.2.0/24', 'to: 10.244.2.1/24']],
+    problems: [
+      '24:13: spec.routes[0].to: got "10.244.2.1/24", expected a network without host bits (did you mean "10.244.2.0/24"?)',
+    ],
+  },
+  {
+    what: 'a route to an address',
+    edits: [['to: 10.244.2.0/24', 'to: 10.244.2.7']],
+    problems: [
+      '24:13: spec.routes[0].to: got "10.244.2.7", expected a network with its prefix length (did you mean "10.244.2.7/32"?)',
+    ],
+  },
+  {
+    what: 'a route through no address',
+    edits: [['via: 192.168.10.254', 'via: eth0']],
+    problems: ['25:29: spec.routes[1].via: got "eth0", expected an IPv4 address such as 10.244.1.10'],
+  },
+  {
+    what: 'an encap route through no peer',
+    edits: [['via: 192.168.10.2,', 'via: 192.168.10.3,']],
+    problems: ['24:33: spec.routes[0].via: got "192.168.10.3", expected the address of a tunnel peer (192.168.10.2)'],
+  },
+  {
+    what: 'a next hop out of reach',
+    edits: [
+      ['    gateway: 192.168.10.254    # optional\n', ''],
+      ['via: 192.168.10.254 }', 'via: 192.168.11.254 }'],
+    ],
+    problems: [
+      '24:29: spec.routes[1].via: got "192.168.11.254", expected a next hop in the subnet of spec.uplink.address, or reached through the gateway or a route without encap',
+    ],
+  },
+  {
+    what: 'next hops in a circle',
+    edits: [
+      [
+        'via: 192.168.10.254 }',
+        'via: 192.168.10.254 }\n    - { to: 10.1.0.0/16, via: 10.2.0.1 }\n    - { to: 10.2.0.0/16, via: 10.1.0.1 }',
+      ],
+    ],
+    problems: [
+      '26:31: spec.routes[2].via: got "10.2.0.1", expected a next hop in the subnet of spec.uplink.address, or reached through the gateway or a route without encap',
+      '27:31: spec.routes[3].via: got "10.1.0.1", expected a next hop in the subnet of spec.uplink.address, or reached through the gateway or a route without encap',
+    ],
+  },
+  {
+    what: 'a next hop that is a pod',
+    edits: [['via: 192.168.10.254 }', 'via: 10.244.1.10 }']],
+    problems: [
+      '25:29: spec.routes[1].via: got "10.244.1.10", expected the address of another host (spec.pods[0].address is the same)',
+    ],
+  },
+  {
+    what: 'the same route twice',
+    edits: [['to: 0.0.0.0/0', 'to: 10.244.2.0/24']],
+    problems: [
+      '25:13: spec.routes[1].to: got "10.244.2.0/24", expected a network no other route has (spec.routes[0] has it)',
+    ],
+  },
+  {
+    what: 'an unknown profile',
+    edits: [['profile: linux', 'profile: flanel']],
+    problems: [
+      '26:12: spec.profile: got "flanel", expected one of linux, cilium, calico, flannel, rfc (did you mean "flannel"?)',
+    ],
+  },
+  {
+    what: 'an unknown offload',
+    edits: [['offload: auto', 'offload: [csum, gro]']],
+    problems: ['27:3: spec.offload: got ["csum", "gro"], expected auto, none, or a list of csum, tso, uso, tunnel'],
+  },
+  {
+    what: 'host bits in a masquerade rule',
+    edits: [['from: 10.244.0.0/16', 'from: 10.244.1.0/16']],
+    problems: [
+      '29:15: spec.masquerade[0].from: got "10.244.1.0/16", expected a network without host bits (did you mean "10.244.0.0/16"?)',
+    ],
+  },
+  {
+    what: 'an empty list in a masquerade rule',
+    edits: [['notTo: [10.244.0.0/16, 224.0.0.0/4]', 'notTo: []']],
+    problems: ['29:30: spec.masquerade[0].notTo: got a list of 0, expected at least one network'],
+  },
+  {
+    what: 'a mark outside its mask',
+    edits: [['randomFully: true', 'mark: 0x4000/0x8000']],
+    problems: [
+      '29:73: spec.masquerade[0].mark: got "0x4000/0x8000", expected VALUE or VALUE/MASK of 32 bits, such as 0x4000/0x4000, with no bit of the value outside the mask',
+    ],
+  },
+  {
+    what: 'a port range upside down',
+    edits: [['randomFully: true', 'ports: 60999-32768']],
+    problems: [
+      '29:74: spec.masquerade[0].ports: got "60999-32768", expected a range LOW-HIGH of ports, such as 32768-60999',
+    ],
+  },
+  {
+    what: 'RETURN with things only MASQUERADE has',
+    edits: [['randomFully: true', 'action: RETURN, randomFully: true, source: 192.168.10.1, ports: 1-2']],
+    problems: [
+      '29:96: spec.masquerade[0].randomFully: got true, expected no randomFully: RETURN translates nothing',
+      '29:110: spec.masquerade[0].source: got "192.168.10.1", expected no source: RETURN translates nothing',
+      '29:131: spec.masquerade[0].ports: got "1-2", expected no ports: RETURN translates nothing',
+    ],
+  },
+  {
+    what: 'a service with the address of a pod',
+    edits: [['addresses: [10.96.0.10]', 'addresses: [10.244.1.10]']],
+    problems: [
+      '33:19: spec.services[0].addresses[0]: got "10.244.1.10", expected an address of its own (spec.pods[0].address is the same)',
+    ],
+  },
+  {
+    what: 'a service nobody can reach',
+    edits: [['addresses: [10.96.0.10]', 'addresses: []']],
+    problems: [
+      '33:7: spec.services[0].addresses: got a list of 0, expected at least one address: the service has no external address and no node port either',
+    ],
+  },
+  {
+    what: 'a service without ports',
+    edits: [['ports: [{ name: http, protocol: TCP, port: 80, targetPort: 8080 }]', 'ports: []']],
+    problems: ['34:7: spec.services[0].ports: got a list of 0, expected at least one port'],
+  },
+  {
+    what: 'a service port twice',
+    edits: [['targetPort: 8080 }', 'targetPort: 8080 }, { port: 80 }']],
+    problems: [
+      '34:82: spec.services[0].ports[1].port: got 80, expected an address, protocol and port no other service has (spec.services[0].ports[0].port has it)',
+    ],
+  },
+  {
+    what: 'a node port out of range',
+    edits: [
+      ['type: ClusterIP', 'type: NodePort'],
+      ['targetPort: 8080', 'nodePort: 8080'],
+    ],
+    problems: ['34:64: spec.services[0].ports[0].nodePort: got 8080, expected a whole number from 30000 to 32767'],
+  },
+  {
+    what: 'a node port twice',
+    edits: [
+      ['type: ClusterIP', 'type: NodePort'],
+      ['targetPort: 8080 }', 'nodePort: 30080 }, { name: other, port: 81, nodePort: 30080 }'],
+    ],
+    problems: [
+      '34:108: spec.services[0].ports[1].nodePort: got 30080, expected a node port not yet used for this protocol (spec.services[0].ports[0].nodePort has it)',
+    ],
+  },
+  {
+    what: 'a node port of a ClusterIP service',
+    edits: [['targetPort: 8080', 'nodePort: 30080']],
+    problems: ['34:64: spec.services[0].ports[0].nodePort: got 30080, expected no nodePort: type is ClusterIP'],
+  },
+  {
+    what: 'no node port in a NodePort service',
+    edits: [['type: ClusterIP', 'type: NodePort']],
+    problems: ['34:15: spec.services[0].ports[0].nodePort: got nothing, expected a node port: type is NodePort'],
+  },
+  {
+    what: 'a multicast endpoint',
+    edits: [['address: 10.244.2.10 }]', 'address: 224.0.0.1 }]']],
+    problems: [
+      '35:56: spec.services[0].endpoints[1].address: got "224.0.0.1", expected a host address, not a multicast address',
+    ],
+  },
+  {
+    what: 'an endpoint twice',
+    edits: [['address: 10.244.2.10 }]', 'address: 10.244.1.10 }]']],
+    problems: [
+      '35:56: spec.services[0].endpoints[1].address: got "10.244.1.10", expected an address no other endpoint of the service has (spec.services[0].endpoints[0].address has it)',
+    ],
+  },
+  {
+    what: 'source ranges without a load balancer',
+    edits: [['type: ClusterIP', 'loadBalancerSourceRanges: [10.0.0.0/8]']],
+    problems: [
+      '32:7: spec.services[0].loadBalancerSourceRanges: got ["10.0.0.0/8"], expected no source ranges: type is not LoadBalancer',
+    ],
+  },
+  {
+    what: 'a service twice',
+    edits: [
+      [
+        '    - name: default/web\n',
+        '    - { name: default/web, addresses: [10.96.0.10], ports: [{ port: 80 }] }\n    - name: default/web\n',
+      ],
+    ],
+    problems: [
+      '32:13: spec.services[1].name: got "default/web", expected a name no other service has (spec.services[0].name has it)',
+      '35:50: spec.services[1].ports[0].port: got 80, expected an address, protocol and port no other service has (spec.services[0].ports[0].port has it)',
+    ],
+  },
+  {
+    what: 'a duplicate key',
+    edits: [['    mtu: 1500', '    mtu: 1500\n    mtu: 1400']],
+    problems: ['12:5: spec.uplink.mtu: got the field "mtu" again, expected each field once'],
+  },
+  {
+    what: 'an empty value',
+    edits: [['profile: linux', 'profile:']],
+    problems: ['26:3: spec.profile: got nothing, expected one of linux, cilium, calico, flannel, rfc'],
+  },
+  {
+    what: 'a list for a map',
+    edits: [['host: { device: tp0, address: 10.244.1.1/32 }', 'host: []']],
+    problems: ['12:3: spec.host: got a list of 0, expected a map'],
+  },
+  {
+    what: 'a map for a list',
+    edits: [
+      [
+        '    - { to: 10.244.2.0/24, via: 192.168.10.2, encap: true }\n    - { to: 0.0.0.0/0, via: 192.168.10.254 }',
+        '    to: 10.244.2.0/24',
+      ],
+    ],
+    problems: ['23:3: spec.routes: got a map, expected a list'],
+  },
+  {
+    what: 'an alias before its anchor',
+    edits: [['profile: linux', 'profile: *linux']],
+    problems: ['26:12: spec.profile: got *linux, expected an anchor that stands before it'],
+  },
+  {
+    what: 'an unclosed bracket',
+    edits: [['offload: auto', 'offload: [csum']],
+    problems: [
+      '28:3: got a YAML error, expected valid YAML: flow sequence in block collection must be sufficiently indented and end with a ]',
+    ],
+  },
+  {
+    what: 'a tag',
+    edits: [['profile: linux', 'profile: !my linux']],
+    problems: ['26:12: got a YAML error, expected valid YAML: unresolved tag: !my'],
+  },
+  {
+    what: 'another document',
+    edits: [
+      [
+        '      endpoints: [{ address: 10.244.1.10 }, { address: 10.244.2.10 }]\n',
+        '      endpoints: []\n---\nkind: Pod\n',
+      ],
+    ],
+    problems: ['37:7: kind: got "Pod", expected one NodeConfig and nothing else in the file'],
+  },
+];
+
+describe('control/load-config: good files', () => {
+  it('loads the configuration of the design as it stands', () => {
+    assert.deepEqual(accepted(DESIGN), {
+      apiVersion: 'tunpath.dev/v1',
+      kind: 'NodeConfig',
+      metadata: { name: 'a' },
+      spec: {
+        uplink: {
+          kind: 'tap',
+          device: 'ul0',
+          mac: '02:00:00:00:00:01',
+          address: '192.168.10.1/24',
+          gateway: '192.168.10.254',
+          mtu: 1500,
+        },
+        host: { device: 'tp0', address: '10.244.1.1/32' },
+        pods: [
+          {
+            name: 'default/p1',
+            netns: 'p1',
+            device: 'eth0',
+            address: '10.244.1.10',
+            labels: { app: 'web' },
+            identity: 21500,
+          },
+        ],
+        tunnel: {
+          protocol: 'vxlan',
+          port: 8472,
+          vni: 1,
+          mac: '02:42:0a:f4:01:00',
+          peers: [{ address: '192.168.10.2', mac: '02:42:0a:f4:02:00' }],
+          acceptFrom: 'peers',
+        },
+        routes: [
+          { to: '10.244.2.0/24', via: '192.168.10.2', encap: true },
+          { to: '0.0.0.0/0', via: '192.168.10.254', encap: false },
+        ],
+        profile: 'linux',
+        offload: 'auto',
+        masquerade: [
+          {
+            from: ['10.244.0.0/16'],
+            notTo: ['10.244.0.0/16', '224.0.0.0/4'],
+            action: 'MASQUERADE',
+            randomFully: true,
+          },
+        ],
+        services: [
+          {
+            name: 'default/web',
+            type: 'ClusterIP',
+            addresses: ['10.96.0.10'],
+            externalIPs: [],
+            ports: [{ name: 'http', protocol: 'TCP', port: 80, targetPort: 8080 }],
+            endpoints: [
+              { address: '10.244.1.10', ready: true, serving: true, terminating: false, weight: 1 },
+              { address: '10.244.2.10', ready: true, serving: true, terminating: false, weight: 1 },
+            ],
+            sessionAffinity: 'None',
+            sessionAffinityTimeoutSeconds: 10800,
+            internalTrafficPolicy: 'Cluster',
+            externalTrafficPolicy: 'Cluster',
+            loadBalancerSourceRanges: [],
+            algorithm: 'random',
+          },
+        ],
+        conntrack: { size: 131072, timeouts: {} },
+      },
+    });
+  });
+
+  for (const name of names('good/')) {
+    it(`loads ${name}`, () => {
+      accepted(read(name));
+    });
+  }
+
+  it('fills in everything a short file leaves out', () => {
+    assert.deepEqual(accepted(read('good/minimal.yaml')).spec, {
+      uplink: { kind: 'tap', device: 'ul0', mac: '02:00:00:00:00:02', address: '192.168.10.2/24', mtu: 1500 },
+      pods: [],
+      tunnel: { protocol: 'none', peers: [], acceptFrom: 'peers' },
+      routes: [],
+      profile: 'linux',
+      offload: 'auto',
+      masquerade: [],
+      services: [],
+      conntrack: { size: 131072, timeouts: {} },
+    });
+  });
+
+  it('loads each kind of uplink with its own fields', () => {
+    assert.deepEqual(accepted(read('good/uplink-raw.yaml')).spec.uplink, { kind: 'raw', interface: 'eth0' });
+    assert.deepEqual(accepted(read('good/uplink-routed.yaml')).spec.uplink, {
+      kind: 'routed',
+      interface: 'eth0',
+      device: 'ul0',
+    });
+    assert.deepEqual(accepted(read('good/uplink-macvtap.yaml')).spec.uplink, {
+      kind: 'macvtap',
+      interface: 'eth0',
+      address: '192.168.10.21/24',
+      gateway: '192.168.10.254',
+      mtu: 1500,
+    });
+  });
+
+  it('brings values to one form: MACs, prefix lengths, lists, marks, port ranges, merged maps', () => {
+    const { spec } = accepted(read('good/full.yaml'));
+    assert.equal('mac' in spec.uplink && spec.uplink.mac, '02:00:00:00:00:0a');
+    assert.equal(spec.host?.address, '172.20.0.201/32');
+    assert.deepEqual(
+      spec.pods.map(pod => [pod.name, pod.address, pod.labels, pod.identity, pod.mtu]),
+      [
+        ['default/curl-pod', '172.20.0.89', { 'app.kubernetes.io/name': 'curl' }, 21500, 1450],
+        ['default/webpod', '172.20.0.90', { 'app.kubernetes.io/name': 'curl' }, 17081, 1450],
+      ],
+    );
+    assert.deepEqual(spec.masquerade, [
+      { mark: { value: 0x4000, mask: 0x4000 }, action: 'RETURN', randomFully: false },
+      { from: ['172.20.0.0/24'], to: ['172.20.0.0/16'], action: 'RETURN', randomFully: false },
+      {
+        notFrom: ['172.20.0.0/16'],
+        mark: { value: 7, mask: 0xffffffff },
+        action: 'MASQUERADE',
+        randomFully: true,
+        source: '192.168.10.100',
+        ports: { low: 32768, high: 60999 },
+      },
+    ]);
+    const [service] = spec.services;
+    assert.deepEqual(
+      service.ports.map(port => [port.protocol, port.port, port.targetPort, port.nodePort]),
+      [
+        ['TCP', 80, 80, 30080],
+        ['UDP', 53, 5353, 30080],
+      ],
+    );
+    // As the EndpointSlice API says: serving, where it is not given, is ready.
+    assert.deepEqual(
+      service.endpoints.map(({ ready, serving, terminating, weight }) => [ready, serving, terminating, weight]),
+      [
+        [true, true, false, 3],
+        [false, true, true, 1],
+        [false, false, false, 1],
+      ],
+    );
+  });
+
+  it('chooses port and VNI by protocol and profile', () => {
+    const short = edit(DESIGN, [
+      ['    port: 8472\n', ''],
+      ['    vni: 1 ', '    #'],
+    ]);
+    for (const [protocol, profile, port, vni] of [
+      ['vxlan', 'linux', 8472, 1],
+      ['vxlan', 'flannel', 8472, 1],
+      ['vxlan', 'cilium', 8472, 'identity'],
+      ['vxlan', 'calico', 4789, 4096],
+      ['vxlan', 'rfc', 4789, 1],
+      ['geneve', 'linux', 6081, 1],
+      ['geneve', 'cilium', 6081, 'identity'],
+      ['geneve', 'calico', 6081, 4096],
+    ] as const) {
+      const text = edit(short, [
+        ['protocol: vxlan', `protocol: ${protocol}`],
+        ['profile: linux', `profile: ${profile}`],
+      ]);
+      const { tunnel } = accepted(text).spec;
+      assert.deepEqual([tunnel.port, tunnel.vni], [port, vni], `${protocol}, ${profile}`);
+    }
+  });
+
+  it('derives VTEP MACs from underlay addresses, where these are known', () => {
+    const tap = edit(DESIGN, [
+      ['    mac: 02:42:0a:f4:01:00 ', '    #'],
+      [', mac: 02:42:0a:f4:02:00', ''],
+    ]);
+    const { tunnel } = accepted(tap).spec;
+    assert.equal(tunnel.mac, '02:42:c0:a8:0a:01');
+    assert.deepEqual(tunnel.peers, [{ address: '192.168.10.2', mac: '02:42:c0:a8:0a:02' }]);
+    const raw = accepted(read('good/uplink-raw.yaml')).spec.tunnel;
+    assert.equal('mac' in raw, false);
+    assert.deepEqual(raw.peers, [{ address: '192.168.10.2', mac: '02:42:c0:a8:0a:02' }]);
+  });
+
+  it('takes a gateway outside the subnet for a /32, a /31 at its edges, and the host port with the address of the node', () => {
+    accepted(
+      edit(DESIGN, [
+        ['192.168.10.1/24', '192.168.10.1/32'],
+        ['gateway: 192.168.10.254', 'gateway: 10.9.9.9'],
+        ['via: 192.168.10.254', 'via: 10.9.9.9'],
+      ]),
+    );
+    accepted(
+      edit(DESIGN, [
+        ['192.168.10.1/24', '192.168.10.2/31'],
+        ['gateway: 192.168.10.254', 'gateway: 192.168.10.3'],
+        ['address: 192.168.10.2,', 'address: 192.168.10.4,'],
+        ['via: 192.168.10.2,', 'via: 192.168.10.4,'],
+        ['via: 192.168.10.254', 'via: 192.168.10.3'],
+      ]),
+    );
+    accepted(edit(DESIGN, [['tp0, address: 10.244.1.1/32', 'tp0, address: 192.168.10.1/32']]));
+  });
+
+  it('takes VNI 0, a file with comments and an empty document around, and CRLF line ends', () => {
+    assert.equal(accepted(edit(DESIGN, [['vni: 1 ', 'vni: 0 ']])).spec.tunnel.vni, 0);
+    const around = accepted(`# first\n---\n${DESIGN}\n---\n# nothing here\n`);
+    assert.deepEqual(around, accepted(DESIGN));
+    assert.deepEqual(accepted(DESIGN.replaceAll('\n', '\r\n')), accepted(DESIGN));
+  });
+});
+
+describe('control/load-config: one mistake each', () => {
+  for (const { what, edits, problems } of MISTAKES) {
+    it(what, () => {
+      assert.deepEqual(refused(edit(DESIGN, edits)), problems);
+    });
+  }
+});
+
+describe('control/load-config: bad files', () => {
+  // Each file says at its end what is wrong with it: "# expect LINE:COLUMN: PATH: got X, expected Y".
+  for (const name of names('bad/')) {
+    it(`refuses ${name}, all problems at once`, () => {
+      const text = read(name);
+      const expected = [...text.matchAll(/^# expect (.*)$/gm)].map(match => match[1]);
+      assert.ok(expected.length > 0, 'the file must say what to expect');
+      assert.deepEqual(refused(text), expected);
+    });
+  }
+
+  it('reports fifteen problems in one go', () => {
+    assert.equal(refused(read('bad/fifteen.yaml')).length, 15);
+  });
+
+  it('refuses texts that are no configuration at all', () => {
+    assert.deepEqual(refused(''), ['1:1: got nothing, expected one NodeConfig']);
+    assert.deepEqual(refused('7'), ['1:1: got 7, expected a map']);
+    assert.deepEqual(refused('~'), ['1:1: got nothing, expected one NodeConfig']);
+    assert.deepEqual(refused('a: &a [*a]'), ['1:8: a[0]: got *a, expected an anchor that stands before it']);
+    assert.ok(refused(`a: ${'['.repeat(100_000)}`).length > 0);
+  });
+
+  it('does not expand a text that grows tenfold with every line', () => {
+    const lines = Array.from(
+      { length: 12 },
+      (_, i) => `a${i}: &a${i} [${Array(10).fill(i === 0 ? 'x' : `*a${i - 1}`)}]`,
+    );
+    const [problem, ...others] = refused(lines.join('\n'));
+    assert.match(problem, /^1:1: got aliases that cannot be expanded, expected fewer/);
+    assert.deepEqual(others, []);
+  });
+
+  it('knows the fields that every object has in JavaScript for unknown ones', () => {
+    for (const name of ['__proto__', 'constructor', 'toString', 'hasOwnProperty']) {
+      const [problem, ...others] = refused(edit(DESIGN, [['  profile: linux', `  ${name}: linux`]]));
+      assert.ok(
+        problem.startsWith(`26:3: spec.${name}: got the unknown field "${name}", expected one of uplink`),
+        problem,
+      );
+      assert.deepEqual(others, []);
+    }
+  });
+});
+
+describe('control/load-config: random mutations', () => {
+  const files = [...names('good/'), ...names('bad/')].map(read);
+  const scraps = [
+    ...[
+      'null',
+      '~',
+      '[]',
+      '{}',
+      '""',
+      '-1',
+      '0',
+      '1e400',
+      '.nan',
+      'true',
+      '- ',
+      ': ',
+      '? ',
+      '\n',
+      '  ',
+      '\t',
+      '#',
+      '---\n',
+    ],
+    ...[
+      '&a ',
+      '*a',
+      '<<: *pod',
+      '!!map ',
+      '!!str ',
+      '!x ',
+      '|',
+      '>-',
+      '"',
+      "'",
+      '[',
+      ']',
+      '{',
+      '}',
+      ',',
+      '%YAML 1.1\n',
+    ],
+    ...[
+      '10.0.0.1',
+      '0.0.0.0/0',
+      '255.255.255.255',
+      'identity',
+      'none',
+      '__proto__',
+      'spec:',
+      'kind: raw',
+      '\ufeff',
+      '\0',
+    ],
+  ];
+  const mutation = fc.record({
+    at: fc.double({ min: 0, max: 1, noNaN: true }),
+    drop: fc.oneof(fc.constant(0), fc.integer({ min: 0, max: 12 }), fc.integer({ min: 0, max: 300 })),
+    insert: fc.oneof(fc.constantFrom('', ...scraps), fc.string({ maxLength: 6 })),
+  });
+
+  it('give a configuration or problems that stand in the file, never an exception', () => {
+    let loaded = 0;
+    let wrong = 0;
+    fc.assert(
+      fc.property(fc.constantFrom(...files), fc.array(mutation, { maxLength: 6 }), (file, mutations) => {
+        let text = file;
+        for (const { at, drop, insert } of mutations) {
+          const start = Math.floor(at * text.length);
+          text = text.slice(0, start) + insert + text.slice(start + drop);
+        }
+        const { config, problems } = loadConfig(text, 'FILE');
+        if (config !== undefined) {
+          loaded++;
+          return;
+        }
+        wrong++;
+        assert.ok(problems.length > 0);
+        const lines = text.split('\n');
+        for (const { line, column, message } of problems) {
+          assert.ok(line >= 1 && line <= lines.length, `line ${line} of ${lines.length}`);
+          assert.ok(column >= 1 && column <= lines[line - 1].length + 1, `column ${column} of line ${line}`);
+          assert.match(message, /^got .+, expected .+/s);
+        }
+      }),
+      { numRuns: 1500 },
+    );
+    assert.ok(loaded > 20 && wrong > 20, 'both outcomes must have been seen');
+  });
+});

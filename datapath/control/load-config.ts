@@ -234,7 +234,11 @@ function plainValue(document: Document.Parsed, add: Add): unknown {
     return document.toJS({ maxAliasCount: 100_000 });
   } catch (error) {
     if (!(error instanceof Error)) throw error;
-    add(startOf(document.contents) ?? 0, [], `got aliases that cannot be expanded, expected fewer: ${error.message}`);
+    add(
+      startOf(document.contents) ?? 0,
+      [],
+      `got aliases or merges that cannot be resolved, expected plain values: ${error.message}`,
+    );
     return undefined;
   }
 }

@@ -817,6 +817,9 @@ describe('control/load-config: bad files', () => {
     assert.deepEqual(refused('7'), ['1:1: got 7, expected a map']);
     assert.deepEqual(refused('~'), ['1:1: got nothing, expected one NodeConfig']);
     assert.deepEqual(refused('a: &a [*a]'), ['1:8: a[0]: got *a, expected an anchor that stands before it']);
+    assert.deepEqual(refused('<<: [1]'), [
+      '1:1: got aliases or merges that cannot be resolved, expected plain values: Merge sources must be maps or map aliases',
+    ]);
     assert.ok(refused(`a: ${'['.repeat(100_000)}`).length > 0);
   });
 
@@ -826,7 +829,7 @@ describe('control/load-config: bad files', () => {
       (_, i) => `a${i}: &a${i} [${Array(10).fill(i === 0 ? 'x' : `*a${i - 1}`)}]`,
     );
     const [problem, ...others] = refused(lines.join('\n'));
-    assert.match(problem, /^1:1: got aliases that cannot be expanded, expected fewer/);
+    assert.match(problem, /^1:1: got aliases or merges that cannot be resolved, expected plain values/);
     assert.deepEqual(others, []);
   });
 

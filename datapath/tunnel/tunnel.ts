@@ -1,0 +1,276 @@
+/**
+ * One tunnel of the node: its peers, its header templates, and the way in and out.
+ *
+ *   IPIP      outer IPv4 | inner IPv4 ...                                                  20 bytes
+ *   VXLAN     outer IPv4 | UDP | VXLAN  | inner Ethernet | inner IPv4 ...                  50 bytes
+ *   GENEVE    outer IPv4 | UDP | GENEVE | (options) | inner Ethernet | inner IPv4 ...      50 bytes, options on receipt only
+ *
+ * The inner packet never moves: its headers are written into, or skipped out of, the headroom in front of it. What is the
+ * same for all packets to a peer is prebuilt; what the system profile decides (profile.ts) is compiled into a few numbers
+ * and two small tables when the tunnel is made.
+ *
+ * The outer Ethernet header is not the tunnel's business, and neither is the MTU.
+ */
+
+import type { Counters } from '../counters.ts';
+import { EVENT_ECN_ODD } from '../counters.ts';
+import type { Packet } from '../packet/packet.ts';
+import type { OuterHeader, Profile } from '../profile.ts';
+import type { Random } from '../random.ts';
+import {
+  CONTINUE,
+  DROP_MALFORMED_VNET_HEADER,
+  DROP_TUNNEL_COALESCED,
+  DROP_TUNNEL_ECN,
+  DROP_TUNNEL_FRAGMENT,
+  DROP_TUNNEL_MALFORMED,
+  DROP_TUNNEL_UNKNOWN_PEER,
+} from '../verdict.ts';
+import { update16 } from '../wire/checksum.ts';
+import * as ipv4 from '../wire/ipv4.ts';
+import * as virtio from '../wire/virtio-net.ts';
+import * as vxlan from '../wire/vxlan.ts';
+import { ECN_DROP, ECN_ODD, innerEcnTable, outerTosTable } from './ecn.ts';
+import { GENEVE_WORD } from './geneve.ts';
+import { decapIpip, encapIpip, IPIP_OVERHEAD, templateIpip } from './ipip.ts';
+import type { TunnelSpec } from './spec.ts';
+import { TUNNEL_GENEVE, TUNNEL_IPIP, TUNNEL_VXLAN } from './spec.ts';
+import { decapUdp, encapUdp, templateUdp, UDP_OVERHEAD } from './udp-encap.ts';
+
+export type { TunnelPeer, TunnelSpec } from './spec.ts';
+export { TUNNEL_GENEVE, TUNNEL_IPIP, TUNNEL_VXLAN } from './spec.ts';
+
+/** Words of a peer's template: half a cache line. The encapsulations give them their meaning. */
+export const TEMPLATE_WORDS = 8;
+
+export class Tunnel {
+  readonly protocol: number;
+  /** Bytes in front of the inner IP header, without the outer Ethernet header: 20 or 50. */
+  readonly overhead: number;
+  readonly port: number;
+
+  // For the encapsulations (ipip.ts, udp-encap.ts, vxlan.ts, geneve.ts) only.
+  readonly view: DataView;
+  readonly localAddress: number;
+  readonly localMacHi: number;
+  readonly localMacLo: number;
+  /** The VNI is the sender's identity; else it is the one in `vniWord`, as it lies in the header's second word. */
+  readonly vniIsIdentity: boolean;
+  readonly vniWord: number;
+  /** Outer TOS by inner TOS. */
+  readonly tos: Uint8Array;
+  /** Outer TTL; 0: the inner one. */
+  readonly ttl: number;
+  /** The outer flags are `(inner & dfMask) | dfSet`. */
+  readonly dfMask: number;
+  readonly dfSet: number;
+  readonly udpChecksum: boolean;
+  readonly portFrom: number;
+  readonly portRange: number;
+  readonly portSeed: number;
+  /** First word of the VXLAN or GENEVE header. */
+  readonly headerWord: number;
+  readonly dropReserved: boolean;
+  readonly dropCriticalBit: boolean;
+  readonly acceptIpPayload: boolean;
+  readonly checkInnerMac: boolean;
+  /** TEMPLATE_WORDS for each peer. */
+  readonly templates: Int32Array;
+
+  private readonly counters: Counters;
+  private readonly acceptAny: boolean;
+  private readonly innerEcn: Uint8Array;
+  private outerId: number;
+
+  /** Peer number by address: open addressing, at most half full. A slot without a peer holds -1. */
+  private readonly slotPeers: Int32Array;
+  private readonly slotAddresses: Int32Array;
+  private readonly slotMask: number;
+
+  /**
+   * @param view the slab that all packets lie in
+   * @param random start of the outer IP ids and seed of the source ports
+   * @throws RangeError for an unknown protocol
+   */
+  constructor(spec: TunnelSpec, profile: Profile, view: DataView, counters: Counters, random: Random) {
+    const outer = outerHeader(spec.protocol, profile);
+    this.protocol = spec.protocol;
+    this.overhead = spec.protocol === TUNNEL_IPIP ? IPIP_OVERHEAD : UDP_OVERHEAD;
+    this.port = spec.port;
+    this.view = view;
+    this.localAddress = spec.localAddress | 0;
+    this.localMacHi = spec.localMacHi;
+    this.localMacLo = spec.localMacLo | 0;
+    this.vniIsIdentity = spec.vni < 0;
+    this.vniWord = spec.vni < 0 ? 0 : spec.vni << 8;
+    this.tos = outerTosTable(outer.dscp, profile.ecnEncap);
+    this.ttl = outer.ttl === 'inherit' ? 0 : outer.ttl;
+    this.dfMask = outer.df === 'inherit' ? ipv4.FLAG_DF : 0;
+    this.dfSet = outer.df === 1 ? ipv4.FLAG_DF : 0;
+    this.udpChecksum = outer.udpChecksum;
+    this.portFrom = outer.sourcePorts[0];
+    this.portRange = outer.sourcePorts[1] - outer.sourcePorts[0];
+    this.portSeed = random.next();
+    this.headerWord = spec.protocol === TUNNEL_GENEVE ? GENEVE_WORD : vxlan.FLAG_VNI;
+    this.dropReserved = profile.vxlanReserved === 'drop';
+    this.dropCriticalBit = profile.geneveCriticalBit === 'drop';
+    this.acceptIpPayload = profile.genevePayload === 'ethernet-or-ipv4';
+    this.checkInnerMac = profile.innerDestinationMac === 'own-or-group';
+    this.counters = counters;
+    this.acceptAny = spec.acceptAny;
+    this.innerEcn = innerEcnTable(profile.ecnDecap);
+    this.outerId = random.next() & 0xffff;
+
+    const slots = slotCount(spec.peers.length);
+    this.slotMask = slots - 1;
+    this.slotPeers = new Int32Array(slots).fill(-1);
+    this.slotAddresses = new Int32Array(slots);
+    this.templates = new Int32Array(spec.peers.length * TEMPLATE_WORDS);
+    for (let i = 0; i < spec.peers.length; i++) {
+      const peer = spec.peers[i];
+      const words = this.templates.subarray(i * TEMPLATE_WORDS, (i + 1) * TEMPLATE_WORDS);
+      if (spec.protocol === TUNNEL_IPIP) templateIpip(this, peer, words);
+      else templateUdp(this, peer, words);
+      this.addPeer(peer.address | 0, i);
+    }
+  }
+
+  /** The peer with this underlay address, or -1. About 2 ns. */
+  findPeer(address: number): number {
+    let slot = hashAddress(address) & this.slotMask;
+    while (true) {
+      const peer = this.slotPeers[slot];
+      if (peer < 0 || this.slotAddresses[slot] === address) return peer;
+      slot = (slot + 1) & this.slotMask;
+    }
+  }
+
+  /** True if the parsed packet, addressed to us, is one of this tunnel's. A later fragment of a UDP one shows no port. */
+  matches(p: Packet): boolean {
+    if (this.protocol === TUNNEL_IPIP) return p.protocol === ipv4.PROTO_IPIP;
+    return p.protocol === ipv4.PROTO_UDP && p.dstPort === this.port;
+  }
+
+  /**
+   * Puts the tunnel headers in front of the parsed inner packet at `p.off`. Afterwards `p.off` and the parsed fields
+   * (src, dst, protocol, l4, srcPort, dstPort, fragment) are those of the outer header, which is complete.
+   *
+   * A superpacket stays one: VXLAN and GENEVE ask for tunnel segmentation in the virtio-net fields; IPIP, which has none,
+   * leaves gsoType as it is and sets `innerNetwork` for the software that must cut it. A partial checksum stays partial.
+   *
+   * The caller knows that `p.len + overhead` is at most 65535 and that `p` is not already a tunnel superpacket.
+   *
+   * @param peer from findPeer, not -1
+   */
+  encap(p: Packet, peer: number): void {
+    if (this.protocol === TUNNEL_IPIP) encapIpip(this, p, peer * TEMPLATE_WORDS);
+    else encapUdp(this, p, peer * TEMPLATE_WORDS);
+  }
+
+  /**
+   * Takes the tunnel headers off the parsed packet at `p.off` that `matches`. Then `p.off` and `p.len` are the inner IPv4
+   * packet, with its ECN as it shall go on but otherwise not validated; the parsed fields still describe the outer header.
+   * `p.tunnelSource` is the outer source, and `p.identity` the VNI where VNIs are identities.
+   *
+   * A tunnel superpacket becomes a plain one.
+   *
+   * @returns CONTINUE or a DROP_*; a packet that is dropped has not been changed
+   */
+  decap(p: Packet): number {
+    if (!this.acceptAny && this.findPeer(p.src) < 0) return DROP_TUNNEL_UNKNOWN_PEER;
+    if ((p.fragment & (ipv4.FLAG_MF | ipv4.OFFSET_MASK)) !== 0) return DROP_TUNNEL_FRAGMENT;
+    // A train of tunnel datagrams (UDP GRO on the way): each has its own tunnel header, so it must be cut first.
+    if (p.gsoType !== virtio.GSO_NONE && (p.gsoType & virtio.GSO_UDP_TUNNEL_IPV4) === 0) return DROP_TUNNEL_COALESCED;
+    return this.protocol === TUNNEL_IPIP ? decapIpip(this, p) : decapUdp(this, p);
+  }
+
+  /**
+   * The common end of decapsulation: checks and carries over ECN, makes a plain packet of a tunnel superpacket, and moves
+   * the window of `p` to the inner packet.
+   * @param inner first byte of the inner IPv4 header, absolute
+   * @param end the byte behind the inner packet
+   */
+  open(p: Packet, inner: number, end: number): number {
+    if (end - inner < ipv4.HEADER_LEN) return DROP_TUNNEL_MALFORMED;
+    const tunnelGso = p.gsoType & virtio.GSO_UDP_TUNNEL_IPV4;
+    if (tunnelGso !== 0 && p.innerNetwork !== inner) return DROP_MALFORMED_VNET_HEADER;
+    const verdict = this.carryEcn(p.off, inner);
+    if (verdict !== CONTINUE) return verdict;
+
+    if (p.vnetFlags !== 0) p.vnetFlags = innerVnetFlags(p);
+    if (tunnelGso !== 0) {
+      p.gsoType &= ~virtio.GSO_UDP_TUNNEL_IPV4;
+      p.outerTransport = 0;
+      p.innerNetwork = 0;
+    }
+    p.off = inner;
+    p.len = end - inner;
+    p.tunnelSource = p.src;
+    return CONTINUE;
+  }
+
+  /** Takes `n` outer IP ids and returns the first: fresh ones, since without DF anyone may fragment (RFC 6864 section 4.3). */
+  takeIds(n: number): number {
+    const id = this.outerId;
+    this.outerId = (id + n) & 0xffff;
+    return id;
+  }
+
+  /** Sets the inner ECN to what the outer one makes of it, with the inner header checksum updated. */
+  private carryEcn(outer: number, inner: number): number {
+    const word = this.view.getUint16(inner + ipv4.VERSION_IHL);
+    const from = word & ipv4.ECN_MASK;
+    const result = this.innerEcn[(from << 2) | (this.view.getUint8(outer + ipv4.TOS) & ipv4.ECN_MASK)];
+    if (result === from) return CONTINUE;
+    if (result === ECN_DROP) return DROP_TUNNEL_ECN;
+    if ((result & ECN_ODD) !== 0) {
+      this.counters.event(EVENT_ECN_ODD);
+      return CONTINUE; // no odd combination changes the inner field
+    }
+    const checksum = this.view.getUint16(inner + ipv4.CHECKSUM);
+    this.view.setUint8(inner + ipv4.TOS, (word & 0xff & ~ipv4.ECN_MASK) | result);
+    this.view.setUint16(inner + ipv4.CHECKSUM, update16(checksum, word, (word & ~ipv4.ECN_MASK) | result));
+    return CONTINUE;
+  }
+
+  private addPeer(address: number, peer: number): void {
+    let slot = hashAddress(address) & this.slotMask;
+    while (this.slotPeers[slot] >= 0) {
+      if (this.slotAddresses[slot] === address) return; // the first of two with one address stays
+      slot = (slot + 1) & this.slotMask;
+    }
+    this.slotPeers[slot] = peer;
+    this.slotAddresses[slot] = address;
+  }
+}
+
+/**
+ * What the virtio-net flags say of the inner packet. A device that vouches for the outer checksum says nothing of the inner
+ * one, unless UDP_TUNNEL_CSUM says it looked at both; a checksum that was to be completed in the outer UDP header is gone
+ * with it.
+ */
+function innerVnetFlags(p: Packet): number {
+  const both = virtio.FLAG_DATA_VALID | virtio.FLAG_UDP_TUNNEL_CSUM;
+  const valid = (p.vnetFlags & both) === both ? virtio.FLAG_DATA_VALID : 0;
+  const needed = (p.vnetFlags & virtio.FLAG_NEEDS_CSUM) !== 0 && p.csumStart !== p.l4 ? virtio.FLAG_NEEDS_CSUM : 0;
+  return valid | needed;
+}
+
+function outerHeader(protocol: number, profile: Profile): OuterHeader {
+  if (protocol === TUNNEL_IPIP) return profile.ipip;
+  if (protocol === TUNNEL_VXLAN) return profile.vxlan;
+  if (protocol === TUNNEL_GENEVE) return profile.geneve;
+  throw new RangeError(`unknown tunnel protocol ${protocol}`);
+}
+
+/** A power of two that `n` entries fill to at most a half. */
+function slotCount(n: number): number {
+  let slots = 8;
+  while (slots < 2 * n) slots *= 2;
+  return slots;
+}
+
+/** Node addresses differ in their low bits; the multiplication (Knuth) brings all of them to the bits that are used. */
+function hashAddress(address: number): number {
+  return Math.imul(address, 0x9e3779b1) >>> 12;
+}

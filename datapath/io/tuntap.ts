@@ -121,7 +121,10 @@ export function openTunTap(options: { kind: 'tun' | 'tap'; name: string; mtu: nu
     if (step.needsTap && kind === 'tun') continue; // a TUN refuses them: the kernel's check assumes an Ethernet header
     const bits = step.offload & allowed;
     // An offload builds on those before it: without the topmost of a step the next step says the same with less.
-    if ((bits & OFFLOAD_CSUM) === 0) break;
+    if ((bits & OFFLOAD_CSUM) === 0) {
+      if (bits !== 0) refused.push('csum is not allowed, and all others need it');
+      break;
+    }
     const flags = toTunFlags(bits);
     if (libc.ioctl(fd, TUNSETOFFLOAD, flags) >= 0) {
       offloads = bits;

@@ -559,6 +559,8 @@ function takesTunnel(port: Port, p: Packet, tunnel: Tunnel): boolean {
   if ((p.vnetFlags & vnet.FLAG_NEEDS_CSUM) === 0 && p.gsoType === 0) return true;
   if (!takes(port, p)) return false;
   if (p.gsoType === 0) return true;
+  // A datagram train may fill 65535 bytes by itself.
+  if (p.len + tunnel.overhead > ipv4.MAX_TOTAL_LEN) return false;
   const needed = tunnel.udpChecksum ? OFFLOAD_TUNNEL | OFFLOAD_TUNNEL_CSUM : OFFLOAD_TUNNEL;
   return tunnel.protocol !== TUNNEL_IPIP && (port.device.offloads & needed) === needed;
 }

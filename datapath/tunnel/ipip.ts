@@ -24,8 +24,6 @@ export function encapIpip(t: Tunnel, p: Packet, template: number): void {
   // DATA_VALID spoke of what was the first header until now.
   p.vnetFlags &= virtio.FLAG_NEEDS_CSUM;
   setOuterIpv4(t, p, inner, template, ipv4.PROTO_IPIP);
-  p.srcPort = 0;
-  p.dstPort = 0;
 }
 
 /** Tunnel.decap for IPIP. */

@@ -14,7 +14,7 @@ export function partialHeaderSum(src: number, dst: number, protocol: number): nu
 }
 
 /**
- * Writes the complete outer header at `p.off`, which has already moved there, and makes the parsed fields its own.
+ * Writes the complete outer header at `p.off`, which has already moved there.
  *
  * Each word is put together in a register from the template and the packet, and stored once. Measured for the 50 bytes of
  * VXLAN (node 20, 2-core Xeon): so 12 ns; the template's words copied and then patched 24 ns; Uint8Array.set or copyWithin
@@ -43,10 +43,4 @@ export function setOuterIpv4(t: Tunnel, p: Packet, inner: number, template: numb
   view.setInt32(off + ipv4.TTL, (ttl << 24) | (protocol << 16) | (~sum & 0xffff));
   view.setInt32(off + ipv4.SRC, t.localAddress);
   view.setInt32(off + ipv4.DST, dst);
-
-  p.src = t.localAddress;
-  p.dst = dst;
-  p.protocol = protocol;
-  p.l4 = off + ipv4.HEADER_LEN;
-  p.fragment = flags;
 }

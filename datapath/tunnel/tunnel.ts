@@ -152,8 +152,9 @@ export class Tunnel {
   }
 
   /**
-   * Puts the tunnel headers in front of the parsed inner packet at `p.off`. Afterwards `p.off` and the parsed fields
-   * (src, dst, protocol, l4, srcPort, dstPort, fragment) are those of the outer header, which is complete.
+   * Puts the tunnel headers in front of the parsed inner packet at `p.off`. Afterwards `p.off` is at the outer header,
+   * which is complete, and the parsed fields (src, dst, l4...) are still those of the inner packet: if the next hop never
+   * answers, it is the inner sender who must hear of it.
    *
    * A superpacket stays one: VXLAN and GENEVE ask for tunnel segmentation in the virtio-net fields; IPIP, which has none,
    * leaves gsoType as it is and sets `innerNetwork` for the software that must cut it. A partial checksum stays partial.

@@ -92,8 +92,6 @@ export function encapUdp(t: Tunnel, p: Packet, template: number): void {
   p.off = off;
   p.len = len;
   setOuterIpv4(t, p, inner, template, ipv4.PROTO_UDP);
-  p.srcPort = source;
-  p.dstPort = t.port;
 
   view.setInt32(l4 + udp.SRC_PORT, (source << 16) | t.port);
   view.setInt32(l4 + udp.LENGTH, (udpLen << 16) | checksum);

@@ -121,7 +121,7 @@ export function decapUdp(t: Tunnel, p: Packet): number {
   const header = p.l4 + udp.HEADER_LEN;
   const end = p.l4 + udpLen;
   // parseIpv4 has seen that udpLen lies within the packet; bytes behind it belong to nobody.
-  if (end > p.off + p.len || end - header < TUNNEL_HEADER_LEN) return DROP_TUNNEL_MALFORMED;
+  if (end - header < TUNNEL_HEADER_LEN) return DROP_TUNNEL_MALFORMED;
   if (!checksumOk(view, p, udpLen)) return DROP_TUNNEL_CHECKSUM;
 
   let at = header + TUNNEL_HEADER_LEN;

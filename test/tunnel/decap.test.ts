@@ -299,6 +299,12 @@ describe('tunnel decapsulation', () => {
         want: v.DROP_GENEVE_OPTION_LENGTH,
       },
       {
+        what: 'options one word longer than the packet',
+        name: 'geneve',
+        outer: sent('geneve', { header: [2, 0, 0x65, 0x58, 0, 0x53, 0xfc, 0], frame: Uint8Array.of(1, 2, 3, 0) }),
+        want: v.DROP_GENEVE_OPTION_LENGTH,
+      },
+      {
         what: 'options longer than the packet',
         name: 'geneve',
         outer: sent('geneve', { header: [0x3f, 0, 0x65, 0x58, 0, 0x53, 0xfc, 0] }),

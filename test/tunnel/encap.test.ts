@@ -140,6 +140,22 @@ describe('tunnel encapsulation', () => {
     assert.ok(((next - ids[2] - 1) & 0xffff) >= Math.ceil(30000 / 1400));
   });
 
+  it('the header checksum is right for every id: all carries of the sum are taken', () => {
+    for (const name of NAMES) {
+      const rig = new Rig(name, { profile: PROFILES.rfc });
+      const p = rig.parsed(udp4({ tos: 255 }));
+      const ids = new Set<number>();
+      for (let i = 0; i < 65536; i++) {
+        rig.a.encap(p, 0);
+        const header = new Uint8Array(rig.pool.bytes.subarray(p.off, p.off + 20));
+        assert.ok(slowHeaderOk(header));
+        ids.add(u16(header, 4));
+        p.pull(rig.a.overhead);
+      }
+      assert.equal(ids.size, 65536);
+    }
+  });
+
   describe('source port', () => {
     it('is the same for all packets of a flow and differs between flows', () => {
       const rig = new Rig('vxlan');

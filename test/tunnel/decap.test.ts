@@ -3,6 +3,7 @@ import { describe, it } from 'mocha';
 import { EVENT_ECN_ODD } from '../../datapath/counters.ts';
 import type { ProfileName } from '../../datapath/profile.ts';
 import { PROFILES } from '../../datapath/profile.ts';
+import { checkGeneve } from '../../datapath/tunnel/geneve.ts';
 import type { TunnelSpec } from '../../datapath/tunnel/tunnel.ts';
 import * as v from '../../datapath/verdict.ts';
 import * as virtio from '../../datapath/wire/virtio-net.ts';
@@ -324,6 +325,11 @@ describe('tunnel decapsulation', () => {
         }
       });
     }
+  });
+
+  it('GENEVE options that end behind the packet are not read', () => {
+    const header = new DataView(Uint8Array.of(1, 0, 0x65, 0x58, 0, 0x53, 0xfc, 0).buffer);
+    assert.equal(checkGeneve(header, 0, header.byteLength, true), v.DROP_GENEVE_OPTION_LENGTH);
   });
 
   it('matches its own packets only', () => {

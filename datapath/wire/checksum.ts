@@ -1,36 +1,74 @@
 /**
  * The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
  *
- * A "sum" here is an unfolded accumulator of big-endian 16-bit words, kept below 2^53 as a plain number; `foldSum`
- * brings it to 16 bits. The checksum field holds the complement of the folded sum; a NEEDS_CSUM packet holds the folded
- * sum of the pseudo header, not complemented.
+ * A "sum" here is an accumulator of big-endian 16-bit words with its carries still in it; `foldSum` brings it to 16 bits.
+ * The checksum field holds the complement of the folded sum; a NEEDS_CSUM packet holds the folded sum of the pseudo
+ * header, not complemented.
  */
 
-/** Folds an accumulator to 16 bits with end-around carry. */
+/** From here on the loop over doubles wins (measured: 20 bytes 12 ns and 31 ns, 1460 bytes 230 ns and 177 ns). */
+const LONG = 512;
+
+/** Folds an accumulator, at most 2^53, to 16 bits with end-around carry. */
 export function foldSum(sum: number): number {
-  // The accumulator may exceed 32 bits: one division splits it, the rest is int32 (a remainder costs twice as much:
-  // 9-18 ns against 20-30, node 20).
-  const high = (sum / 0x100000000) | 0;
-  const low = sum | 0;
-  let s = (low >>> 16) + (low & 0xffff) + (high >>> 16) + (high & 0xffff);
-  s = (s & 0xffff) + (s >>> 16);
+  if (sum > 0x7fffffff) {
+    sum = (sum % 0x10000) + Math.floor(sum / 0x10000);
+    sum = (sum % 0x10000) + Math.floor(sum / 0x10000);
+  }
+  const s = (sum & 0xffff) + (sum >>> 16);
   return (s & 0xffff) + (s >>> 16);
 }
 
 /**
- * Adds `len` bytes at `off` to `sum`; an odd last byte counts as the high byte of a word (RFC 1071 section 1).
- * Reads nothing outside [off, off + len).
+ * Adds `len` bytes at `off` to `sum`; an odd last byte counts as the high byte of a word (RFC 1071 section 1). At most
+ * 64 KiB. Reads nothing outside [off, off + len).
+ * @returns the new sum; what the bytes add is below 2^19, so that a small sum stays a small integer, off the heap
  */
 export function sumWords(view: DataView, off: number, len: number, sum: number): number {
+  if (len >= LONG) {
+    const head = len & ~31;
+    sum += sumLong(view, off, head);
+    off += head;
+    len -= head;
+  }
+  // Two accumulators of 16-bit halves fit int32, where one of 32-bit words would need a double.
+  let high = 0;
+  let low = 0;
   let end = off + (len & ~15);
   for (; off < end; off += 16) {
-    // 2^16 = 1 mod 2^16-1, so 32-bit words may be added as they are: twice as fast as 16-bit ones (measured: DESIGN 2).
-    sum += view.getUint32(off) + view.getUint32(off + 4) + view.getUint32(off + 8) + view.getUint32(off + 12);
+    const a = view.getInt32(off);
+    const b = view.getInt32(off + 4);
+    const c = view.getInt32(off + 8);
+    const d = view.getInt32(off + 12);
+    high = (high + (a >>> 16) + (b >>> 16) + (c >>> 16) + (d >>> 16)) | 0;
+    low = (low + (a & 0xffff) + (b & 0xffff) + (c & 0xffff) + (d & 0xffff)) | 0;
   }
   end = off + (len & 14);
-  for (; off < end; off += 2) sum += view.getUint16(off);
-  if (len & 1) sum += view.getUint8(off) << 8;
-  return sum;
+  for (; off < end; off += 2) low = (low + view.getUint16(off)) | 0;
+  if (len & 1) low = (low + (view.getUint8(off) << 8)) | 0;
+  return sum + (high & 0xffff) + (high >>> 16) + (low & 0xffff) + (low >>> 16);
+}
+
+/** Folded sum of `len` bytes, a multiple of 32. */
+function sumLong(view: DataView, off: number, len: number): number {
+  // 2^16 = 1 mod 2^16-1, so 32-bit words may be added as they are; and in the byte order of the machine, since swapping
+  // the bytes of all words swaps those of the sum (RFC 1071 section 2B). Doubles hold 2^21 such words exactly.
+  let first = 0;
+  let second = 0;
+  for (const end = off + len; off < end; off += 32) {
+    first +=
+      view.getUint32(off, true) +
+      view.getUint32(off + 4, true) +
+      view.getUint32(off + 8, true) +
+      view.getUint32(off + 12, true);
+    second +=
+      view.getUint32(off + 16, true) +
+      view.getUint32(off + 20, true) +
+      view.getUint32(off + 24, true) +
+      view.getUint32(off + 28, true);
+  }
+  const folded = foldSum(first + second);
+  return ((folded & 0xff) << 8) | (folded >>> 8);
 }
 
 /** Sum of the TCP/UDP pseudo header (RFC 9293 section 3.1); addresses as int32, `l4Len` in bytes. */

@@ -119,14 +119,26 @@ export function verifyChecksum(view: DataView, p: Packet): boolean {
   if ((p.vnetFlags & virtio.FLAG_DATA_VALID) !== 0) return true;
   if ((p.vnetFlags & virtio.FLAG_NEEDS_CSUM) !== 0 && p.csumStart === p.l4) return true;
   if ((p.fragment & (ipv4.FLAG_MF | ipv4.OFFSET_MASK)) !== 0) return true;
-  let len = p.off + p.len - p.l4;
-  let sum = 0;
+  const available = p.off + p.len - p.l4;
   if (p.protocol === ipv4.PROTO_UDP) {
     if (view.getUint16(p.l4 + udp.CHECKSUM) === 0) return true;
-    len = view.getUint16(p.l4 + udp.LENGTH); // there may be bytes behind the datagram
-  } else if (p.protocol !== ipv4.PROTO_TCP && p.protocol !== ipv4.PROTO_ICMP) {
-    return true;
+    // There may be bytes behind the datagram.
+    return transportChecksumOk(view, p.src, p.dst, p.protocol, p.l4, view.getUint16(p.l4 + udp.LENGTH));
   }
-  if (p.protocol !== ipv4.PROTO_ICMP) sum = checksum.pseudoSum(p.src, p.dst, p.protocol, len);
-  return checksum.foldSum(checksum.sumWords(view, p.l4, len, sum)) === 0xffff;
+  if (p.protocol === ipv4.PROTO_TCP) return transportChecksumOk(view, p.src, p.dst, p.protocol, p.l4, available);
+  if (p.protocol === ipv4.PROTO_ICMP) return checksum.foldSum(checksum.sumWords(view, p.l4, available, 0)) === 0xffff;
+  return true;
+}
+
+/** True if the TCP or UDP checksum over the `len` bytes at `l4` and their pseudo header is right. */
+export function transportChecksumOk(
+  view: DataView,
+  src: number,
+  dst: number,
+  protocol: number,
+  l4: number,
+  len: number,
+): boolean {
+  const sum = checksum.sumWords(view, l4, len, checksum.pseudoSum(src, dst, protocol, len));
+  return checksum.foldSum(sum) === 0xffff;
 }

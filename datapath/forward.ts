@@ -29,8 +29,8 @@ import { buildIcmpError, IcmpLimiter, mayAnswer } from './mtu/icmp-error.ts';
 import type { Packet } from './packet/packet.ts';
 import { parseIpv4 } from './packet/parse.ts';
 import type { Pool } from './packet/pool.ts';
-import { completeChecksum, segment } from './packet/segment.ts';
-import { PORT_HOST, PORT_POD, PORT_UPLINK, type Port } from './port.ts';
+import { completeChecksum, segment, segmentsOf, wireBytes } from './packet/segment.ts';
+import { IDENTITY_REMOTE_NODE, IDENTITY_WORLD, PORT_HOST, PORT_POD, PORT_UPLINK, type Port } from './port.ts';
 import type { Profile } from './profile.ts';
 import type { Random } from './random.ts';
 import { Lpm } from './route/lpm.ts';
@@ -53,7 +53,7 @@ export const BURST = 64;
 /** Linux's gc_thresh3: as many neighbours as a default kernel would keep. */
 export const NEIGHBORS = 1024;
 /** A 64 KiB superpacket cut to the smallest sensible MTU. */
-const MAX_PIECES = 1200;
+const MAX_PIECES = 1400;
 
 /** What the node is on its underlay. Addresses int32, MACs as in wire/ethernet.ts. */
 export interface Underlay {
@@ -157,10 +157,15 @@ export class Datapath {
     const n = port.device.readBurst(slots, BURST);
     if (n <= 0) return n;
     this.now = this.clock.now();
+    let packets = 0;
     let bytes = 0;
     for (let i = 0; i < n; i++) {
+      packets += segmentsOf(this.view, slots[i]);
+      bytes += wireBytes(this.view, slots[i]);
+    }
+    const left = port.coalesceInput(slots, n);
+    for (let i = 0; i < left; i++) {
       const p = slots[i];
-      bytes += p.len;
       p.inPort = port.index;
       this.enter(p, port);
     }
@@ -169,7 +174,7 @@ export class Datapath {
       // Held packets (ARP, reassembly) are capped well below the pool's size, so a burst can always be refilled.
       slots[i] = p as Packet;
     }
-    c.port(port.index, counters.PORT_RX_PACKETS, n);
+    c.port(port.index, counters.PORT_RX_PACKETS, packets);
     c.port(port.index, counters.PORT_RX_BYTES, bytes);
     c.port(port.index, counters.PORT_READS, n);
     c.event(counters.EVENT_BURSTS);
@@ -243,8 +248,9 @@ export class Datapath {
 
     const v = parseIpv4(view, p);
     if (v !== CONTINUE) return v;
-    if (isMartian(p.src) || p.src === underlay.address) return verdict.DROP_MARTIAN_SOURCE;
+    if (isMartian(p.src) || this.isLocal(p.src)) return verdict.DROP_MARTIAN_SOURCE;
     if (p.dst === underlay.address && this.tunnel?.matches(p) === true) return this.fromTunnel(p, this.tunnel);
+    p.identity = IDENTITY_WORLD;
     return this.forward(p);
   }
 
@@ -391,9 +397,8 @@ export class Datapath {
   }
 
   private fragmentAndSend(p: Packet, hop: NextHop, port: Port): number {
-    completeChecksum(this.view, p);
     const n = fragment(this.pool, p, hop.mtu, this.fragments);
-    if (n === 0) return verdict.DROP_OVER_MTU;
+    if (n === 0) return verdict.DROP_NO_BUFFER;
     this.counters.event(counters.EVENT_FRAGMENTED);
     this.counters.event(counters.EVENT_FRAGMENTS_SENT, n);
     for (let i = 0; i < n; i++) this.sendPiece(this.fragments[i], hop, port);
@@ -479,8 +484,8 @@ export class Datapath {
   /** The next hop of a held packet never answered: its sender hears of it, as from Linux. */
   unreachable(p: Packet): void {
     p.pull(ethernet.HEADER_LEN);
-    // Parsed fields are those of the inner packet: if the header in front differs, it is the tunnel's.
-    if (this.tunnel !== null && this.view.getInt32(p.off + ipv4.DST) !== p.dst) p.pull(this.tunnel.overhead);
+    // Parsed fields are those of the inner packet: if the header in front is not that of `l4`, it is the tunnel's.
+    if (this.tunnel !== null && p.off + ipv4.headerLen(this.view, p.off) !== p.l4) p.pull(this.tunnel.overhead);
     this.answer(p, icmp.UNREACHABLE, icmp.CODE_HOST_UNREACHABLE, 0);
     this.drop(p, verdict.DROP_NEIGHBOR_UNREACHABLE);
   }
@@ -497,6 +502,7 @@ export class Datapath {
     const e = buildIcmpError(this.pool, p, type, code, info, this.errorSource(p));
     if (e === null) return;
     e.inPort = p.inPort;
+    e.identity = IDENTITY_REMOTE_NODE;
     this.counters.event(
       type === icmp.TIME_EXCEEDED
         ? counters.EVENT_ICMP_TIME_EXCEEDED_SENT
@@ -534,6 +540,7 @@ export class Datapath {
     p.src = dst;
     p.dst = src;
     p.local = 1;
+    p.identity = IDENTITY_REMOTE_NODE;
     this.counters.event(counters.EVENT_ICMP_ECHO_ANSWERED);
     return this.forward(p);
   }

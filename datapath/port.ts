@@ -1,16 +1,33 @@
 /** A port: a device with what the datapath knows about who is behind it, and the packets waiting to be written to it. */
-import { type Counters, PORT_TX_BYTES, PORT_TX_DROPPED, PORT_TX_PACKETS, PORT_WRITES } from './counters.ts';
-import type { Device } from './io/device.ts';
+import {
+  type Counters,
+  EVENT_COALESCED,
+  PORT_TX_BYTES,
+  PORT_TX_DROPPED,
+  PORT_TX_PACKETS,
+  PORT_WRITES,
+} from './counters.ts';
+import { type Device, OFFLOAD_TSO, OFFLOAD_TSO_ECN, OFFLOAD_USO } from './io/device.ts';
 import * as libcErrors from './io/errors.ts';
+import { Coalescer } from './packet/coalesce.ts';
 import type { Packet } from './packet/packet.ts';
 import type { Pool } from './packet/pool.ts';
+import { segmentsOf, wireBytes } from './packet/segment.ts';
+import { UDP_OVERHEAD } from './tunnel/udp-encap.ts';
 import * as verdict from './verdict.ts';
+import { MAX_TOTAL_LEN } from './wire/ipv4.ts';
 
 export const PORT_POD = 1;
 export const PORT_HOST = 2;
 export const PORT_UPLINK = 3;
 
 export const PORT_KINDS: readonly string[] = ['', 'pod', 'host', 'uplink'];
+
+// Cilium's reserved identities (pkg/identity): they travel as the VNI where that is the sender's identity, never as 0.
+/** What comes from outside by no tunnel. */
+export const IDENTITY_WORLD = 2;
+/** Another node, as its peers see it: its processes and what it sends itself. */
+export const IDENTITY_REMOTE_NODE = 6;
 
 /** Packets that may wait for one flush; more than a burst can produce, fragments included, is written out early. */
 const TX_LIMIT = 128;
@@ -24,6 +41,11 @@ export class Port {
   readonly addresses: Int32Array;
   /** Security identity of what is behind it; 0 for none. */
   readonly identity: number;
+  /**
+   * Merges small segments on the way in from a pod, so that the whole path is walked once for all of them, and on the way
+   * out to a pod, where its kernel then handles one packet instead of 45. Null where the device takes no superpackets.
+   */
+  private readonly coalescer: Coalescer | null;
   private readonly tx: Packet[] = [];
   private txCount = 0;
   private readonly pool: Pool;
@@ -47,6 +69,18 @@ export class Port {
     this.identity = options.identity;
     this.pool = options.pool;
     this.counters = options.counters;
+    this.coalescer = makeCoalescer(options.kind, options.device, options.pool);
+  }
+
+  /** Merges what can be merged of a burst that was read from this port. @returns packets left, at the front */
+  coalesceInput(burst: Packet[], n: number): number {
+    return this.coalescer === null || n < 2 ? n : this.coalesce(burst, n, this.coalescer);
+  }
+
+  private coalesce(burst: Packet[], n: number, coalescer: Coalescer): number {
+    const kept = coalescer.coalesce(burst, n);
+    if (kept < n) this.counters.event(EVENT_COALESCED, n - kept);
+    return kept;
   }
 
   /** Is `address` one that the user of this port may send from? */
@@ -64,23 +98,40 @@ export class Port {
 
   /** Writes what waits, in order, and gives the slots back. */
   flush(): void {
-    const { tx, txCount, pool, counters, device } = this;
-    if (txCount === 0) return;
-    for (let i = 0; i < txCount; i++) {
+    const { tx, pool, counters, device, coalescer } = this;
+    if (this.txCount === 0) return;
+    const n = coalescer === null || this.txCount < 2 ? this.txCount : this.coalesce(tx, this.txCount, coalescer);
+    let packets = 0;
+    let bytes = 0;
+    for (let i = 0; i < n; i++) {
       const p = tx[i];
       const error = device.write(p);
       if (error === 0) {
-        counters.port(this.index, PORT_TX_PACKETS, 1);
-        counters.port(this.index, PORT_TX_BYTES, p.len);
+        packets += segmentsOf(pool.view, p);
+        bytes += wireBytes(pool.view, p);
       } else {
-        counters.port(this.index, PORT_TX_DROPPED, 1);
+        counters.port(this.index, PORT_TX_DROPPED, segmentsOf(pool.view, p));
         counters.drop(dropReason(error), p.len);
       }
       pool.release(p);
     }
-    counters.port(this.index, PORT_WRITES, txCount);
+    counters.port(this.index, PORT_TX_PACKETS, packets);
+    counters.port(this.index, PORT_TX_BYTES, bytes);
+    counters.port(this.index, PORT_WRITES, n);
     this.txCount = 0;
   }
+}
+
+function makeCoalescer(kind: number, device: Device, pool: Pool): Coalescer | null {
+  // On the uplink packets wear tunnel headers; their inner flows are merged before or after.
+  if (kind === PORT_UPLINK || (device.offloads & (OFFLOAD_TSO | OFFLOAD_USO)) === 0) return null;
+  return new Coalescer(pool, {
+    layer: device.layer,
+    tcp: (device.offloads & OFFLOAD_TSO) !== 0,
+    ecn: (device.offloads & OFFLOAD_TSO_ECN) !== 0,
+    udp: (device.offloads & OFFLOAD_USO) !== 0,
+    maxLen: MAX_TOTAL_LEN - UDP_OVERHEAD,
+  });
 }
 
 function dropReason(error: number): number {

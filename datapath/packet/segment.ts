@@ -18,9 +18,23 @@ const NOT_FIRST = ~tcp.CWR;
 /** How many packets a superpacket is on the wire; 1 for a plain packet. */
 export function segmentsOf(view: DataView, p: Packet): number {
   if (p.gsoType === virtio.GSO_NONE) return 1;
-  // Under a tunnel the transport header is that of the inner packet, where the checksum is owed.
-  const headers = p.csumStart + transportHeaderLen(view, p) - p.off;
-  return Math.max(1, Math.ceil((p.len - headers) / p.gsoSize));
+  return Math.max(1, Math.ceil((p.len - headersOf(view, p)) / Math.max(1, p.gsoSize)));
+}
+
+/** Bytes that a packet will be on the wire: each segment of a superpacket has all headers. */
+export function wireBytes(view: DataView, p: Packet): number {
+  if (p.gsoType === virtio.GSO_NONE) return p.len;
+  return p.len + (segmentsOf(view, p) - 1) * headersOf(view, p);
+}
+
+/**
+ * Bytes in front of the payload; the whole packet where the virtio-net header lies, since devices count before parsing.
+ * Under a tunnel the transport header is that of the inner packet, where the checksum is owed.
+ */
+function headersOf(view: DataView, p: Packet): number {
+  const inside = p.gsoSize > 0 && p.csumStart >= p.off && p.csumStart + tcp.HEADER_LEN <= p.off + p.len;
+  if (!inside) return p.len;
+  return p.csumStart + transportHeaderLen(view, p) - p.off;
 }
 
 function transportHeaderLen(view: DataView, p: Packet): number {

@@ -93,9 +93,9 @@ class Loop {
   run(): void {
     const { datapath, pollAddress, counters } = this;
     const { ports } = datapath;
-    let timeout = datapath.tick();
-    let nextTick = monotonicClock.now() + timeout;
     while (this.running) {
+      // After every round, for what was read may have set a timer.
+      const timeout = datapath.tick();
       const ready = libc.poll(pollAddress, ports.length + 1, pollTimeout(timeout));
       if (ready > 0) {
         counters.event(EVENT_WAKEUPS);
@@ -108,9 +108,6 @@ class Loop {
         }
         if (this.revents(ports.length) & POLLIN) this.handleRequests();
       }
-      const now = monotonicClock.now();
-      if (now >= nextTick) nextTick = now + datapath.tick();
-      timeout = Math.max(0, nextTick - now);
     }
     for (const port of ports) port.device.close();
   }

@@ -1,5 +1,5 @@
 /** From a node's configuration, in words, to the datapath's program, in numbers. Pure: no device is touched. */
-import { PORT_HOST, PORT_POD, PORT_UPLINK } from '../port.ts';
+import { IDENTITY_REMOTE_NODE, IDENTITY_WORLD, PORT_HOST, PORT_POD, PORT_UPLINK } from '../port.ts';
 import { PROFILES } from '../profile.ts';
 import type { PortProgram, Program } from '../program.ts';
 import type { NextHop, Route } from '../route/nexthop.ts';
@@ -71,7 +71,7 @@ export function compile(config: TapNodeConfig): Program {
   if (spec.host !== undefined) {
     ports.push({ kind: PORT_HOST, name: spec.host.device, addresses: [hostAddress], identity: IDENTITY_REMOTE_NODE });
   }
-  ports.push({ kind: PORT_UPLINK, name: spec.uplink.device, addresses: [uplinkNet.address], identity: 0 });
+  ports.push({ kind: PORT_UPLINK, name: spec.uplink.device, addresses: [uplinkNet.address], identity: IDENTITY_WORLD });
 
   const table = new RouteBuilder();
   const uplinkPort = ports.length - 1;
@@ -126,9 +126,6 @@ export function compile(config: TapNodeConfig): Program {
     tunnel,
   };
 }
-
-/** Cilium's reserved identity for another node, under which a node's own packets travel. */
-const IDENTITY_REMOTE_NODE = 6;
 
 function refuse(): NextHop {
   return { kind: hops.HOP_REFUSE, port: -1, gateway: 0, peer: -1, mtu: 65535, transit: 0 };

@@ -34,6 +34,7 @@ class LoopThread {
   private readonly one = new Int32Array([1, 0]);
   private readonly waiting = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>();
   private nextId = 1;
+  private over = false;
 
   constructor(data: Omit<LoopData, 'control' | 'wakeFd'>) {
     const channel = new MessageChannel();
@@ -55,6 +56,7 @@ class LoopThread {
     this.ended
       .catch(() => {})
       .then(() => {
+        this.over = true;
         for (const request of this.waiting.values()) request.reject(new Error('the loop has ended'));
         this.waiting.clear();
         this.port.close();
@@ -75,6 +77,7 @@ class LoopThread {
   }
 
   private expect(id: number): Promise<unknown> {
+    if (this.over) return Promise.reject(new Error('the loop has ended'));
     return new Promise((resolve, reject) => this.waiting.set(id, { resolve, reject }));
   }
 }

@@ -7,6 +7,9 @@ import { createConnection, createServer, type Server, type Socket } from 'node:n
 import { dirname } from 'node:path';
 import { createInterface } from 'node:readline';
 
+/** For clients to read their last answer. */
+const CLOSE_GRACE_MS = 200;
+
 export type Handler = (method: string, params: Record<string, unknown>) => Promise<unknown>;
 
 /** Where a node of this name listens. */
@@ -47,7 +50,14 @@ export async function serve(path: string, handler: Handler): Promise<{ close(): 
     close: () =>
       new Promise(resolve => {
         for (const socket of connections) socket.end();
-        server.close(() => resolve());
+        // A client that does not hang up must not keep the node from ending.
+        const late = setTimeout(() => {
+          for (const socket of connections) socket.destroy();
+        }, CLOSE_GRACE_MS);
+        server.close(() => {
+          clearTimeout(late);
+          resolve();
+        });
         rmSync(path, { force: true });
       }),
   };

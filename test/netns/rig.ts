@@ -104,6 +104,7 @@ export class Rig {
   /** @param name tells the rigs of one test process apart */
   constructor(name: string) {
     this.prefix = `tn${process.pid}-${name}-`;
+    removeOrphans();
     this.directory = mkdtempSync(join(tmpdir(), this.prefix));
     process.once('exit', this.emergency);
   }
@@ -237,6 +238,14 @@ export class Rig {
     rmSync(this.directory, { recursive: true, force: true });
     this.running.clear();
     this.namespaces.clear();
+  }
+}
+
+/** Namespaces of test processes that were killed before they could clean up. */
+function removeOrphans(): void {
+  for (const entry of existsSync(NETNS_DIR) ? readdirSync(NETNS_DIR) : []) {
+    const pid = /^tn(\d+)-/.exec(entry)?.[1];
+    if (pid !== undefined && !existsSync(`/proc/${pid}`)) execFileSync('ip', ['netns', 'del', entry]);
   }
 }
 

@@ -36,15 +36,21 @@ export class Capture {
   /**
    * Returns once packets are being caught.
    * @param device   interface inside `netns`; `any` gives Linux cooked frames with the interface and direction of each
-   * @param filter   pcap filter, empty for everything
-   * @param snaplen  bytes kept of each packet
+   * @param options.filter   pcap filter, empty for everything
+   * @param options.snaplen  bytes kept of each packet
    */
-  static async start(netns: string, device: string, path: string, filter: string, snaplen: number): Promise<Capture> {
+  static async start(
+    netns: string,
+    device: string,
+    path: string,
+    options: { filter: string; snaplen: number; env: NodeJS.ProcessEnv },
+  ): Promise<Capture> {
+    const { filter, snaplen, env } = options;
     const tcpdump = ['tcpdump', '--immediate-mode', '-U', '-n', '-Z', 'root', '-B', '8192'];
     const child = spawn(
       'ip',
       ['netns', 'exec', netns, ...tcpdump, '-s', `${snaplen}`, '-i', device, '-w', path, ...(filter ? [filter] : [])],
-      { stdio: ['ignore', 'ignore', 'pipe'] },
+      { stdio: ['ignore', 'ignore', 'pipe'], env },
     );
     const capture = new Capture(child, path);
     child.on('error', error => {
@@ -93,6 +99,8 @@ export async function decodeCapture(
 ): Promise<string[][][]> {
   const argv = ['-n', '-r', path, '-T', 'fields', '-E', 'occurrence=a', '-E', 'aggregator=;', '-E', 'separator=/t'];
   for (const rule of ['udp.port==8472,vxlan', ...decodeAs]) argv.push('-d', rule);
+  // Off by default in tshark, since captures on a sending host mostly hold packets that the device has yet to finish.
+  for (const protocol of ['ip', 'udp', 'tcp']) argv.push('-o', `${protocol}.check_checksum:TRUE`);
   for (const field of fields) argv.push('-e', field);
   if (displayFilter !== '') argv.push('-Y', displayFilter);
   const result = await execa('tshark', argv, { reject: false, stdin: 'ignore', maxBuffer: 1 << 30 });

@@ -7,12 +7,13 @@ import { LabError } from './lab-error.ts';
  * Runs `ip` commands in order and stops at the first that fails.
  * @param lines    commands without the leading `ip`, such as `link set lo up`
  * @param options.netns    namespace to run in, by name; default the caller's own
+ * @param options.env      environment, default the caller's own
  * @param options.sysctls  written first, in the same namespace: `net/ipv4/ip_forward` -> value
  * @throws LabError with the failing command and what `ip` said about it
  */
 export async function ipBatch(
   lines: readonly string[],
-  options: { netns?: string; sysctls?: Readonly<Record<string, string | number>> } = {},
+  options: { netns?: string; sysctls?: Readonly<Record<string, string | number>>; env?: NodeJS.ProcessEnv } = {},
 ): Promise<void> {
   const writes = Object.entries(options.sysctls ?? {}).map(([key, value]) => `echo ${value} > /proc/sys/${key}`);
   // Only a process inside the namespace sees its /proc/sys/net, hence the shell.
@@ -20,7 +21,7 @@ export async function ipBatch(
   const argv = ['sh', '-c', script];
   if (options.netns !== undefined) argv.unshift('ip', 'netns', 'exec', options.netns);
 
-  const child = spawn(argv[0]!, argv.slice(1), { stdio: ['pipe', 'ignore', 'pipe'] });
+  const child = spawn(argv[0]!, argv.slice(1), { stdio: ['pipe', 'ignore', 'pipe'], env: options.env });
   let stderr = '';
   child.stderr.setEncoding('utf8').on('data', chunk => {
     stderr += chunk;

@@ -33,9 +33,19 @@ import { callNode, RUN_DIR } from '../control/client.ts';
 import { Capture } from './capture.ts';
 import { ipBatch } from './ip.ts';
 import { LabError } from './lab-error.ts';
-import { type Mode, type ModeOptions, nodeConfig, UPLINK_DEVICE } from './modes.ts';
-import { AWAY, checkLabName, NETNS_DIR, namespaceOf, namespacePrefix, SWITCH, socketOf, stateDirOf } from './names.ts';
-import { endProcesses, identifyProcess, isAlive, type ProcessIdentity, processesIn } from './processes.ts';
+import { type LabNodeConfig, type Mode, type ModeOptions, nodeConfig, UPLINK_DEVICE } from './modes.ts';
+import {
+  AWAY,
+  checkLabName,
+  memberEnvironment,
+  NETNS_DIR,
+  namespaceOf,
+  namespacePrefix,
+  SWITCH,
+  socketOf,
+  stateDirOf,
+} from './names.ts';
+import { endProcesses, identifyProcess, inodesOf, isAlive, type ProcessIdentity, processesOf } from './processes.ts';
 import { addressOf, routerWebAddress, TOPOLOGIES, type Topology } from './topology.ts';
 
 export interface LabOptions extends ModeOptions {
@@ -43,6 +53,8 @@ export interface LabOptions extends ModeOptions {
   name?: string;
   /** Default: the cluster of article 001. */
   topology?: Topology;
+  /** Changes a node's configuration before the node starts, for experiments that no mode covers. */
+  adjust?: (config: LabNodeConfig) => void;
 }
 
 export interface ExecResult {
@@ -94,6 +106,7 @@ interface LabState {
 
 const READY_TIMEOUT_MS = 10_000;
 const END_GRACE_MS = 2000;
+const DOWN_ROUNDS = 10;
 const WEB_PORT = 80;
 
 const MAIN = fileURLToPath(new URL('../cli/main.js', import.meta.url));
@@ -141,7 +154,7 @@ export class Lab {
       await lab.makeNamespaces();
       // All of them, also when one has failed: down() below ends only what already lives in its namespace.
       const started = await Promise.allSettled([
-        ...topology.nodes.map(node => lab.startNode(node.name)),
+        ...topology.nodes.map(node => lab.startNode(node.name, options.adjust)),
         ...lab.startServers(),
       ]);
       const failed = started.find(result => result.status === 'rejected');
@@ -203,9 +216,16 @@ export class Lab {
   static async down(name: string): Promise<boolean> {
     checkLabName(name);
     if (!Lab.exists(name)) return false;
-    const namespaces = namespacesOf(name);
-    await endProcesses([...processesIn(namespaces).values()].flat(), END_GRACE_MS);
-    await ipBatch(namespaces.map(namespace => `netns del ${namespace}`));
+    // Usually one round. What a killed maker had begun may still have been making namespaces during the first look.
+    for (let round = 1; ; round++) {
+      const namespaces = namespacesOf(name);
+      const inodes = inodesOf(namespaces);
+      await endProcesses(processesOf(name, inodes), END_GRACE_MS);
+      await ipBatch(namespaces.map(namespace => `netns del ${namespace}`));
+      const left = [...namespacesOf(name), ...processesOf(name, inodes).map(({ pid }) => `process ${pid}`)];
+      if (left.length === 0) break;
+      if (round === DOWN_ROUNDS) throw new LabError(`lab '${name}' does not go away: ${left.join(', ')}`);
+    }
     // A killed node leaves its socket.
     for (const entry of listDir(RUN_DIR)) {
       if (entry.startsWith(namespacePrefix(name))) rmSync(`${RUN_DIR}/${entry}`, { force: true });
@@ -242,6 +262,7 @@ export class Lab {
   /** Runs a command to its end. Its failure is in the exit code, never thrown. */
   async exec(host: string, argv: readonly string[], options: ExecOptions = {}): Promise<ExecResult> {
     const result = await execa('ip', ['netns', 'exec', this.namespace(host), ...argv], {
+      env: memberEnvironment(this.name),
       reject: false,
       stripFinalNewline: false,
       maxBuffer: 1 << 30,
@@ -254,7 +275,8 @@ export class Lab {
 
   /** Starts a command and leaves its streams and its end to the caller. `down` ends it at the latest. */
   spawn(host: string, argv: readonly string[], options: SpawnOptions = {}): ChildProcess {
-    return spawn('ip', ['netns', 'exec', this.namespace(host), ...argv], options);
+    const env = { ...memberEnvironment(this.name), ...options.env };
+    return spawn('ip', ['netns', 'exec', this.namespace(host), ...argv], { ...options, env });
   }
 
   /**
@@ -265,7 +287,8 @@ export class Lab {
   capture(point: string, options: CaptureOptions = {}): Promise<Capture> {
     const [netns, device] = this.capturePoint(point);
     const path = options.path ?? `${this.stateDir}/${point.replaceAll(':', '-')}-${++this.captures}.pcap`;
-    return Capture.start(netns, device, path, options.filter ?? '', options.snaplen ?? 262_144);
+    const { filter = '', snaplen = 262_144 } = options;
+    return Capture.start(netns, device, path, { filter, snaplen, env: memberEnvironment(this.name) });
   }
 
   private capturePoint(point: string): [netns: string, device: string] {
@@ -309,13 +332,17 @@ export class Lab {
     writeFileSync(`${this.stateDir}/lab.json`, `${JSON.stringify(state, null, 2)}\n`);
   }
 
+  private ip(lines: string[], options: Parameters<typeof ipBatch>[1] = {}): Promise<void> {
+    return ipBatch(lines, { ...options, env: memberEnvironment(this.name) });
+  }
+
   private async makeNamespaces(): Promise<void> {
     const { subnets, nodes, pods, router } = this.topology;
     const net = this.namespace(SWITCH);
     const away = this.namespace(AWAY);
     const at = this.namespace(router.name);
 
-    await ipBatch([
+    await this.ip([
       ...[SWITCH, AWAY, ...this.hosts].map(host => `netns add ${this.namespace(host)}`),
       ...router.legs.map(
         leg => `link add name ${leg.device} netns ${at} type veth peer name ${router.name}-${leg.device} netns ${net}`,
@@ -355,7 +382,7 @@ export class Lab {
   }
 
   private configure(host: string, lines: string[], sysctls: Record<string, string | number> = {}): Promise<void> {
-    return ipBatch(['link set lo up', ...lines], {
+    return this.ip(['link set lo up', ...lines], {
       netns: this.namespace(host),
       sysctls: {
         // What the host decided about spoofed sources is not the lab's business.
@@ -370,16 +397,18 @@ export class Lab {
     });
   }
 
-  private async startNode(name: string): Promise<void> {
+  private async startNode(name: string, adjust?: LabOptions['adjust']): Promise<void> {
     const node = this.topology.nodes.find(candidate => candidate.name === name)!;
-    const config = `${this.stateDir}/${name}.yaml`;
-    writeFileSync(config, stringify(nodeConfig(this.name, this.topology, node, this.options)));
-    await this.startProcess(name, [process.execPath, MAIN, 'node', '--config', config], 'ready');
+    const config = nodeConfig(this.name, this.topology, node, this.options);
+    adjust?.(config);
+    const path = `${this.stateDir}/${name}.yaml`;
+    writeFileSync(path, stringify(config));
+    await this.startProcess(name, [process.execPath, MAIN, 'node', '--config', path], 'ready');
 
     // The node keeps its TAP by file descriptor, wherever the kernel's side of it goes.
     const net = this.namespace(SWITCH);
-    await ipBatch([`link set ${UPLINK_DEVICE} netns ${net} name ${name}`], { netns: this.namespace(name) });
-    await ipBatch([`link set ${name} master ${node.bridge} up`], { netns: net });
+    await this.ip([`link set dev ${UPLINK_DEVICE} netns ${net} name ${name}`], { netns: this.namespace(name) });
+    await this.ip([`link set dev ${name} master ${node.bridge} up`], { netns: net });
   }
 
   private startServers(): Promise<void>[] {

@@ -44,3 +44,10 @@ export function nodeNameOf(lab: string, node: string): string {
 export function socketOf(lab: string, node: string): string {
   return `${RUN_DIR}/${nodeNameOf(lab, node)}.sock`;
 }
+
+/** In the environment of every process that a lab starts, with the lab's name: so it is found wherever it is. */
+export const MEMBER_VARIABLE = 'TUNPATH_LAB_MEMBER';
+
+export function memberEnvironment(lab: string): NodeJS.ProcessEnv {
+  return { ...process.env, [MEMBER_VARIABLE]: lab };
+}

@@ -1,8 +1,11 @@
-/** Which processes are a lab's: those that live in its namespaces. No name and no recorded pid is trusted for killing. */
+/**
+ * Which processes are a lab's: those that live in its namespaces or were started by it. No command's name and no recorded
+ * pid is trusted for killing.
+ */
 
 import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { NETNS_DIR } from './names.ts';
+import { MEMBER_VARIABLE, NETNS_DIR } from './names.ts';
 
 /** A process that cannot be mistaken for a later one with the same pid. */
 export interface ProcessIdentity {
@@ -29,31 +32,48 @@ export function isAlive(process: ProcessIdentity): boolean {
   return identifyProcess(process.pid)?.startTicks === process.startTicks;
 }
 
-/** Every live process inside the named namespaces, by namespace. */
-export function processesIn(namespaces: readonly string[]): Map<string, ProcessIdentity[]> {
-  const byInode = new Map<string, string>();
-  const found = new Map<string, ProcessIdentity[]>();
+/** Inode numbers of named namespaces: what a namespace still is after its name is gone. */
+export function inodesOf(namespaces: readonly string[]): Set<number> {
+  const inodes = new Set<number>();
   for (const namespace of namespaces) {
-    found.set(namespace, []);
     try {
-      byInode.set(`net:[${statSync(`${NETNS_DIR}/${namespace}`).ino}]`, namespace);
+      inodes.add(statSync(`${NETNS_DIR}/${namespace}`).ino);
     } catch {
-      // Removed meanwhile: nothing can be in it.
+      // Removed meanwhile.
     }
   }
+  return inodes;
+}
+
+/**
+ * Every live process of a lab but the caller: those inside the network namespaces with these inodes, and those that the
+ * lab started and that are still on their way there.
+ */
+export function processesOf(lab: string, inodes: ReadonlySet<number>): ProcessIdentity[] {
+  const found: ProcessIdentity[] = [];
   for (const entry of readdirSync('/proc')) {
-    if (!/^\d+$/.test(entry)) continue;
-    let namespace: string | undefined;
-    try {
-      namespace = byInode.get(readlinkSync(`/proc/${entry}/ns/net`));
-    } catch {
-      continue;
-    }
-    if (namespace === undefined) continue;
+    if (!/^\d+$/.test(entry) || Number(entry) === process.pid) continue;
+    if (!isInside(entry, inodes) && !isMember(entry, lab)) continue;
     const identity = identifyProcess(Number(entry));
-    if (identity !== null) found.get(namespace)!.push(identity);
+    if (identity !== null) found.push(identity);
   }
   return found;
+}
+
+function isInside(pid: string, inodes: ReadonlySet<number>): boolean {
+  try {
+    return inodes.has(Number(/^net:\[(\d+)\]$/.exec(readlinkSync(`/proc/${pid}/ns/net`))?.[1]));
+  } catch {
+    return false;
+  }
+}
+
+function isMember(pid: string, lab: string): boolean {
+  try {
+    return `\0${readFileSync(`/proc/${pid}/environ`, 'latin1')}`.includes(`\0${MEMBER_VARIABLE}=${lab}\0`);
+  } catch {
+    return false;
+  }
 }
 
 /** Asks processes to end, and after `graceMs` makes them. Returns when all are gone. */

@@ -81,8 +81,8 @@ const subnets: Subnet[] = [
 /**
  * Article 001. Addresses, names, identities, underlay MACs and VXLAN MACs are printed there; k8s-w0's underlay MAC is not.
  *
- * Of the link-local addresses only the one on k8s-ctr is printed. The other two have the same length, which the article's
- * frame lengths require: 441 bytes for the answer of webpod-697b545f57-24ck5.
+ * Of the link-local addresses only the one on k8s-ctr is printed. That of webpod-697b545f57-24ck5 has 24 characters,
+ * which is what its answer of 441 bytes in the frame leaves for it.
  */
 const cilium: Topology = {
   name: 'cilium',
@@ -145,7 +145,7 @@ const cilium: Topology = {
       identity: 17081,
       labels: { app: 'webpod' },
       hostname: 'webpod-697b545f57-24ck5',
-      linkLocal: 'fe80::48ca:7aff:fee8:da57',
+      linkLocal: 'fe80::8ca:7aff:fee8:da57',
     },
   ],
   router,

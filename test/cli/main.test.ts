@@ -1,0 +1,40 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+
+const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
+
+function tunpath(...argv: string[]): { status: number | null; stdout: string; stderr: string } {
+  return spawnSync(process.execPath, [MAIN, ...argv], { encoding: 'utf8' });
+}
+
+describe('tunpath', () => {
+  const rows: [what: string, argv: string[], status: number, stdout: RegExp, stderr: RegExp][] = [
+    ['help is output', ['--help'], 0, /^Usage: tunpath/, /^$/],
+    ['help of a command', ['lab', '--help'], 0, /crosssubnet|compare/, /^$/],
+    ['version', ['--version'], 0, /^\d+\.\d+\.\d+\n$/, /^$/],
+    ['no command', [], 2, /^$/, /^Usage: tunpath/],
+    ['unknown command', ['fly'], 2, /^$/, /unknown command 'fly'/],
+    ['unknown command of a group', ['lab', 'fly'], 2, /^$/, /unknown command 'fly'/],
+    ['unknown option', ['status', '--fly'], 2, /^$/, /unknown option '--fly'/],
+    ['missing option', ['node'], 2, /^$/, /--config/],
+    ['missing argument', ['get'], 2, /^$/, /missing required argument 'kind'/],
+    ['unknown kind', ['get', 'flies'], 2, /^$/, /Allowed choices are routes/],
+    ['unknown format', ['status', '-o', 'xml'], 2, /^$/, /expected one of table, wide, json, jsonl/],
+    ['unknown mode', ['lab', 'up', '--mode', 'gre'], 2, /^$/, /expected one of native, ipip/],
+    ['unknown profile', ['lab', 'up', '--profile', 'aws'], 2, /^$/, /expected one of linux, cilium/],
+    ['unknown topology', ['lab', 'up', '--topology', 'aws'], 2, /^$/, /expected one of cilium, calico, flannel/],
+    ['bad lab name', ['lab', 'up', '--name', 'a-b'], 2, /^$/, /lower-case letters and digits/],
+    ['a lab that is not up', ['lab', 'status', '--name', 'nosuchlab'], 1, /^$/, /no lab 'nosuchlab' is up/],
+    ['exec without a command', ['lab', 'exec', 'router', '--'], 2, /^$/, /command/],
+    ['no such file', ['node', '--config', '/nonexistent/a.yaml'], 2, /^$/, /nonexistent/],
+  ];
+  for (const [what, argv, status, stdout, stderr] of rows) {
+    it(`${what}: exit ${status}`, () => {
+      const result = tunpath(...argv);
+      assert.equal(result.status, status, result.stderr);
+      assert.match(result.stdout, stdout);
+      assert.match(result.stderr, stderr);
+    });
+  }
+});

@@ -1,0 +1,194 @@
+/** Real namespaces, devices and node processes. */
+
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { decodeCapture } from '../../datapath/lab/capture.ts';
+import { ipBatch } from '../../datapath/lab/ip.ts';
+import { Lab } from '../../datapath/lab/lab.ts';
+import { LabError } from '../../datapath/lab/lab-error.ts';
+import { NETNS_DIR, namespacePrefix, stateDirOf } from '../../datapath/lab/names.ts';
+import { identifyProcess, inodesOf, isAlive, processesOf } from '../../datapath/lab/processes.ts';
+
+/** Unique per run of the tests, so that two at once do not meet. */
+const NAME = `t${process.pid}`;
+
+function namespacesOf(lab: string): string[] {
+  return existsSync(NETNS_DIR) ? readdirSync(NETNS_DIR).filter(entry => entry.startsWith(namespacePrefix(lab))) : [];
+}
+
+/** Namespaces, sockets and state of a lab, and processes that read its files. */
+function remains(lab: string): string[] {
+  const files = existsSync('/run/tunpath') ? readdirSync('/run/tunpath') : [];
+  const processes = readdirSync('/proc').filter(entry => {
+    try {
+      return /^\d+$/.test(entry) && readFileSync(`/proc/${entry}/cmdline`, 'utf8').includes(`${stateDirOf(lab)}/`);
+    } catch {
+      return false;
+    }
+  });
+  const own = (entry: string): boolean => entry.startsWith(namespacePrefix(lab)) || entry === `lab-${lab}`;
+  return [...namespacesOf(lab), ...files.filter(own), ...processes.map(pid => `process ${pid}`)];
+}
+
+describe('ipBatch', () => {
+  const netns = `tp-${NAME}b-x`;
+  before(() => ipBatch([`netns add ${netns}`]));
+  after(() => ipBatch([`netns del ${netns}`]));
+
+  it('runs in the namespace, with its settings', async () => {
+    await ipBatch(['link add v0 type veth peer name v1', 'link set v0 up'], {
+      netns,
+      sysctls: { 'net/ipv4/ip_forward': 1 },
+    });
+  });
+
+  it('names the command that failed, where, and why', async () => {
+    await assert.rejects(ipBatch(['link set lo up', 'link set nosuch up', 'link set lo down'], { netns }), error => {
+      assert.ok(error instanceof LabError);
+      assert.match(error.message, /'ip link set nosuch up' in tp-.*-x failed: Cannot find device "nosuch"/);
+      return true;
+    });
+  });
+
+  it('says so when the namespace is not there', async () => {
+    await assert.rejects(ipBatch(['link set lo up'], { netns: 'tp-nosuch-x' }), /tp-nosuch-x/);
+  });
+});
+
+describe('Lab', () => {
+  let lab: Lab;
+  before(async () => {
+    lab = await Lab.up({ name: NAME, mode: 'vxlan' });
+  });
+  after(() => Lab.down(NAME));
+
+  it('is up, and says so to other processes', () => {
+    const rows = Lab.open(NAME).status();
+    assert.deepEqual(
+      rows.map(row => `${row.host} ${row.kind} ${row.state}`),
+      [
+        'k8s-ctr node up',
+        'k8s-w1 node up',
+        'k8s-w0 node up',
+        'curl-pod pod idle',
+        'webpod-ctr pod up',
+        'webpod-w1 pod up',
+        'webpod-w0 pod up',
+        'router router up',
+      ],
+    );
+    assert.ok(Lab.list().includes(NAME));
+    assert.ok(Lab.ownerRuns(NAME));
+  });
+
+  it('runs commands, with input, output and exit code', async () => {
+    const result = await lab.exec('curl-pod', ['sh', '-c', 'cat; echo err >&2; exit 7'], { input: 'in' });
+    assert.deepEqual(result, { stdout: 'in', stderr: 'err\n', exitCode: 7 });
+    assert.equal((await lab.exec('curl-pod', ['sleep', '10'], { timeoutMs: 50 })).exitCode, 143);
+  });
+
+  it('refuses hosts it does not have', () => {
+    assert.throws(() => lab.namespace('k8s-w9'), /expected one of k8s-ctr/);
+  });
+
+  it('carries traffic between pods of both subnets, and captures it at the switch, the router and the pod', async () => {
+    const captures = await Promise.all(
+      ['k8s-ctr', 'router', 'webpod-w0'].map(point => lab.capture(point, { filter: 'ip' })),
+    );
+    const ping = await lab.exec('curl-pod', ['ping', '-c', '2', '-i', '0.1', '-W', '1', '172.20.2.73']);
+    assert.equal(ping.exitCode, 0, ping.stdout);
+    const [atNode, atRouter, atPod] = await Promise.all(captures.map(capture => capture.stop()));
+    const echo = async (path: string): Promise<string[][][]> =>
+      decodeCapture(path, ['ip.src', 'vxlan.vni'], 'icmp.type == 8');
+
+    const outer = [['192.168.10.100', '172.20.0.89'], ['21500']];
+    assert.deepEqual(await echo(atNode!.path), [outer, outer]);
+    // In on one interface and out on the other.
+    assert.deepEqual(await echo(atRouter!.path), [outer, outer, outer, outer]);
+    assert.deepEqual(await echo(atPod!.path), [
+      [['172.20.0.89'], []],
+      [['172.20.0.89'], []],
+    ]);
+    assert.deepEqual([atNode!.dropped, atRouter!.dropped, atPod!.dropped], [0, 0, 0]);
+  });
+
+  it('serves pages from pods to pods and from the router to nodes', async () => {
+    const fromPod = await lab.exec('curl-pod', ['curl', '-s', '-m', '3', 'http://172.20.1.217/']);
+    assert.match(fromPod.stdout, /^Hostname: webpod-697b545f57-66grn\n/);
+    assert.match(fromPod.stdout, /RemoteAddr: 172\.20\.0\.89:\d+\n/);
+    const fromNode = await lab.exec('k8s-w0', ['curl', '-s', '-m', '3', 'http://10.10.1.200/']);
+    assert.match(fromNode.stdout, /^Hostname: router\n/);
+  });
+
+  it('asks the nodes', async () => {
+    const rows = (await lab.control('k8s-w1', 'get', { kind: 'ports' })) as { name: string }[];
+    assert.ok(rows.some(row => row.name === 'default/webpod-w1'));
+    await assert.rejects(lab.control('k8s-w1', 'nosuch'), /unknown method/);
+  });
+
+  it('leaves the pods of another lab of the same shape alone', async () => {
+    const other = await Lab.up({ name: `${NAME}o`, mode: 'native' });
+    try {
+      const near = await other.exec('curl-pod', ['ping', '-c', '1', '-W', '1', '172.20.1.217']);
+      const far = await other.exec('curl-pod', ['ping', '-c', '1', '-W', '0.5', '172.20.2.73']);
+      assert.deepEqual([near.exitCode, far.exitCode], [0, 1], 'native reaches its own subnet only');
+    } finally {
+      await other.down();
+    }
+    assert.deepEqual(remains(`${NAME}o`), []);
+    assert.equal((await lab.exec('curl-pod', ['ping', '-c', '1', '-W', '1', '172.20.2.73'])).exitCode, 0);
+  });
+
+  it('refuses a second lab of the same name', async () => {
+    await assert.rejects(Lab.up({ name: NAME, mode: 'native' }), /is there already/);
+    assert.equal(lab.status()[0]!.state, 'up');
+  });
+
+  it('notices a node that died', async () => {
+    const victim = lab.status().find(row => row.host === 'k8s-w0')!;
+    process.kill(victim.pid!, 'SIGKILL');
+    for (let i = 0; i < 100 && identifyProcess(victim.pid!) !== null; i++) await sleep(10);
+    assert.equal(lab.status().find(row => row.host === 'k8s-w0')!.state, 'down');
+  });
+
+  it('goes away whole: processes, namespaces, devices, files', async () => {
+    const processes = processesOf(NAME, inodesOf(namespacesOf(NAME)));
+    assert.ok(processes.length >= 6);
+    assert.equal(await lab.down(), true);
+    assert.deepEqual(processes.filter(isAlive), []);
+    assert.deepEqual(remains(NAME), []);
+    assert.equal(existsSync(stateDirOf(NAME)), false);
+    assert.equal(await lab.down(), false);
+  });
+});
+
+describe('a lab whose maker was killed', () => {
+  const name = `${NAME}k`;
+  let maker: ChildProcess | null = null;
+  after(async () => {
+    maker?.kill('SIGKILL');
+    await Lab.down(name);
+  });
+
+  /** Long enough into `lab up` that something is there, at several stages. */
+  for (const delayMs of [0, 50, 150, 400]) {
+    it(`is removed, killed ${delayMs} ms after its first namespace`, async () => {
+      const main = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
+      maker = spawn(process.execPath, [main, 'lab', 'up', '--name', name], { stdio: 'ignore' });
+      const exit = once(maker, 'exit');
+      while (namespacesOf(name).length === 0 && maker.exitCode === null) await sleep(5);
+      assert.equal(maker.exitCode, null, 'lab up ended before it was killed');
+      await sleep(delayMs);
+      maker.kill('SIGKILL');
+      await exit;
+      assert.equal(Lab.ownerRuns(name), false);
+      await assert.rejects(Lab.up({ name, mode: 'native' }), /is there already/);
+      await Lab.down(name);
+      assert.deepEqual(remains(name), []);
+    });
+  }
+});

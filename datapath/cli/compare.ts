@@ -1,12 +1,10 @@
 /** `tunpath lab compare`, which is what scripts/run does. */
 
 import { type Comparison, compareModes, UDP_RATE } from '../lab/compare.ts';
-import { Lab } from '../lab/lab.ts';
-import { LabError } from '../lab/lab-error.ts';
 import { MODES, parseMode } from '../lab/modes.ts';
-import { checkLabName } from '../lab/names.ts';
 import { DONE, NO } from './exit.ts';
 import type { Format } from './format.ts';
+import { claimLab } from './lab.ts';
 import { type Column, printRows } from './table.ts';
 
 const COLUMNS: Column<Comparison>[] = [
@@ -25,23 +23,14 @@ const COLUMNS: Column<Comparison>[] = [
 
 /** Answers no when any mode did not work. */
 export async function compare(flags: { name: string; mode?: string[]; output: Format }): Promise<number> {
-  const name = checkLabName(flags.name);
+  const { name } = flags;
   const modes = flags.mode === undefined ? MODES : flags.mode.map(parseMode);
-  if (Lab.exists(name)) {
-    if (Lab.ownerRuns(name)) throw new LabError(`lab '${name}' is in use by another run: choose another --name`);
-    await Lab.down(name);
-  }
+  await claimLab(name);
 
   const started = performance.now();
   const progress = (line: string): void => {
     process.stderr.write(`[${((performance.now() - started) / 1000).toFixed(1).padStart(5)}] ${line}\n`);
   };
-  const stop = (signal: NodeJS.Signals): void => {
-    process.stderr.write(`${signal}: taking the lab down\n`);
-    void Lab.down(name).finally(() => process.exit(NO));
-  };
-  process.once('SIGINT', stop).once('SIGTERM', stop).once('SIGHUP', stop);
-
   const rows = await compareModes({ name, modes, progress });
   printRows(flags.output, rows, COLUMNS);
   for (const row of rows) {

@@ -3,6 +3,7 @@
 import { Lab } from '../lab/lab.ts';
 import { LabError } from '../lab/lab-error.ts';
 import { type ModeOptions, PROFILES, parseMode } from '../lab/modes.ts';
+import { checkLabName } from '../lab/names.ts';
 import { TOPOLOGIES } from '../lab/topology.ts';
 import { DONE, NO } from './exit.ts';
 import type { Format } from './format.ts';
@@ -31,7 +32,10 @@ export async function up(flags: UpFlags): Promise<number> {
   const topology = TOPOLOGIES[flags.topology];
   if (topology === undefined) throw unknownValue('topology', flags.topology, Object.keys(TOPOLOGIES));
   const started = performance.now();
-  const lab = await Lab.up({ name: flags.name, topology, ...parseModeFlags(flags) });
+  // A lab of that name that is there already has been refused when this returns: what a signal takes down is our own.
+  const rising = Lab.up({ name: flags.name, topology, ...parseModeFlags(flags) });
+  const release = closeOnSignal(flags.name);
+  const lab = await rising.finally(release);
   process.stderr.write(`lab '${lab.name}' is up: ${lab.mode}, ${seconds(started)}\n`);
   printRows(flags.output, lab.status(), STATUS_COLUMNS);
   return DONE;
@@ -57,6 +61,37 @@ export async function status(flags: { name: string; output: Format }): Promise<n
   const rows = Lab.open(flags.name).status();
   printRows(flags.output, rows, STATUS_COLUMNS);
   return rows.every(row => row.state !== 'down') ? DONE : NO;
+}
+
+/**
+ * Makes a lab's name free for a command that brings labs of that name up and down: removes what a killed run left, and
+ * takes the lab down when a signal ends this one.
+ * @throws LabError when another run has it
+ */
+export async function claimLab(name: string): Promise<void> {
+  checkLabName(name);
+  if (Lab.exists(name)) {
+    if (Lab.ownerRuns(name)) throw new LabError(`lab '${name}' is in use by another run: choose another --name`);
+    await Lab.down(name);
+  }
+  closeOnSignal(name);
+}
+
+const ENDING: NodeJS.Signals[] = ['SIGINT', 'SIGTERM', 'SIGHUP'];
+
+/** @returns what makes the signals end the process at once again */
+function closeOnSignal(name: string): () => void {
+  let signals = 0;
+  // Stays in place after the first signal: execa, too, ends the process when it finds no other listener than its own.
+  const stop = (signal: NodeJS.Signals): void => {
+    if (signals++ > 0) return;
+    process.stderr.write(`${signal}: taking the lab down\n`);
+    void Lab.close(name).finally(() => process.exit(NO));
+  };
+  for (const signal of ENDING) process.on(signal, stop);
+  return () => {
+    for (const signal of ENDING) process.off(signal, stop);
+  };
 }
 
 /** Streams and exit code are the command's own. */

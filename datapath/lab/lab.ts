@@ -117,6 +117,9 @@ export class Lab {
   readonly topology: Topology;
   readonly options: ModeOptions;
   readonly stateDir: string;
+  private static readonly closed = new Set<string>();
+  /** Under way; a second `down` waits for the first. */
+  private static readonly removals = new Map<string, Promise<boolean>>();
   private readonly processes: LabProcess[];
   private captures = 0;
 
@@ -140,6 +143,7 @@ export class Lab {
     const name = checkLabName(options.name ?? 'lab');
     const { topology = TOPOLOGIES.cilium!, mode, profile, offload } = options;
     if (process.getuid?.() !== 0) throw new LabError('a lab makes network namespaces: run as root');
+    if (Lab.closed.has(name)) throw new LabError(`lab '${name}': interrupted`);
     const present = new LabError(`lab '${name}' is there already: 'tunpath lab down --name ${name}' removes it`);
     if (Lab.exists(name)) throw present;
     mkdirSync(RUN_DIR, { recursive: true });
@@ -213,8 +217,23 @@ export class Lab {
    * namespaces, the files.
    * @returns whether there was anything to remove
    */
-  static async down(name: string): Promise<boolean> {
+  static down(name: string): Promise<boolean> {
     checkLabName(name);
+    let removal = Lab.removals.get(name);
+    if (removal === undefined) {
+      removal = Lab.remove(name).finally(() => Lab.removals.delete(name));
+      Lab.removals.set(name, removal);
+    }
+    return removal;
+  }
+
+  /** Takes a lab down for good: this process makes no more of that name. For commands that a signal ends. */
+  static close(name: string): Promise<boolean> {
+    Lab.closed.add(name);
+    return Lab.down(name);
+  }
+
+  private static async remove(name: string): Promise<boolean> {
     if (!Lab.exists(name)) return false;
     // Usually one round. What a killed maker had begun may still have been making namespaces during the first look.
     for (let round = 1; ; round++) {

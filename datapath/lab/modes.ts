@@ -53,7 +53,7 @@ export interface LabNodeConfig {
       vni?: number | 'identity';
       mac?: string;
       peers?: { address: string; mac?: string }[];
-      acceptFrom?: 'peers';
+      acceptFrom?: 'peers' | 'any';
     };
     routes: { to: string; via: string; encap?: boolean }[];
     profile: Profile;

@@ -13,6 +13,8 @@ import { LabError } from '../../datapath/lab/lab-error.ts';
 import { NETNS_DIR, namespacePrefix, stateDirOf } from '../../datapath/lab/names.ts';
 import { identifyProcess, inodesOf, isAlive, processesOf } from '../../datapath/lab/processes.ts';
 
+const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
+
 /** Unique per run of the tests, so that two at once do not meet. */
 const NAME = `t${process.pid}`;
 
@@ -166,6 +168,29 @@ describe('Lab', () => {
   });
 });
 
+describe('a command that a signal ends', () => {
+  const name = `${NAME}s`;
+  after(() => Lab.down(name));
+
+  const commands: [what: string, argv: string[], delayMs: number][] = [
+    ['lab up, at once', ['lab', 'up'], 0],
+    ['lab up, later', ['lab', 'up'], 300],
+    ['lab compare, while it makes a lab', ['lab', 'compare'], 100],
+    ['lab compare, under traffic', ['lab', 'compare'], 2500],
+  ];
+  for (const [what, argv, delayMs] of commands) {
+    it(`takes its lab down: ${what}`, async () => {
+      const child = spawn(process.execPath, [MAIN, ...argv, '--name', name], { stdio: 'ignore' });
+      const exit = once(child, 'exit');
+      while (namespacesOf(name).length === 0 && child.exitCode === null) await sleep(5);
+      await sleep(delayMs);
+      child.kill('SIGTERM');
+      assert.deepEqual(await exit, [1, null]);
+      assert.deepEqual(remains(name), []);
+    });
+  }
+});
+
 describe('a lab whose maker was killed', () => {
   const name = `${NAME}k`;
   let maker: ChildProcess | null = null;
@@ -177,8 +202,7 @@ describe('a lab whose maker was killed', () => {
   /** Long enough into `lab up` that something is there, at several stages. */
   for (const delayMs of [0, 50, 150, 400]) {
     it(`is removed, killed ${delayMs} ms after its first namespace`, async () => {
-      const main = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
-      maker = spawn(process.execPath, [main, 'lab', 'up', '--name', name], { stdio: 'ignore' });
+      maker = spawn(process.execPath, [MAIN, 'lab', 'up', '--name', name], { stdio: 'ignore' });
       const exit = once(maker, 'exit');
       while (namespacesOf(name).length === 0 && maker.exitCode === null) await sleep(5);
       assert.equal(maker.exitCode, null, 'lab up ended before it was killed');

@@ -1,0 +1,143 @@
+/**
+ * Masquerade: which new flows leave under another source address. Rules stand in order as in a POSTROUTING chain; the
+ * first whose conditions all hold decides, and its number is kept with the flow and shown. Compiled to one Int32Array;
+ * a rule that does not match costs a few compares.
+ */
+
+export interface Prefix {
+  /** int32 */
+  address: number;
+  length: number;
+}
+
+export interface MasqueradeRule {
+  /** Any of these... absent or empty: any address. */
+  from?: readonly Prefix[];
+  /** ...but none of these. */
+  notFrom?: readonly Prefix[];
+  to?: readonly Prefix[];
+  notTo?: readonly Prefix[];
+  /** Matches if (mark & mask) === value. Without it the packet's mark does not matter. */
+  mark?: { value: number; mask: number };
+  protocol?: number;
+  /** RETURN: leave the packet as it is, and look no further. */
+  action: 'MASQUERADE' | 'RETURN';
+  /** Do not even try to keep the source port. */
+  randomFully?: boolean;
+  /** Outside address; absent: the address of the interface that the packet leaves by. */
+  source?: number;
+  /** Outside ports, both ends included. */
+  ports?: readonly [number, number];
+}
+
+const FLAG_MASQUERADE = 1;
+const FLAG_RANDOM_FULLY = 2;
+const FLAG_MARK = 4;
+const FLAG_PROTOCOL = 8;
+
+// Words of a rule; its prefixes follow as (masked address, mask) pairs: from, notFrom, to, notTo.
+const FLAGS = 0;
+const MARK = 1;
+const MARK_MASK = 2;
+const PROTOCOL = 3;
+const FROM = 4; // how many
+const NOT_FROM = 5;
+const TO = 6;
+const NOT_TO = 7;
+const RULE_WORDS = 8;
+
+export class MasqueradeRules {
+  readonly count: number;
+  /** Set by match(): the outside address of the rule, 0 for the interface's. */
+  source = 0;
+  /** Set by match(): whether the source port may be kept. */
+  keepPort = true;
+  /** Set by match(): the rule's port range; 0, 0 for none. */
+  minPort = 0;
+  maxPort = 0;
+  /** Packets by rule number (from 1); [0] counts those that no rule matched. */
+  readonly hits: Float64Array;
+
+  private readonly code: Int32Array;
+  private readonly sources: Int32Array;
+  private readonly ranges: Int32Array;
+
+  constructor(rules: readonly MasqueradeRule[]) {
+    const code: number[] = [];
+    for (const rule of rules) {
+      let flags = rule.action === 'MASQUERADE' ? FLAG_MASQUERADE : 0;
+      if (rule.randomFully) flags |= FLAG_RANDOM_FULLY;
+      if (rule.mark) flags |= FLAG_MARK;
+      if (rule.protocol !== undefined) flags |= FLAG_PROTOCOL;
+      const lists = [rule.from ?? [], rule.notFrom ?? [], rule.to ?? [], rule.notTo ?? []];
+      code.push(flags, rule.mark?.value ?? 0, rule.mark?.mask ?? 0, rule.protocol ?? 0);
+      code.push(...lists.map(list => list.length));
+      for (const { address, length } of lists.flat()) {
+        const mask = length === 0 ? 0 : -1 << (32 - length);
+        code.push(address & mask, mask);
+      }
+    }
+    this.code = Int32Array.from(code);
+    this.count = rules.length;
+    this.sources = Int32Array.from(rules, rule => rule.source ?? 0);
+    this.ranges = Int32Array.from(rules.flatMap(rule => rule.ports ?? [0, 0]));
+    this.hits = new Float64Array(rules.length + 1);
+  }
+
+  /**
+   * Judges a new flow by its addresses as they leave (the destination already translated).
+   * @returns the number of the rule, from 1, if it says MASQUERADE (source, keepPort, minPort, maxPort are set); its
+   *   negative if it says RETURN; 0 if none matched
+   */
+  match(src: number, dst: number, protocol: number, mark: number): number {
+    const { code } = this;
+    let at = 0;
+    for (let rule = 1; rule <= this.count; rule++) {
+      const flags = code[at + FLAGS];
+      const from = at + RULE_WORDS;
+      const notFrom = from + code[at + FROM] * 2;
+      const to = notFrom + code[at + NOT_FROM] * 2;
+      const notTo = to + code[at + TO] * 2;
+      const next = notTo + code[at + NOT_TO] * 2;
+      if (
+        ((flags & FLAG_MARK) === 0 || (mark & code[at + MARK_MASK]) === code[at + MARK]) &&
+        ((flags & FLAG_PROTOCOL) === 0 || protocol === code[at + PROTOCOL]) &&
+        (from === notFrom || contains(code, from, notFrom, src)) &&
+        !contains(code, notFrom, to, src) &&
+        (to === notTo || contains(code, to, notTo, dst)) &&
+        !contains(code, notTo, next, dst)
+      ) {
+        this.hits[rule]++;
+        if ((flags & FLAG_MASQUERADE) === 0) return -rule;
+        this.source = this.sources[rule - 1];
+        this.keepPort = (flags & FLAG_RANDOM_FULLY) === 0;
+        this.minPort = this.ranges[rule * 2 - 2];
+        this.maxPort = this.ranges[rule * 2 - 1];
+        return rule;
+      }
+      at = next;
+    }
+    this.hits[0]++;
+    return 0;
+  }
+}
+
+/** True if one of the (address, mask) pairs in words [from, to) holds `address`. */
+function contains(code: Int32Array, from: number, to: number, address: number): boolean {
+  for (let at = from; at < to; at += 2) if ((address & code[at + 1]) === code[at]) return true;
+  return false;
+}
+
+/** flannel's FLANNEL-POSTRTG chain (trafficmngr/iptables) for a cluster network and this node's pod network. */
+export function flannelRules(cluster: Prefix, pods: Prefix): MasqueradeRule[] {
+  const multicast = { address: 0xe0000000 | 0, length: 4 };
+  return [
+    // kube-proxy's mark: it has seen to this packet. Without the mark match this rule would return everything.
+    { mark: { value: 0x4000, mask: 0x4000 }, action: 'RETURN' },
+    { from: [pods], to: [cluster], action: 'RETURN' },
+    { from: [cluster], to: [pods], action: 'RETURN' },
+    { notFrom: [cluster], to: [pods], action: 'RETURN' },
+    { from: [cluster], notTo: [multicast], action: 'MASQUERADE', randomFully: true },
+    { notFrom: [cluster], to: [cluster], action: 'MASQUERADE', randomFully: true },
+  ];
+}

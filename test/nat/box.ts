@@ -1,0 +1,100 @@
+/**
+ * A translating node in a few lines, for tests: the steps of the path that matter to conntrack and NAT, in their order.
+ *
+ *   inside (10.0.0.0/8) --- box, 192.168.10.1 outside --- everything else
+ */
+import { Conntrack, type ConntrackOptions } from '../../datapath/conntrack/conntrack.ts';
+import { type MasqueradeRule, MasqueradeRules } from '../../datapath/nat/masquerade.ts';
+import { type Service, Services } from '../../datapath/nat/service.ts';
+import { parseIpv4 } from '../../datapath/packet/parse.ts';
+import { Pool } from '../../datapath/packet/pool.ts';
+import { Random } from '../../datapath/random.ts';
+import { CONTINUE, VERDICT_NAMES } from '../../datapath/verdict.ts';
+import { bytesOf, ip, load } from '../fixtures/packets.ts';
+
+export const OUTSIDE = '192.168.10.1';
+export const CLUSTER = { address: ip('10.0.0.0'), length: 8 };
+
+export interface Result {
+  /** Name of the verdict; 'continue' if the packet leaves. */
+  verdict: string;
+  out: Uint8Array;
+  isNew: boolean;
+  related: boolean;
+}
+
+export class Box {
+  readonly pool = new Pool(2);
+  readonly conntrack: Conntrack;
+  readonly services: Services;
+  readonly rules: MasqueradeRules;
+  now = 0;
+
+  constructor(
+    options: Partial<ConntrackOptions> = {},
+    services: readonly Service[] = [],
+    rules: readonly MasqueradeRule[] = [{ from: [CLUSTER], notTo: [CLUSTER], action: 'MASQUERADE' }],
+  ) {
+    this.conntrack = new Conntrack(this.pool.view, { capacity: 1000, random: new Random(7), ...options });
+    this.services = new Services(new Random(11));
+    this.conntrack.backends = this.services;
+    this.rules = new MasqueradeRules(rules);
+    for (const service of services) this.services.set(service);
+  }
+
+  send(bytes: Uint8Array): Result {
+    const p = load(this.pool, bytes);
+    let verdict = parseIpv4(this.pool.view, p);
+    const { conntrack, services } = this;
+    if (verdict === CONTINUE) verdict = conntrack.track(p, this.now);
+    const isNew = conntrack.isNew === 1;
+    const related = conntrack.isRelated === 1;
+    if (verdict === CONTINUE && isNew) {
+      const external = (p.src & 0xff000000) !== CLUSTER.address ? 1 : 0;
+      if (p.dst === ip(OUTSIDE)) verdict = conntrack.translateInbound(p, this.now);
+      if (verdict === CONTINUE) verdict = services.select(p, external, this.now);
+      const masquerade = services.backend !== 0 && services.masquerade !== 0;
+      if (verdict === CONTINUE && services.backend !== 0) {
+        verdict = conntrack.translateDestination(p, services.address, services.port, services.backend);
+      }
+      if (verdict === CONTINUE) {
+        const rule = this.rules.match(p.src, p.dst, p.protocol, 0);
+        if (rule > 0 || masquerade) {
+          const { keepPort, minPort, maxPort } = this.rules;
+          verdict = conntrack.translateSource(p, ip(OUTSIDE), rule, keepPort, this.now, minPort, maxPort);
+        }
+      }
+      if (verdict === CONTINUE) verdict = conntrack.confirm(p, this.now);
+    } else if (verdict === CONTINUE) verdict = conntrack.translate(p);
+    const out = bytesOf(this.pool, p);
+    this.pool.release(p);
+    return { verdict: VERDICT_NAMES[verdict], out, isNew, related };
+  }
+}
+
+/** A service at 10.96.0.10 with the given endpoints. */
+export function service(
+  change: Partial<Service> = {},
+  endpoints: string[] = ['10.244.2.20:8080'],
+  protocol = 6,
+): Service {
+  return {
+    name: 'default/web',
+    clusterAddresses: [ip('10.96.0.10')],
+    ports: [{ protocol, port: 80, endpoints: endpoints.map(endpoint) }],
+    ...change,
+  };
+}
+
+/** "address:port", ready; with "!" behind it not ready, "~" terminating but serving; "@" on this node. */
+export function endpoint(text: string): Service['ports'][0]['endpoints'][0] {
+  const [address, rest] = text.split(':');
+  return {
+    address: ip(address),
+    port: Number.parseInt(rest, 10),
+    ready: !/[!~]/.test(rest),
+    serving: !rest.includes('!'),
+    terminating: rest.includes('~'),
+    local: rest.includes('@'),
+  };
+}

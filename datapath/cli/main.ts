@@ -49,6 +49,7 @@ function buildProgram(): Command {
     .action(ends(async flags => (await import('./get.ts')).status(flags)));
 
   addLab(program.command('lab').description('a cluster in network namespaces of this machine'));
+  addBench(program.command('bench').description('measurements, with where and how they were made'));
   return program;
 }
 
@@ -97,6 +98,22 @@ function addLab(lab: Command): void {
     .option('--name <lab>', 'name of the labs it makes', 'compare')
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./compare.ts')).compare(flags)));
+}
+
+function addBench(bench: Command): void {
+  bench
+    .command('e2e')
+    .description(
+      "pod to pod through ours and through the kernel's counterpart in turn: throughput, packets, latency, CPU",
+    )
+    .option('--modes <list>', 'vxlan, geneve, ipip, native, local, vxlan-no-offload; default: all')
+    .option('--suites <list>', 'tcp1, tcp4, udp64, udp1400, rr; default: all')
+    .option('--pairs <count>', 'trials of each side (default: 5)')
+    .option('--seconds <count>', 'of one trial (default: 3)')
+    .option('--no-ceiling', 'leave out plain veth, which takes its turn with the first mode')
+    .option('--quick', 'a first look: vxlan and local, 3 pairs of 1 s')
+    .option(...OUTPUT)
+    .action(ends(async flags => (await import('./bench.ts')).e2e(flags)));
 }
 
 /** What stands behind `--` is the command's own, and where options pass through commander leaves the dashes in. */

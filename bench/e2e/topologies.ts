@@ -1,0 +1,225 @@
+/**
+ * What is compared. Ours and the kernel's counterpart of one mode, each with its two pods, side by side in namespaces of
+ * their own:
+ *
+ *        o-p1         o-a           o-sw          o-b         o-p2
+ *      [ eth0 ]--[ tunpath node ]--[ br0 ]--[ tunpath node ]--[ eth0 ]
+ *
+ *        k-p1              k-a               k-sw           k-b         k-p2
+ *      [ eth0 ]--[ cni0 - flannel.1 - eth0 ]--[ br0 ]--[ the same ]--[ eth0 ]
+ *
+ *        v-p1                                                           v-p2
+ *      [ eth0 ]-------------------------------------------------------[ eth0 ]
+ */
+import { callNode, RUN_DIR } from '../../datapath/control/client.ts';
+import type { Sandbox } from './sandbox.ts';
+
+export const MODES = ['vxlan', 'geneve', 'ipip', 'native', 'local', 'vxlan-no-offload'] as const;
+export type Mode = (typeof MODES)[number];
+
+/** What stands on the kernel's side. There is no GENEVE or IPIP here: those modules are missing from many kernels. */
+export type Counterpart = 'vxlan' | 'routed veth and bridge' | 'veth and bridge';
+
+export interface Setup {
+  /** Namespaces of the two pods, without the sandbox's prefix. */
+  client: string;
+  server: string;
+  /** Of the server. */
+  address: string;
+}
+
+/** Offloads in use on either side of a node. */
+export interface Offloads {
+  uplink: string[];
+  pod: string[];
+}
+
+interface ModeSpec {
+  tunnel: 'vxlan' | 'geneve' | 'ipip' | 'none';
+  offload: 'auto' | 'none';
+  nodes: 1 | 2;
+  counterpart: Counterpart;
+}
+
+const SPECS: Record<Mode, ModeSpec> = {
+  vxlan: { tunnel: 'vxlan', offload: 'auto', nodes: 2, counterpart: 'vxlan' },
+  geneve: { tunnel: 'geneve', offload: 'auto', nodes: 2, counterpart: 'vxlan' },
+  ipip: { tunnel: 'ipip', offload: 'auto', nodes: 2, counterpart: 'vxlan' },
+  native: { tunnel: 'none', offload: 'auto', nodes: 2, counterpart: 'routed veth and bridge' },
+  local: { tunnel: 'none', offload: 'auto', nodes: 1, counterpart: 'veth and bridge' },
+  'vxlan-no-offload': { tunnel: 'vxlan', offload: 'none', nodes: 2, counterpart: 'vxlan' },
+};
+
+const UNDERLAY_MTU = 1500;
+const VXLAN_MTU = 1450; // flannel's: 50 bytes of Ethernet, IP, UDP and VXLAN header less
+
+export function counterpartOf(mode: Mode): Counterpart {
+  return SPECS[mode].counterpart;
+}
+
+// ---- ours
+
+export async function buildOurs(sandbox: Sandbox, mode: Mode): Promise<Setup> {
+  if (SPECS[mode].nodes === 1) {
+    await sandbox.addNamespaces('o-a', 'o-p1', 'o-p2');
+    const pods = [1, 2].map(i => ourPod(sandbox, i, podAddress(1, i)));
+    await sandbox.startNode('o-a', { ...ourNode(mode, 1), pods });
+    return { client: 'o-p1', server: 'o-p2', address: podAddress(1, 2) };
+  }
+  await sandbox.addNamespaces('o-a', 'o-b', 'o-sw', 'o-p1', 'o-p2');
+  await sandbox.ip('o-sw', ['link add br0 type bridge', 'link set br0 up']);
+  await Promise.all(
+    [1, 2].map(async i => {
+      const [node, uplink] = [nodeNamespace('o', i), `ul-${i}`];
+      const pods = [ourPod(sandbox, i, podAddress(i, 1))];
+      const routes = [{ to: podNetwork(3 - i), via: underlay(3 - i), encap: SPECS[mode].tunnel !== 'none' }];
+      await sandbox.startNode(node, { ...ourNode(mode, i), pods, routes });
+      await sandbox.ip(node, [`link set ul0 netns ${sandbox.full('o-sw')} name ${uplink}`]);
+      await sandbox.ip('o-sw', [`link set ${uplink} master br0 up`]);
+    }),
+  );
+  return { client: 'o-p1', server: 'o-p2', address: podAddress(2, 1) };
+}
+
+function ourNode(mode: Mode, i: number): object {
+  const { tunnel, offload } = SPECS[mode];
+  const peer = { address: underlay(3 - i) };
+  const tunnels = {
+    none: { protocol: 'none' },
+    ipip: { protocol: 'ipip', peers: [peer] },
+    geneve: { protocol: 'geneve', port: 6081, vni: 1, mac: vtepMac(i), peers: [{ ...peer, mac: vtepMac(3 - i) }] },
+    vxlan: { protocol: 'vxlan', port: 8472, vni: 1, mac: vtepMac(i), peers: [{ ...peer, mac: vtepMac(3 - i) }] },
+  };
+  return {
+    uplink: {
+      kind: 'tap',
+      device: 'ul0',
+      mac: `02:00:00:00:00:0${i}`,
+      address: `${underlay(i)}/24`,
+      mtu: UNDERLAY_MTU,
+    },
+    tunnel: tunnels[tunnel],
+    profile: 'linux',
+    offload,
+  };
+}
+
+function ourPod(sandbox: Sandbox, i: number, address: string): object {
+  return { name: `default/p${i}`, netns: sandbox.full(`o-p${i}`), device: 'eth0', address };
+}
+
+/** What the first node says it uses. */
+export async function offloadsOfOurs(sandbox: Sandbox): Promise<Offloads> {
+  const socket = `${RUN_DIR}/${sandbox.full('o-a')}.sock`;
+  const status = (await callNode(socket, 'status')) as { ports: { kind: string; offloads: string[] }[] };
+  const of = (kind: string) => status.ports.find(port => port.kind === kind)?.offloads ?? [];
+  return { uplink: of('uplink'), pod: of('pod') };
+}
+
+// ---- the kernel's
+
+export async function buildKernel(sandbox: Sandbox, mode: Mode): Promise<Setup> {
+  if (SPECS[mode].nodes === 1) {
+    await sandbox.addNamespaces('k-a', 'k-p1', 'k-p2');
+    await sandbox.ip('k-a', cniBridge(1, UNDERLAY_MTU));
+    for (const i of [1, 2]) await addKernelPod(sandbox, 'k-a', 1, i, `k-p${i}`, UNDERLAY_MTU);
+    return { client: 'k-p1', server: 'k-p2', address: podAddress(1, 2) };
+  }
+  const vxlan = SPECS[mode].counterpart === 'vxlan';
+  const mtu = vxlan ? VXLAN_MTU : UNDERLAY_MTU;
+  await sandbox.addNamespaces('k-a', 'k-b', 'k-sw', 'k-p1', 'k-p2');
+  await sandbox.ip('k-sw', ['link add br0 type bridge', 'link set br0 up']);
+  for (const i of [1, 2]) {
+    const node = nodeNamespace('k', i);
+    await sandbox.ip(
+      node,
+      [
+        `link add eth0 type veth peer name up-${i} netns ${sandbox.full('k-sw')}`,
+        'link set eth0 up',
+        `addr add ${underlay(i)}/24 dev eth0`,
+        ...cniBridge(i, mtu),
+        ...(vxlan ? flannelVxlan(i) : [`route add ${podNetwork(3 - i)} via ${underlay(3 - i)}`]),
+      ],
+      { 'net/ipv4/ip_forward': 1 },
+    );
+    await sandbox.ip('k-sw', [`link set up-${i} master br0 up`]);
+    await addKernelPod(sandbox, node, i, 1, `k-p${i}`, mtu);
+    if (vxlan) await addForwardingEntry(sandbox, node, i);
+  }
+  return { client: 'k-p1', server: 'k-p2', address: podAddress(2, 1) };
+}
+
+function cniBridge(i: number, mtu: number): string[] {
+  return ['link add cni0 type bridge', `link set cni0 up mtu ${mtu}`, `addr add 10.244.${i}.1/24 dev cni0`];
+}
+
+/** As flannel's vxlan backend sets it up: an onlink route to the peer's VTEP, a permanent neighbour entry for it. */
+function flannelVxlan(i: number): string[] {
+  const o = 3 - i;
+  return [
+    `link add flannel.1 address ${vtepMac(i)} type vxlan id 1 local ${underlay(i)} dev eth0 dstport 8472 nolearning`,
+    `addr add 10.244.${i}.0/32 dev flannel.1`,
+    'link set flannel.1 up',
+    `route add ${podNetwork(o)} via 10.244.${o}.0 dev flannel.1 onlink`,
+    `neigh add 10.244.${o}.0 lladdr ${vtepMac(o)} dev flannel.1 nud permanent`,
+  ];
+}
+
+/** `bridge fdb` is not `ip`. */
+async function addForwardingEntry(sandbox: Sandbox, node: string, i: number): Promise<void> {
+  const argv = ['bridge', 'fdb', 'add', vtepMac(3 - i), 'dev', 'flannel.1', 'dst', underlay(3 - i)];
+  const { code, stderr } = await sandbox.run(node, argv, 10_000, new AbortController().signal);
+  if (code !== 0) throw new Error(`${argv.join(' ')}: ${stderr}`);
+}
+
+async function addKernelPod(
+  sandbox: Sandbox,
+  node: string,
+  i: number,
+  n: number,
+  pod: string,
+  mtu: number,
+): Promise<void> {
+  await sandbox.ip(node, [
+    `link add veth${n} mtu ${mtu} type veth peer name eth0 netns ${sandbox.full(pod)}`,
+    `link set veth${n} master cni0 up`,
+  ]);
+  await sandbox.ip(pod, [
+    `link set eth0 mtu ${mtu} up`,
+    `addr add ${podAddress(i, n)}/24 dev eth0`,
+    `route add default via 10.244.${i}.1`,
+  ]);
+}
+
+// ---- the ceiling
+
+/** Two pods with one veth pair between them and nothing else. */
+export async function buildVeth(sandbox: Sandbox): Promise<Setup> {
+  await sandbox.addNamespaces('v-p1', 'v-p2');
+  await sandbox.ip('v-p1', [`link add eth0 type veth peer name eth0 netns ${sandbox.full('v-p2')}`]);
+  for (const i of [1, 2]) await sandbox.ip(`v-p${i}`, ['link set eth0 up', `addr add ${podAddress(1, i)}/24 dev eth0`]);
+  return { client: 'v-p1', server: 'v-p2', address: podAddress(1, 2) };
+}
+
+// ---- addresses
+
+function nodeNamespace(prefix: string, i: number): string {
+  return `${prefix}-${i === 1 ? 'a' : 'b'}`;
+}
+
+function underlay(i: number): string {
+  return `192.168.10.${i}`;
+}
+
+function podNetwork(i: number): string {
+  return `10.244.${i}.0/24`;
+}
+
+/** The n-th pod of node i. */
+function podAddress(i: number, n: number): string {
+  return `10.244.${i}.${9 + n}`;
+}
+
+function vtepMac(i: number): string {
+  return `02:42:0a:f4:0${i}:00`;
+}

@@ -1,0 +1,30 @@
+/** What every suite of `tunpath bench` gives with `-o json` (contract). */
+import type { Environment } from './environment.ts';
+import type { Summary, Verdict } from './stats.ts';
+
+export interface Row {
+  suite: string;
+  /** What was measured; under which conditions is in `params`. */
+  name: string;
+  unit: string;
+  params: Record<string, unknown>;
+  ours: Summary;
+}
+
+/** A row measured in turn with the kernel's counterpart. */
+export interface ComparedRow extends Row {
+  better: 'higher' | 'lower';
+  kernel: Summary;
+  /** Ours over the kernel's, pair by pair. */
+  ratio: Summary;
+  verdict: Verdict;
+  /** The same with nothing but a veth pair between the pods, where that took its turn too. */
+  ceiling?: Summary;
+  /** What belongs to the same trials and has no ratio of its own, such as losses. */
+  details: Record<string, { ours: Summary; kernel: Summary }>;
+}
+
+export interface Report<R extends Row = Row> {
+  environment: Environment;
+  results: R[];
+}

@@ -1,0 +1,128 @@
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, readdirSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import type { E2eReport } from '../../bench/e2e.ts';
+
+const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
+
+interface Result {
+  pid: number;
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs `tunpath bench e2e` and sends it SIGINT once stderr holds `interruptAt`. */
+function bench(args: string[], interruptAt?: string): Promise<Result> {
+  const child = spawn(process.execPath, [MAIN, 'bench', 'e2e', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const result: Result = { pid: child.pid!, code: null, stdout: '', stderr: '' };
+  let waiting = interruptAt !== undefined;
+  child.stdout.setEncoding('utf8').on('data', chunk => {
+    result.stdout += chunk;
+  });
+  child.stderr.setEncoding('utf8').on('data', chunk => {
+    result.stderr += chunk;
+    if (waiting && result.stderr.includes(interruptAt!)) {
+      waiting = false;
+      child.kill('SIGINT');
+    }
+  });
+  return new Promise(resolve => {
+    child.once('close', code => resolve({ ...result, code }));
+  });
+}
+
+function leftBy(pid: number): string[] {
+  const places = ['/run/netns', '/run/tunpath', tmpdir()].filter(existsSync);
+  return places.flatMap(place => readdirSync(place)).filter(entry => entry.startsWith(`tb${pid}-`));
+}
+
+function processesNaming(text: string): string {
+  return spawnSync('pgrep', ['-f', text], { encoding: 'utf8' }).stdout;
+}
+
+describe('tunpath bench e2e', function () {
+  this.timeout(90_000);
+
+  it('measures ours and the kernel in turn, and leaves nothing behind', async () => {
+    const args = ['--modes', 'vxlan', '--suites', 'tcp1,udp64,rr', '--pairs', '1', '--seconds', '1', '-o', 'json'];
+    const { pid, code, stdout, stderr } = await bench(args);
+    assert.equal(code, 0, stderr);
+    const report = JSON.parse(stdout) as E2eReport;
+
+    assert.equal(report.environment.complete, true);
+    assert.equal(report.environment.node, process.version);
+    assert.match(report.environment.tunpath, /^\d+\.\d+\.\d+$/);
+    assert.ok(report.environment.stealShare >= 0 && report.environment.stealShare < 1);
+
+    const names = report.results.map(row => row.name);
+    assert.deepEqual(names, ['tcp1', 'tcp1-cpu', 'udp64', 'rr-p50', 'rr-p99', 'rr-p99.9']);
+    for (const row of report.results) {
+      assert.equal(row.suite, 'e2e');
+      assert.equal(row.params.mode, 'vxlan');
+      assert.equal(row.params.kernel, 'vxlan');
+      assert.deepEqual(Object.keys(row.params.offloads as object), ['uplink', 'pod']);
+      for (const side of [row.ours, row.kernel, row.ceiling!]) {
+        assert.equal(side.samples.length, 1);
+        assert.ok(side.median > 0, `${row.name}: ${side.median}`);
+        assert.deepEqual(side.ci95, [side.median, side.median]);
+      }
+      assert.equal(row.ratio.median, row.ours.median / row.kernel.median);
+      assert.equal(row.verdict, 'too few pairs');
+    }
+    const [p50, p99, p999] = report.results.slice(3).map(row => row.ours.median);
+    assert.ok(p50 <= p99 && p99 <= p999, `${p50} ${p99} ${p999}`);
+    const { lostPercent } = report.results[2].details;
+    assert.ok(lostPercent.ours.median >= 0 && lostPercent.ours.median < 100);
+
+    assert.match(stderr, /vxlan tcp1 1\/1: ours .*, kernel .*, veth .* Gb\/s {2}\(\d+ (s|min) left\)/);
+    assert.deepEqual(leftBy(pid), []);
+    assert.equal(processesNaming(`tb${pid}-`), '');
+  });
+
+  it('gives what it has when it is interrupted, and leaves nothing behind', async () => {
+    const args = [
+      '--modes',
+      'local',
+      '--suites',
+      'tcp1',
+      '--pairs',
+      '50',
+      '--seconds',
+      '1',
+      '--no-ceiling',
+      '-o',
+      'json',
+    ];
+    const { pid, code, stdout, stderr } = await bench(args, 'tcp1 1/50');
+    assert.equal(code, 1, stderr);
+    const report = JSON.parse(stdout) as E2eReport;
+    assert.equal(report.environment.complete, false);
+    assert.ok(report.environment.warnings.includes('ended early'), stderr);
+    assert.deepEqual(
+      report.results.map(row => row.name),
+      ['tcp1', 'tcp1-cpu'],
+    );
+    assert.equal(report.results[0].params.kernel, 'veth and bridge');
+    assert.ok(report.results[0].ours.samples.length < 50);
+    assert.deepEqual(leftBy(pid), []);
+    assert.equal(processesNaming(`tb${pid}-`), '');
+  });
+
+  const refused: [what: string, args: string[], said: RegExp][] = [
+    ['an unknown mode', ['--modes', 'vxlan,gre'], /--modes gre: expected one or more of vxlan,geneve/],
+    ['an unknown suite', ['--suites', 'sctp'], /--suites sctp: expected one or more of tcp1/],
+    ['no pairs', ['--pairs', '0'], /--pairs 0: expected a whole number from 1/],
+    ['half a second', ['--seconds', '0.5'], /--seconds 0.5: expected a whole number from 1/],
+  ];
+  for (const [what, args, said] of refused) {
+    it(`refuses ${what}`, async () => {
+      const { code, stdout, stderr } = await bench(args);
+      assert.equal(code, 2, stderr);
+      assert.equal(stdout, '');
+      assert.match(stderr, said);
+    });
+  }
+});

@@ -98,6 +98,23 @@ function addLab(lab: Command): void {
     .option('--name <lab>', 'name of the labs it makes', 'compare')
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./compare.ts')).compare(flags)));
+
+  const scenario = lab
+    .command('scenario')
+    .description('the experiments of the articles, each checked against captured packets');
+  scenario
+    .command('list')
+    .description('list them')
+    .option(...OUTPUT)
+    .action(ends(async flags => (await import('./scenario.ts')).list(flags)));
+  scenario
+    .command('run')
+    .description('run some of them, each in a lab of its own')
+    .argument('[names...]')
+    .option('--all', 'every one')
+    .option('--name <lab>', 'name of the labs it makes', 'scenario')
+    .option(...OUTPUT)
+    .action(ends(async (names, flags) => (await import('./scenario.ts')).run(names, flags)));
 }
 
 function addBench(bench: Command): void {

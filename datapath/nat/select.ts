@@ -4,7 +4,10 @@ import type { Random } from '../random.ts';
 
 export type SelectorKind = 'random' | 'round-robin' | 'weighted' | 'maglev';
 
-/** Cilium's default table size; M > 100 N keeps a change of one backend below 1 % of the other flows. */
+/**
+ * Cilium's default table size. M > 100 N makes shares even to 1 %. When one of N backends goes, so many flows of the
+ * others move (measured): N 10 0.6 %, N 100 1.4 %; with M 65521, N 100 0.6 %.
+ */
 export const MAGLEV_DEFAULT_SIZE = 16381;
 /** The sizes Cilium allows: all prime, so that every skip visits every place. */
 export const MAGLEV_SIZES: readonly number[] = [251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071];

@@ -4,12 +4,12 @@
  * From a pod or the host:
  *    1. source check        a pod may only send from its own addresses
  *    2. parse and validate  one IPv4 header, checked once, trusted afterwards
- *    3. conntrack           (its place: a known flow keeps its verdict and rewrite)
- *    4. service             (its place: a new flow to a service address gets a backend)
+ *    3. conntrack           a packet of a known flow follows that flow's rewrite
+ *    4. service             a new flow to a service address gets a backend
  *    5. egress policy       (its place: judged on the rewritten destination)
  *    6. route               longest prefix match: a pod, the host, a gateway, a tunnel peer, or a reason to refuse
  *    7. ingress policy      (its place)
- *    8. masquerade          (its place: the first matching rule allocates a source port)
+ *    8. masquerade          the first matching rule allocates a source port; then the new flow exists
  *    9. TTL and MTU         time exceeded; fragment, or fragmentation needed
  *   10. encapsulate         a header template moved into the headroom
  *   11. next hop            ARP on the uplink, then out
@@ -26,6 +26,8 @@ import * as counters from './counters.ts';
 import { OFFLOAD_CSUM, OFFLOAD_TSO, OFFLOAD_TUNNEL, OFFLOAD_TUNNEL_CSUM, OFFLOAD_USO } from './io/device.ts';
 import { fragment } from './mtu/fragment.ts';
 import { buildIcmpError, IcmpLimiter, mayAnswer } from './mtu/icmp-error.ts';
+import type { Nat } from './nat/nat.ts';
+import type { Services } from './nat/service.ts';
 import type { Packet } from './packet/packet.ts';
 import { parseIpv4 } from './packet/parse.ts';
 import type { Pool } from './packet/pool.ts';
@@ -52,6 +54,8 @@ import * as vnet from './wire/virtio-net.ts';
 export const BURST = 64;
 /** Linux's gc_thresh3: as many neighbours as a default kernel would keep. */
 export const NEIGHBORS = 1024;
+/** How often an idle node looks for flows that have run out; a busy one looks after each round. */
+const NAT_TICK_MS = 1000;
 /** A 64 KiB superpacket cut to the smallest sensible MTU. */
 const MAX_PIECES = 1400;
 
@@ -74,12 +78,17 @@ export class Datapath {
   routes = new Lpm();
   nextHops: NextHop[] = [];
   tunnel: Tunnel | null = null;
+  /** Null: nothing to translate, so flows are not tracked either (as the kernel's hooks, registered by the first rule). */
+  nat: Nat | null = null;
   /** Milliseconds; read once per burst. */
   now = 0;
 
   private readonly view: DataView;
   private readonly clock: Clock;
   private readonly decrementAtDelivery: boolean;
+  private readonly alwaysMasquerade: boolean;
+  /** 1 if the packet in hand has other addresses than it came with. */
+  private translated = 0;
   private readonly limiter = new IcmpLimiter();
   private readonly slots: Packet[] = [];
   private readonly segments: Packet[] = [];
@@ -104,6 +113,7 @@ export class Datapath {
     this.underlay = underlay;
     this.hostAddress = options.hostAddress;
     this.decrementAtDelivery = options.profile.ttlDecrement === 'delivery';
+    this.alwaysMasquerade = options.profile.externalService === 'always-masquerade';
     for (let i = 0; i < BURST; i++) this.slots.push(pool.packets[0]);
     for (let i = 0; i < BURST; i++) {
       const p = pool.take();
@@ -192,7 +202,9 @@ export class Datapath {
     this.now = this.clock.now();
     const wait = this.neighbors.tick(this.now);
     this.flush();
-    return wait;
+    if (this.nat === null) return wait;
+    this.nat.tick(this.now);
+    return Math.min(wait, NAT_TICK_MS);
   }
 
   private enter(p: Packet, port: Port): void {
@@ -277,35 +289,112 @@ export class Datapath {
   /** A parsed packet, wherever it came from. */
   private forward(p: Packet): number {
     if (p.dst >>> 28 >= 14) return verdict.DROP_MULTICAST;
+    const { nat } = this;
+    this.translated = 0;
+    if (nat !== null) {
+      const v = this.trackFlow(p, nat);
+      if (v !== CONTINUE) return v;
+    }
 
-    // 3. conntrack, 4. service, 5. egress policy stand here.
+    // 5. egress policy stands here.
 
     // 6. route
     const hop = this.lookupRoute(p);
-    if (hop === null) {
-      this.answer(p, icmp.UNREACHABLE, icmp.CODE_NET_UNREACHABLE, 0);
-      return verdict.DROP_NO_ROUTE;
-    }
+    if (hop === null || hop.kind === hops.HOP_REFUSE) return this.refuse(p, hop);
 
-    // 7. ingress policy and 8. masquerade stand here.
+    // 7. ingress policy stands here.
+
+    if (nat !== null && nat.conntrack.isNew !== 0) {
+      const v = this.masqueradeFlow(p, hop, nat);
+      if (v !== CONTINUE) return v;
+    }
 
     switch (hop.kind) {
       case hops.HOP_POD:
         return this.toPod(p, hop);
       case hops.HOP_HOST:
         return this.toHost(p);
-      case hops.HOP_REFUSE:
-        this.answer(p, icmp.UNREACHABLE, icmp.CODE_HOST_UNREACHABLE, 0);
-        return verdict.DROP_ROUTE_REFUSED;
       default:
         return this.toUnderlay(p, hop);
     }
   }
 
+  // ---------------------------------------------------------------- 3. conntrack, 4. service
+
+  /** Gives a packet of a known flow its final addresses; for a new flow chooses where it goes. */
+  private trackFlow(p: Packet, nat: Nat): number {
+    const { conntrack } = nat;
+    const v = conntrack.track(p, this.now);
+    if (v !== CONTINUE) {
+      // Our own errors about packets that no flow came of: those were not rewritten, so neither is their quote.
+      return p.local !== 0 && v === verdict.DROP_CT_ICMP_NO_FLOW ? CONTINUE : v;
+    }
+    const { src, dst } = p;
+    const w = conntrack.isNew === 0 ? conntrack.translate(p) : this.chooseBackend(p, nat);
+    this.translated = p.src !== src || p.dst !== dst ? 1 : 0;
+    return w;
+  }
+
+  private chooseBackend(p: Packet, nat: Nat): number {
+    const { conntrack, services } = nat;
+    const outside = this.ports[p.inPort].kind === PORT_UPLINK && p.tunnelSource === 0;
+    const v = services.select(p, outside ? 1 : 0, this.now);
+    if (v === verdict.DROP_NO_SERVICE_ENDPOINT || v === verdict.DROP_UNKNOWN_SERVICE_PORT) {
+      this.answer(p, icmp.UNREACHABLE, icmp.CODE_PORT_UNREACHABLE, 0); // kube-proxy's REJECT
+    }
+    if (v !== CONTINUE) return v;
+    if (services.backend !== 0) {
+      return conntrack.translateDestination(p, services.address, services.port, services.backend);
+    }
+    return outside ? conntrack.translateInbound(p, this.now) : CONTINUE;
+  }
+
+  // ---------------------------------------------------------------- 6. route
+
   /** The next hop for p.dst, or null. */
   private lookupRoute(p: Packet): NextHop | null {
     const index = this.routes.lookup(p.dst);
     return index === 0 ? null : this.nextHops[index];
+  }
+
+  private refuse(p: Packet, hop: NextHop | null): number {
+    // A first packet that has a backend already would be quoted with the backend's address, which its sender never saw.
+    if (this.translated === 0) {
+      const code = hop === null ? icmp.CODE_NET_UNREACHABLE : icmp.CODE_HOST_UNREACHABLE;
+      this.answer(p, icmp.UNREACHABLE, code, 0);
+    }
+    return hop === null ? verdict.DROP_NO_ROUTE : verdict.DROP_ROUTE_REFUSED;
+  }
+
+  // ---------------------------------------------------------------- 8. masquerade
+
+  /** Decides under which source a new flow leaves, and enters the flow into the table. */
+  private masqueradeFlow(p: Packet, hop: NextHop, nat: Nat): number {
+    const { conntrack, services, rules } = nat;
+    // Towards a pod or a peer the interface is the host's; on the uplink it is the underlay's.
+    const own = hop.kind === hops.HOP_POD || hop.kind === hops.HOP_TUNNEL ? this.hostAddress : this.underlay.address;
+    let v = CONTINUE;
+    if (services.backend !== 0 && this.mustReturnHere(p, hop, services)) {
+      v = conntrack.translateSource(p, own, 0, true, this.now);
+      this.translated = 1;
+    } else if (hop.kind !== hops.HOP_HOST && p.local === 0) {
+      const rule = rules.match(p.src, p.dst, p.protocol, 0);
+      if (rule > 0) {
+        const { source, keepPort, minPort, maxPort } = rules;
+        v = conntrack.translateSource(p, source !== 0 ? source : own, rule, keepPort, this.now, minPort, maxPort);
+        if (v === verdict.DROP_NAT_PORTS_EXHAUSTED && this.translated === 0) {
+          this.answer(p, icmp.UNREACHABLE, icmp.CODE_ADMIN_PROHIBITED, 0); // RFC 5508 REQ-8
+        }
+      }
+    }
+    return v === CONTINUE ? conntrack.confirm(p, this.now) : v;
+  }
+
+  /** Would the backend's answer miss us? Then the flow must carry our source. */
+  private mustReturnHere(p: Packet, hop: NextHop, services: Services): boolean {
+    if (services.masquerade === 0) return false;
+    // Cilium keeps the client's address for a backend on the node that was asked; a hairpin needs ours in any case.
+    return this.alwaysMasquerade || hop.kind !== hops.HOP_POD || p.src === p.dst;
   }
 
   // ---------------------------------------------------------------- where it can lead
@@ -344,7 +433,8 @@ export class Datapath {
     if (uplink === null) return verdict.DROP_NO_PORT;
     const inPort = this.ports[p.inPort];
     // Somebody else's packet for somebody else: only where an explicit route says so, or the wire would be open to anyone.
-    if (inPort === uplink && p.tunnelSource === 0 && p.local === 0 && hop.transit === 0) return verdict.DROP_NOT_ROUTED;
+    const foreign = inPort === uplink && p.tunnelSource === 0 && p.local === 0 && this.translated === 0;
+    if (foreign && hop.transit === 0) return verdict.DROP_NOT_ROUTED;
     // Cilium's tunnel node leaves the TTL alone on the way in; what comes from a tunnel and goes on is decremented always.
     const intoTunnel = hop.kind === hops.HOP_TUNNEL && this.decrementAtDelivery && inPort.kind === PORT_POD;
     if (!intoTunnel && !this.isFromHost(p)) {

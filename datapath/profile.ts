@@ -62,6 +62,11 @@ export interface Profile {
    * has the uplink's MTU, and routes into the tunnel carry the smaller one.
    */
   readonly mtuAt: 'device' | 'route';
+  /**
+   * Source of a flow from outside to a service, where its policy is Cluster. kube-proxy masquerades all of them; Cilium
+   * keeps the client's address for a backend on the node that was asked.
+   */
+  readonly externalService: 'always-masquerade' | 'keep-for-local-backend';
 }
 
 export type EcnVariant = 'linux' | 'rfc6040';
@@ -89,6 +94,7 @@ const linux: Profile = {
   innerDestinationMac: 'own-or-group',
   ttlDecrement: 'every-node',
   mtuAt: 'device',
+  externalService: 'always-masquerade',
 };
 
 const cilium: Profile = {
@@ -102,6 +108,7 @@ const cilium: Profile = {
   innerDestinationMac: 'any',
   ttlDecrement: 'delivery',
   mtuAt: 'route',
+  externalService: 'keep-for-local-backend',
 };
 
 /** What the RFCs recommend where they leave a choice. */
@@ -121,6 +128,7 @@ const rfc: Profile = {
   innerDestinationMac: 'own-or-group',
   ttlDecrement: 'every-node',
   mtuAt: 'device',
+  externalService: 'always-masquerade',
 };
 
 export const PROFILES: Readonly<Record<ProfileName, Profile>> = {

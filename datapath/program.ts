@@ -6,6 +6,7 @@ import type { Clock } from './clock.ts';
 import type { Counters } from './counters.ts';
 import { Datapath, type Underlay } from './forward.ts';
 import type { Device } from './io/device.ts';
+import { Nat, type NatProgram } from './nat/nat.ts';
 import type { Pool } from './packet/pool.ts';
 import { Port } from './port.ts';
 import { PROFILES, type ProfileName } from './profile.ts';
@@ -30,6 +31,8 @@ export interface Program {
   /** [0] is a placeholder: index 0 means no route. */
   nextHops: NextHop[];
   tunnel: TunnelSpec | null;
+  /** Null: no service and no masquerade rule. */
+  nat: NatProgram | null;
 }
 
 /** Builds a datapath over `devices`, one for each port of the program, in order. */
@@ -51,5 +54,6 @@ export function createDatapath(
   );
   const tunnel = program.tunnel === null ? null : new Tunnel(program.tunnel, profile, pool.view, counters, random);
   datapath.setRoutes(program.routes, program.nextHops, tunnel);
+  datapath.nat = program.nat === null ? null : new Nat(program.nat, pool.view, random);
   return datapath;
 }

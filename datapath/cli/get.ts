@@ -4,14 +4,21 @@ import { callNode } from '../control/client.ts';
 import { listNodes, pickNode, socketPathOf } from './client.ts';
 import { DONE } from './exit.ts';
 import type { Format } from './format.ts';
+import { formatConntrack, formatRoute } from './lines.ts';
 import { columnsOf, formatTable, printJson, printRows } from './table.ts';
 
 type Row = Record<string, unknown>;
 
+/** Kinds that are lines of a known tool rather than a table; `-o wide` has the table. */
+const LINES: Record<string, (row: never) => string> = { routes: formatRoute, conntrack: formatConntrack };
+
 export async function get(kind: string, options: { node?: string; output: Format }): Promise<number> {
   const socket = socketPathOf(pickNode(options.node, listNodes()));
   const rows = (await callNode(socket, 'get', { kind })) as Row[];
-  printRows(options.output, rows, columnsOf(rows));
+  const line = LINES[kind];
+  if (line !== undefined && options.output === 'table')
+    process.stdout.write(rows.map(row => `${line(row as never)}\n`).join(''));
+  else printRows(options.output, rows, columnsOf(rows));
   return DONE;
 }
 

@@ -7,9 +7,10 @@ import * as hops from '../route/nexthop.ts';
 import { IPIP_OVERHEAD } from '../tunnel/ipip.ts';
 import { TUNNEL_GENEVE, TUNNEL_IPIP, TUNNEL_VXLAN, type TunnelSpec } from '../tunnel/tunnel.ts';
 import { UDP_OVERHEAD } from '../tunnel/udp-encap.ts';
-import * as text from './address.ts';
 import { type Cidr, contains } from './address.ts';
+import { compileNat } from './compile-nat.ts';
 import type { NodeConfig, UplinkConfig } from './config.ts';
+import { parseAddress, parseCidr, parseMac } from './validated.ts';
 
 const PROTOCOLS = { none: 0, ipip: TUNNEL_IPIP, vxlan: TUNNEL_VXLAN, geneve: TUNNEL_GENEVE } as const;
 const OVERHEADS = { none: 0, ipip: IPIP_OVERHEAD, vxlan: UDP_OVERHEAD, geneve: UDP_OVERHEAD } as const;
@@ -18,17 +19,6 @@ const OVERHEADS = { none: 0, ipip: IPIP_OVERHEAD, vxlan: UDP_OVERHEAD, geneve: U
 const NEVER_ROUTED = ['0.0.0.0/8', '127.0.0.0/8'];
 
 const NO_MAC = { hi: 0, lo: 0 };
-
-/** The validated configuration holds only texts that parse; anything else is a mistake of ours. */
-function known<T>(value: T | undefined, written: string): T {
-  if (value === undefined) throw new TypeError(`not validated: ${written}`);
-  return value;
-}
-
-const parseAddress = (written: string) => known(text.parseAddress(written), written);
-const parseMac = (written: string) => known(text.parseMac(written), written);
-const parseCidr = (written: string) =>
-  known(text.parseCidr(written.includes('/') ? written : `${written}/32`), written);
 
 /** A configuration whose uplink has its own address, MAC and MTU written down. */
 export type TapNodeConfig = NodeConfig & { spec: { uplink: Extract<UplinkConfig, { kind: 'tap' }> } };
@@ -124,6 +114,7 @@ export function compile(config: TapNodeConfig): Program {
     routes: table.routes(),
     nextHops: table.nextHops,
     tunnel,
+    nat: compileNat(config, uplinkNet.address),
   };
 }
 

@@ -128,6 +128,10 @@ function setUpNode(config: TapNodeConfig, mtus: Mtus): Promise<void> {
     for (const pod of pods) add(`${pod.address}/32`, hostAddress);
     if (Number(length) < 32) add(`${networkOf(uplink.address)}`, nodeAddress);
     if (uplink.gateway !== undefined && Number(length) === 32) add(`${uplink.gateway}/32`, nodeAddress);
+    const services = new Set(
+      config.spec.services.flatMap(({ addresses, externalIPs }) => [...addresses, ...externalIPs]),
+    );
+    for (const address of services) add(`${address}/32`, hostAddress);
     for (const route of routes) {
       if (route.encap) add(route.to, hostAddress, Math.min(mtus.tunnel, route.mtu ?? mtus.tunnel));
       else add(route.to, nodeAddress, Math.min(uplink.mtu, route.mtu ?? uplink.mtu));

@@ -1,2 +1,12 @@
 /** KIND of `tunpath get KIND`: each a list of rows that a running node gives. Apart, so that asking loads nothing else. */
-export const KINDS = ['routes', 'ports', 'neighbors', 'counters'] as const;
+export const KINDS = [
+  'routes',
+  'services',
+  'endpoints',
+  'conntrack',
+  'nat',
+  'masquerade',
+  'ports',
+  'neighbors',
+  'counters',
+] as const;

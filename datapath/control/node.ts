@@ -1,5 +1,6 @@
 /** One running node: devices, the loop's thread, and the control plane around it. */
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import type { FlowRow } from '../conntrack/conntrack.ts';
 import {
   Counters,
   PORT_RX_BYTES,
@@ -19,6 +20,15 @@ import { formatAddress, formatCidr, formatMac } from './address.ts';
 import { compile, mtusOf, type TapNodeConfig } from './compile.ts';
 import { closeDevices, openDevices } from './devices.ts';
 import { KINDS } from './kinds.ts';
+import {
+  endpointRows,
+  flowRow,
+  masqueradeRows,
+  natRows,
+  type PortedService,
+  type PortUsage,
+  serviceRows,
+} from './nat-rows.ts';
 import { serve, socketPath } from './server.ts';
 
 const EFD_NONBLOCK = 0o4000;
@@ -166,11 +176,34 @@ export class Node {
           ...rest,
         }));
       }
+      case 'services':
+        return serviceRows((await this.loop.request('services')) as PortedService[]);
+      case 'endpoints':
+        return endpointRows((await this.loop.request('services')) as PortedService[]);
+      case 'conntrack':
+        return (await this.flows()).map(flowRow);
+      case 'nat':
+        return natRows((await this.loop.request('ports-in-use')) as PortUsage[]);
+      case 'masquerade': {
+        const hits = (await this.loop.request('masquerade-hits')) as number[];
+        return masqueradeRows(this.config.spec.masquerade, hits);
+      }
       case 'counters':
         return this.counters.snapshot();
       default:
         throw new Error(`unknown kind "${kind}": expected ${KINDS.join(', ')}`);
     }
+  }
+
+  private async flows(): Promise<FlowRow[]> {
+    const rows: FlowRow[] = [];
+    let from = 1;
+    while (from !== 0) {
+      const piece = (await this.loop.request('flows', from)) as { next: number; rows: FlowRow[] };
+      rows.push(...piece.rows);
+      from = piece.next;
+    }
+    return rows;
   }
 
   private async status(): Promise<unknown> {

@@ -1,0 +1,141 @@
+/** Services, flows and ports as rows for `tunpath get`. */
+import type { FlowRow } from '../conntrack/conntrack.ts';
+import type { BackendRow, Service, ServicePort } from '../nat/service.ts';
+import { PROTO_ICMP, PROTO_SCTP, PROTO_TCP, PROTO_UDP } from '../wire/ipv4.ts';
+import { formatAddress } from './address.ts';
+import type { MasqueradeRuleConfig } from './config.ts';
+
+export interface PortedService {
+  service: Service;
+  port: ServicePort;
+  backends: BackendRow[];
+}
+
+export interface PortUsage {
+  address: number;
+  dst: number;
+  dstPort: number;
+  protocol: number;
+  used: number;
+  of: number;
+}
+
+const PROTOCOLS = new Map([
+  [PROTO_ICMP, 'icmp'],
+  [PROTO_TCP, 'tcp'],
+  [PROTO_UDP, 'udp'],
+  [PROTO_SCTP, 'sctp'],
+]);
+
+function protocolName(protocol: number): string {
+  return PROTOCOLS.get(protocol) ?? String(protocol);
+}
+
+/** One row for each address and port that a service answers at, as `cilium-dbg bpf lb list` shows its slot 0. */
+export function serviceRows(services: PortedService[]): unknown[] {
+  return services.flatMap(({ service, port, backends }) => {
+    const row = (address: string, number: number, type: string) => ({
+      name: service.name,
+      type,
+      address,
+      port: number,
+      protocol: protocolName(port.protocol),
+      backends: backends
+        .filter(backend => !backend.gone)
+        .map(backend => `${formatAddress(backend.address)}:${backend.port}`),
+      selector: service.selector ?? 'random',
+      affinitySeconds: service.affinitySeconds ?? 0,
+      internalTrafficPolicy: service.internalTrafficPolicy ?? 'Cluster',
+      externalTrafficPolicy: service.externalTrafficPolicy ?? 'Cluster',
+    });
+    const at = (addresses: readonly number[] | undefined, type: string) =>
+      (addresses ?? []).map(address => row(formatAddress(address), port.port, type));
+    return [
+      ...at(service.clusterAddresses, 'ClusterIP'),
+      ...at(service.externalAddresses, 'ExternalIP'),
+      ...at(service.loadBalancerAddresses, 'LoadBalancer'),
+      ...(port.nodePort ? [row('0.0.0.0', port.nodePort, 'NodePort')] : []),
+    ];
+  });
+}
+
+/** One row for each backend. */
+export function endpointRows(services: PortedService[]): unknown[] {
+  return services.flatMap(({ service, port, backends }) =>
+    backends.map(backend => {
+      const spec = port.endpoints.find(e => e.address === backend.address && e.port === backend.port);
+      return {
+        service: service.name,
+        id: backend.backend,
+        address: formatAddress(backend.address),
+        port: backend.port,
+        protocol: protocolName(backend.protocol),
+        ready: spec?.ready ?? false,
+        serving: spec?.serving ?? false,
+        terminating: spec?.terminating ?? false,
+        local: spec?.local ?? false,
+        weight: spec?.weight ?? 1,
+        flows: backend.flows,
+      };
+    }),
+  );
+}
+
+/** A flow with the columns of `conntrack -L`: the original tuple, and the one that replies carry. */
+export function flowRow(row: FlowRow): unknown {
+  const isIcmp = row.protocol === PROTO_ICMP;
+  const tuple = ({ src, dst, sport, dport }: FlowRow['original']) => ({
+    src: formatAddress(src),
+    dst: formatAddress(dst),
+    ...(isIcmp ? { id: sport, type: dport } : { sport, dport }),
+  });
+  return {
+    protocol: protocolName(row.protocol),
+    number: row.protocol,
+    timeout: row.expires,
+    state: row.state === '' ? null : row.state,
+    original: tuple(row.original),
+    reply: tuple(row.reply),
+    unreplied: !row.seenReply,
+    assured: row.assured,
+    dnat: row.dnat,
+    snat: row.snat,
+    rule: row.rule,
+    age: row.age,
+  };
+}
+
+/** Ports in use towards each destination, the fullest first, and when the rest would be gone at the pace so far. */
+export function natRows(usage: PortUsage[]): unknown[] {
+  return usage.map(({ address, dst, dstPort, protocol, used, of }) => ({
+    address: formatAddress(address),
+    protocol: protocolName(protocol),
+    destination: formatAddress(dst),
+    port: dstPort,
+    used,
+    free: Math.max(0, of - used),
+    usedPercent: Math.round((used / of) * 1000) / 10,
+  }));
+}
+
+/** The rules in order with the number of flows that each one has decided; `-` for flows that no rule matched. */
+export function masqueradeRows(rules: readonly MasqueradeRuleConfig[], hits: readonly number[]): unknown[] {
+  const rows = rules.map((rule, i) => ({
+    rule: i + 1,
+    action: rule.action,
+    from: negatable(rule.from, rule.notFrom),
+    to: negatable(rule.to, rule.notTo),
+    mark: rule.mark === undefined ? null : `0x${rule.mark.value.toString(16)}/0x${rule.mark.mask.toString(16)}`,
+    randomFully: rule.randomFully,
+    flows: hits[i + 1] ?? 0,
+  }));
+  return [
+    ...rows,
+    { rule: null, action: 'none matched', from: null, to: null, mark: null, randomFully: null, flows: hits[0] ?? 0 },
+  ];
+}
+
+function negatable(yes: readonly string[] | undefined, no: readonly string[] | undefined): string {
+  const parts = [...(yes ?? []), ...(no ?? []).map(network => `!${network}`)];
+  return parts.length === 0 ? 'any' : parts.join(',');
+}

@@ -292,10 +292,10 @@ describe('Lpm', () => {
         Array.from({ length: count }, (_, i) => ({ prefix: ip(first) + i * 256, length: 32, value: 1 + i }));
       for (const { prefix, length, value } of hosts('10.0.0.1', 200)) lpm.insert(prefix, length, value);
       for (const { prefix, length } of hosts('10.0.0.1', 150)) lpm.delete(prefix, length);
-      const { prefixes, lengths, values } = tableOf(hosts('10.1.0.1', 100));
+      const { prefixes, lengths, values } = tableOf(hosts('10.1.0.1', 250));
       lpm.replaceAll(prefixes, lengths, values);
       for (const { prefix, length, value } of hosts('10.2.0.1', 100)) lpm.insert(prefix, length, value);
-      const expected = [...hosts('10.1.0.1', 100), ...hosts('10.2.0.1', 100)];
+      const expected = [...hosts('10.1.0.1', 250), ...hosts('10.2.0.1', 100)];
       assert.deepEqual(lpm.entries(), expected);
       for (const { prefix, value } of expected) assert.equal(lpm.lookup(prefix), value);
       assert.equal(lpm.lookup(ip('10.0.199.1')), 0);

@@ -75,7 +75,7 @@ export class Datapath {
   /** Address of the host port, the source of ICMP errors towards pods; the underlay address where there is none. */
   readonly hostAddress: number;
   ports: Port[] = [];
-  routes = new Lpm();
+  readonly routes = new Lpm();
   nextHops: NextHop[] = [];
   tunnel: Tunnel | null = null;
   /** Null: nothing to translate, so flows are not tracked either (as the kernel's hooks, registered by the first rule). */
@@ -145,13 +145,11 @@ export class Datapath {
 
   /** Replaces next hops, routes and tunnel at once, between two packets. `nextHops[0]` is unused. */
   setRoutes(routes: Route[], nextHops: NextHop[], tunnel: Tunnel | null): void {
-    const table = new Lpm();
-    table.replaceAll(
+    this.routes.replaceAll(
       Int32Array.from(routes, r => r.prefix),
       Uint8Array.from(routes, r => r.length),
       Int32Array.from(routes, r => r.hop),
     );
-    this.routes = table;
     this.nextHops = nextHops;
     this.tunnel = tunnel;
   }
@@ -585,7 +583,7 @@ export class Datapath {
   /** Sends an error about `p` to its sender, if the rules allow one. `p` stays the caller's. */
   private answer(p: Packet, type: number, code: number, info: number): void {
     if (!mayAnswer(this.view, p)) return;
-    if (!this.limiter.allow(this.now)) {
+    if (!this.limiter.allow(type, code, p.src, this.now)) {
       this.counters.drop(verdict.DROP_ICMP_RATE_LIMIT, 0);
       return;
     }

@@ -203,6 +203,19 @@ export class FlowTable {
   }
 
   /**
+   * Reads what a lookup of this tuple will read, and uses nothing of it. Called for every packet of a burst before the
+   * first is handled, it lets the processor wait for many cache misses at once: worth it from about 50,000 flows on
+   * (measured, bursts of 32 UDP packets: 1 M flows 710 -> 487 ns, 100 k 448 -> 327, 10 k 70 -> 78; Node 20, busy machine).
+   * @returns anything; to be added up, so that the reads are not optimised away
+   */
+  touch(src: number, dst: number, ports: number, protocol: number): number {
+    const { index, words } = this;
+    const h = hash3(src, dst, ports ^ (protocol << 8), this.k0, this.k1, this.k2);
+    const ref = index[((h & this.mask) << 1) + 1];
+    return words[((ref >>> 1) << ENTRY_SHIFT) + META];
+  }
+
+  /**
    * Copies the flow built in entry 0 (tuples and META must be set) into a free entry and makes it findable.
    * @returns the entry, or REFUSED_*; REFUSED_CLASH: one of its tuples is that of another flow
    */

@@ -132,6 +132,16 @@ describe('FlowTable', () => {
     statsAddUp(table);
   });
 
+  it('touches without changing anything', () => {
+    const table = new FlowTable({ capacity: 16, random: new Random(1) });
+    const flow = plain(1, 2, 3, 4);
+    const entry = insert(table, flow, 1000, 0);
+    const before = table.words.slice();
+    assert.equal(table.touch(flow.src, flow.dst, flow.ports, UDP), table.words[(entry << ENTRY_SHIFT) + META]);
+    assert.equal(table.touch(9, 9, 9, UDP), 0);
+    assert.deepEqual(table.words, before);
+  });
+
   it('walks in pieces, also while flows are removed', () => {
     const table = new FlowTable({ capacity: 100, random: new Random(1) });
     for (let i = 0; i < 50; i++) insert(table, plain(i, 2, 3, 4), 100, 0);

@@ -138,7 +138,6 @@ describe('FlowTable', () => {
     const entry = insert(table, flow, 1000, 0);
     const before = table.words.slice();
     assert.equal(table.touch(flow.src, flow.dst, flow.ports, UDP), table.words[(entry << ENTRY_SHIFT) + META]);
-    assert.equal(table.touch(9, 9, 9, UDP), 0);
     assert.deepEqual(table.words, before);
   });
 

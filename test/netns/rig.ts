@@ -126,7 +126,12 @@ export class Rig {
   /** A namespace whose bridge br0 has `addresses` and joins the uplinks. */
   async bridge(name: string, ...addresses: string[]): Promise<void> {
     await this.namespace(name);
-    const lines = ['link add br0 type bridge', 'link set br0 up', ...addresses.map(a => `addr add ${a} dev br0`)];
+    // A bridge that snoops reports itself to 224.0.0.22 (RFC 4286), now and then, to every port.
+    const lines = [
+      'link add br0 type bridge mcast_snooping 0',
+      'link set br0 up',
+      ...addresses.map(a => `addr add ${a} dev br0`),
+    ];
     await this.ip(name, lines);
   }
 

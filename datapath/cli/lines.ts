@@ -57,6 +57,7 @@ export function formatConntrack(row: FlowRow): string {
   if (row.unreplied) parts.push('[UNREPLIED]');
   parts.push(formatTuple(row.reply, row.number));
   if (row.assured) parts.push('[ASSURED]');
+  parts.push('mark=0 use=1');
   return parts.join(' ');
 }
 

@@ -499,7 +499,7 @@ export class Conntrack implements FlowOwner {
     } else if (protocol === ipv4.PROTO_SCTP) {
       state = openSctp(this.view, p);
       if (state < 0) return -state;
-    } else if (protocol === PROTO_GRE) {
+    } else if (protocol === ipv4.PROTO_GRE) {
       state = GRE_NEW;
     }
     words[META] = (words[META] & ~(STATE_MASK << STATE_SHIFT)) | (state << STATE_SHIFT);
@@ -523,7 +523,7 @@ export class Conntrack implements FlowOwner {
       state = trackSctp(this.view, p, state);
       if (state < 0) return state;
       if (state === SCTP_ESTABLISHED && (direction === REPLY || (meta & FLAG_SEEN_REPLY) !== 0)) flags |= FLAG_ASSURED;
-    } else if (p.protocol === PROTO_GRE && (meta & FLAG_SEEN_REPLY) !== 0) {
+    } else if (p.protocol === ipv4.PROTO_GRE && (meta & FLAG_SEEN_REPLY) !== 0) {
       state = GRE_STREAM;
       flags |= FLAG_ASSURED;
     }
@@ -698,8 +698,6 @@ export class Conntrack implements FlowOwner {
   }
 }
 
-const PROTO_GRE = 47;
-
 /** The type that answers an ICMP query, or -1 for what is not a question. */
 function replyType(type: number): number {
   if (type === icmp.ECHO) return icmp.ECHO_REPLY;
@@ -712,28 +710,4 @@ function partnerType(type: number): number {
   const reply = replyType(type);
   if (reply >= 0) return reply;
   return type === icmp.TIMESTAMP + 1 || type === 16 || type === 18 ? type - 1 : -1;
-}
-
-const PROTOCOL_NAMES: Record<number, string> = {
-  [ipv4.PROTO_ICMP]: 'icmp',
-  [ipv4.PROTO_TCP]: 'tcp',
-  [ipv4.PROTO_UDP]: 'udp',
-  [ipv4.PROTO_SCTP]: 'sctp',
-  [PROTO_GRE]: 'gre',
-};
-
-/** A row as `conntrack -L` prints it. @param text address to text */
-export function formatFlow(row: FlowRow, text: (address: number) => string): string {
-  const name = PROTOCOL_NAMES[row.protocol] ?? 'unknown';
-  const parts = [`${name.padEnd(8)} ${row.protocol} ${row.expires}`];
-  if (row.state !== '') parts.push(row.state);
-  for (const tuple of [row.original, row.reply]) {
-    parts.push(`src=${text(tuple.src)} dst=${text(tuple.dst)}`);
-    if (row.protocol === ipv4.PROTO_ICMP) parts.push(`type=${tuple.dport} code=0 id=${tuple.sport}`);
-    else if (hasPorts(row.protocol)) parts.push(`sport=${tuple.sport} dport=${tuple.dport}`);
-    if (tuple === row.original && !row.seenReply) parts.push('[UNREPLIED]');
-  }
-  if (row.assured) parts.push('[ASSURED]');
-  parts.push('mark=0 use=1');
-  return parts.join(' ');
 }

@@ -1,7 +1,7 @@
 /** Services, flows and ports as rows for `tunpath get`. */
 import type { FlowRow } from '../conntrack/conntrack.ts';
 import type { BackendRow, Service, ServicePort } from '../nat/service.ts';
-import { PROTO_ICMP, PROTO_SCTP, PROTO_TCP, PROTO_UDP } from '../wire/ipv4.ts';
+import { PROTO_GRE, PROTO_ICMP, PROTO_SCTP, PROTO_TCP, PROTO_UDP } from '../wire/ipv4.ts';
 import { formatAddress } from './address.ts';
 import type { MasqueradeRuleConfig } from './config.ts';
 
@@ -25,6 +25,7 @@ const PROTOCOLS = new Map([
   [PROTO_TCP, 'tcp'],
   [PROTO_UDP, 'udp'],
   [PROTO_SCTP, 'sctp'],
+  [PROTO_GRE, 'gre'],
 ]);
 
 function protocolName(protocol: number): string {
@@ -82,7 +83,7 @@ export function endpointRows(services: PortedService[]): unknown[] {
 }
 
 /** A flow with the columns of `conntrack -L`: the original tuple, and the one that replies carry. */
-export function flowRow(row: FlowRow): unknown {
+export function flowRow(row: FlowRow) {
   const isIcmp = row.protocol === PROTO_ICMP;
   const tuple = ({ src, dst, sport, dport }: FlowRow['original']) => ({
     src: formatAddress(src),

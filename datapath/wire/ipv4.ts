@@ -32,6 +32,7 @@ export const PROTO_IPIP = 4;
 export const PROTO_TCP = 6;
 export const PROTO_UDP = 17;
 export const PROTO_IPV6 = 41;
+export const PROTO_GRE = 47;
 export const PROTO_SCTP = 132;
 
 export const ECN_MASK = 3;

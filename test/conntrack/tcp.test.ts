@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import { formatFlow } from '../../datapath/conntrack/conntrack.ts';
+import { formatConntrack } from '../../datapath/cli/lines.ts';
 import type { TcpOptions } from '../../datapath/conntrack/tcp.ts';
 import { TCP_ESTABLISHED, timeoutsOf } from '../../datapath/conntrack/timeouts.ts';
+import { flowRow } from '../../datapath/control/nat-rows.ts';
 import { ACK_FLAG, FIN, PSH, RST, SYN, URG } from '../../datapath/wire/tcp.ts';
-import { dotted, fragment, pattern, type TcpOptions as Segment, tcp4 } from '../fixtures/packets.ts';
+import { fragment, pattern, type TcpOptions as Segment, tcp4 } from '../fixtures/packets.ts';
 import { Box } from '../nat/box.ts';
 
 const C = '10.1.0.1';
@@ -296,7 +297,7 @@ describe('TCP tracking', () => {
   it('is listed as conntrack -L does', () => {
     const box = play(OPEN.slice(0, 1));
     assert.equal(
-      formatFlow(box.conntrack.row(1, box.now), dotted),
+      formatConntrack(flowRow(box.conntrack.row(1, box.now))),
       'tcp      6 120 SYN_SENT src=10.1.0.1 dst=10.2.0.2 sport=1000 dport=80 [UNREPLIED] ' +
         'src=10.2.0.2 dst=10.1.0.1 sport=80 dport=1000 mark=0 use=1',
     );

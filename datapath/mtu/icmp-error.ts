@@ -76,25 +76,89 @@ export function buildIcmpError(
   return e;
 }
 
-/** Token bucket over all errors, as Linux icmp_msgs_per_sec and icmp_msgs_burst (net/ipv4/icmp.c). */
+/** Linux net.ipv4.icmp_ratemask: unreachable, source quench, time exceeded, parameter problem. */
+const LIMITED_TYPES =
+  (1 << icmp.UNREACHABLE) | (1 << icmp.SOURCE_QUENCH) | (1 << icmp.TIME_EXCEEDED) | (1 << icmp.PARAMETER_PROBLEM);
+/** Errors that one destination may get in a row: XRLIM_BURST_FACTOR (net/ipv4/inetpeer.c). */
+const DESTINATION_BURST = 6;
+/** More than twice the destinations whose buckets the global limit lets be unfilled at once: 6 seconds of 1000, and 50. */
+const DESTINATION_BITS = 14;
+const DESTINATIONS = 1 << DESTINATION_BITS;
+/** Neighbouring slots that a destination may lie in. */
+const WAYS = 8;
+/** So long ago that the bucket is full. */
+const NEVER = Number.NEGATIVE_INFINITY;
+
+export interface IcmpLimits {
+  /** net.ipv4.icmp_msgs_per_sec and icmp_msgs_burst: all errors together. */
+  perSecond?: number;
+  burst?: number;
+  /** net.ipv4.icmp_ratelimit: milliseconds between errors to one destination, beyond its burst of 6. */
+  perDestinationMs?: number;
+}
+
+/**
+ * Two token buckets for each error, one for all and one for its destination, as Linux has them (icmpv4_global_allow and
+ * icmpv4_xrlim_allow in net/ipv4/icmp.c, inet_peer_xrlim_allow in net/ipv4/inetpeer.c): RFC 1812 section 4.3.2.8. "Fragmentation
+ * needed" is never limited: path MTU discovery would take the silence for a black hole.
+ *
+ * A destination's bucket that is full again needs no memory, and the global limit bounds how many are not. Should more
+ * come together in one place, the one unused longest gives way, which starts anew with a full bucket.
+ */
 export class IcmpLimiter {
   private tokens: number;
   private last = 0;
   private readonly perSecond: number;
   private readonly burst: number;
+  private readonly interval: number;
+  // By destination.
+  private readonly address = new Int32Array(DESTINATIONS);
+  /** Milliseconds saved up when it was last looked at; an error costs `interval`. */
+  private readonly saved = new Float64Array(DESTINATIONS);
+  private readonly seen = new Float64Array(DESTINATIONS).fill(NEVER);
 
-  constructor(perSecond = 1000, burst = 50) {
-    this.perSecond = perSecond;
-    this.burst = burst;
-    this.tokens = burst;
+  constructor(limits: IcmpLimits = {}) {
+    this.perSecond = limits.perSecond ?? 1000;
+    this.burst = limits.burst ?? 50;
+    this.interval = limits.perDestinationMs ?? 1000;
+    this.tokens = this.burst;
   }
 
-  /** Takes one token; false when there is none. */
-  allow(now: number): boolean {
+  /** May this error be sent to `destination` (int32)? Then it counts. */
+  allow(type: number, code: number, destination: number, now: number): boolean {
+    if (type === icmp.UNREACHABLE && code === icmp.CODE_FRAG_NEEDED) return true;
+    if (((LIMITED_TYPES >>> type) & 1) === 0) return true;
     this.tokens = Math.min(this.burst, this.tokens + ((now - this.last) * this.perSecond) / 1000);
     this.last = now;
     if (this.tokens < 1) return false;
+    if (!this.allowDestination(destination, now)) return false;
+    // Linux takes 0 to 2 at random, 1 on average, so that nobody can measure other people's errors by it.
     this.tokens -= 1;
     return true;
+  }
+
+  private allowDestination(destination: number, now: number): boolean {
+    const { saved, seen } = this;
+    const i = this.bucketOf(destination);
+    saved[i] = Math.min(DESTINATION_BURST * this.interval, saved[i] + now - seen[i]);
+    seen[i] = now;
+    if (saved[i] < this.interval) return false;
+    saved[i] -= this.interval;
+    return true;
+  }
+
+  private bucketOf(destination: number): number {
+    const { address, saved, seen } = this;
+    const home = Math.imul(destination, 0x9e3779b1) >>> (32 - DESTINATION_BITS);
+    let oldest = home;
+    for (let way = 0; way < WAYS; way++) {
+      const i = (home + way) & (DESTINATIONS - 1);
+      if (address[i] === destination) return i;
+      if (seen[i] < seen[oldest]) oldest = i;
+    }
+    address[oldest] = destination;
+    saved[oldest] = 0;
+    seen[oldest] = NEVER;
+    return oldest;
   }
 }

@@ -14,7 +14,7 @@ import { ipBatch } from '../lab/ip.ts';
 import { formatCidr, parseCidr } from './address.ts';
 import { type Mtus, mtusOf, type TapNodeConfig } from './compile.ts';
 import type { Offload } from './config.ts';
-import { inNamespace, namespaceExists } from './netns.ts';
+import { namespaceExists } from './netns.ts';
 
 /** Packets that a TUN keeps for us while we are busy: the ring between the kernel and our read(). */
 const QUEUE_PACKETS = 1000;
@@ -54,15 +54,9 @@ export async function openDevices(config: TapNodeConfig): Promise<TunTapHandle[]
   const allowed = allowedOffloads(spec.offload);
   const handles: TunTapHandle[] = [];
   try {
-    for (const pod of spec.pods) {
-      const mtu = pod.mtu ?? mtus.device;
-      handles.push(
-        inNamespace(pod.netns, () => {
-          const handle = openTunTap({ kind: 'tun', name: pod.device, mtu, allowed });
-          withoutIpv6(pod.device);
-          return handle;
-        }),
-      );
+    // Made here and moved: a descriptor opened inside the pod's namespace would keep that alive after `ip netns del`.
+    for (const [i, pod] of spec.pods.entries()) {
+      handles.push(openTunTap({ kind: 'tun', name: passageName(i), mtu: pod.mtu ?? mtus.device, allowed }));
     }
     if (spec.host !== undefined) {
       handles.push(openTunTap({ kind: 'tun', name: spec.host.device, mtu: spec.uplink.mtu, allowed }));
@@ -70,8 +64,9 @@ export async function openDevices(config: TapNodeConfig): Promise<TunTapHandle[]
     }
     handles.push(openTunTap({ kind: 'tap', name: spec.uplink.device, mtu: spec.uplink.mtu, allowed }));
     withoutIpv6(spec.uplink.device);
+    await ipBatch(spec.pods.map((pod, i) => `link set dev ${passageName(i)} netns ${pod.netns} name ${pod.device}`));
     await Promise.all([...spec.pods.map(pod => setUpPod(pod, mtus)), setUpNode(config, mtus)]);
-    return handles;
+    return handles.map((handle, i) => (i < spec.pods.length ? { ...handle, name: spec.pods[i].device } : handle));
   } catch (error) {
     closeDevices(handles);
     throw error;
@@ -80,6 +75,11 @@ export async function openDevices(config: TapNodeConfig): Promise<TunTapHandle[]
 
 export function closeDevices(handles: TunTapHandle[]): void {
   for (const handle of handles) libc.close(handle.fd);
+}
+
+/** Name of a pod's device until it is in its namespace. */
+function passageName(pod: number): string {
+  return `tp${process.pid}.${pod}`;
 }
 
 /** The datapath speaks IPv4: the kernel need not solicit routers behind our devices. In the current namespace. */
@@ -99,7 +99,10 @@ function setUpPod(pod: TapNodeConfig['spec']['pods'][number], mtus: Mtus): Promi
       `link set dev ${device} mtu ${mtu} txqueuelen ${QUEUE_PACKETS} up`,
       `route replace default dev ${device}${routeMtu}`,
     ],
-    { netns: pod.netns },
+    {
+      netns: pod.netns,
+      sysctls: existsSync('/proc/sys/net/ipv6') ? { [`net/ipv6/conf/${device}/disable_ipv6`]: 1 } : {},
+    },
   );
 }
 

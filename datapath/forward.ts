@@ -93,6 +93,7 @@ export class Datapath {
   private readonly slots: Packet[] = [];
   private readonly segments: Packet[] = [];
   private readonly fragments: Packet[] = [];
+  private readonly train: Packet[] = [];
   private uplink: Port | null = null;
   private host: Port | null = null;
 
@@ -123,6 +124,7 @@ export class Datapath {
     for (let i = 0; i < MAX_PIECES; i++) {
       this.segments.push(pool.packets[0]);
       this.fragments.push(pool.packets[0]);
+      this.train.push(pool.packets[0]);
     }
     this.neighbors = new NeighborTable({
       pool,
@@ -265,6 +267,7 @@ export class Datapath {
   }
 
   private fromTunnel(p: Packet, tunnel: Tunnel): number {
+    if (p.gsoType === vnet.GSO_UDP_L4) return this.fromTunnelTrain(p, tunnel);
     let v = tunnel.decap(p);
     if (v !== CONTINUE) return v;
     v = parseIpv4(this.view, p);
@@ -273,6 +276,20 @@ export class Datapath {
     if (isMartian(p.src) || this.isLocal(p.src)) return verdict.DROP_MARTIAN_SOURCE;
     this.counters.event(counters.EVENT_DECAPSULATED);
     return this.forward(p);
+  }
+
+  /** Tunnel packets that somebody's GRO has joined into one train: each is a packet of its own. */
+  private fromTunnelTrain(p: Packet, tunnel: Tunnel): number {
+    const n = segment(this.pool, p, this.train, MAX_PIECES);
+    if (n === 0) return verdict.DROP_NO_BUFFER;
+    for (let i = 0; i < n; i++) {
+      const s = this.train[i];
+      let v = parseIpv4(this.view, s);
+      if (v === CONTINUE) v = this.fromTunnel(s, tunnel);
+      if (v !== TAKEN) this.drop(s, v);
+    }
+    this.pool.release(p);
+    return TAKEN;
   }
 
   private isLocal(address: number): boolean {

@@ -739,6 +739,29 @@ describe('checksums and superpackets', () => {
     assert.equal(node.leaked, 0);
   });
 
+  it('takes a train of tunnel datagrams that GRO has joined apart again', () => {
+    const node = new TestNode();
+    node.meetNeighbors();
+    const datagrams = [1, 2, 3].map(seq => vxlan(back({ sequence: seq })));
+    const bodies = datagrams.map(datagram => datagram.subarray(28));
+    const train = udp4({
+      src: PEER,
+      dst: NODE,
+      sport: 50000,
+      dport: 8472,
+      payload: Uint8Array.from(bodies.flatMap(b => [...b])),
+    });
+    node.sendFrame('ul0', fromWire(partial(train)), {
+      vnetFlags: virtio.FLAG_NEEDS_CSUM,
+      gsoType: virtio.GSO_UDP_L4,
+      gsoSize: bodies[0].length,
+      csumStart: 34,
+      csumOffset: 6,
+    });
+    assert.deepEqual(outputOf(node), Array(3).fill(`p1: ${REMOTE} > ${POD} icmp 0/0 ttl=63 len=84`));
+    assert.equal(node.leaked, 0);
+  });
+
   it('tells the sender of a superpacket whose segments are too long', () => {
     const node = new TestNode();
     node.meetNeighbors();

@@ -104,7 +104,7 @@ const INVALID = 11;
 const TRANSITIONS: Uint8Array = (() => {
   const rows = [
     '1 1 i i i i i 1 1 9', // original: SYN
-    'v v i i i i i i i 2', //   SYN ACK
+    'v v 2 v v v v v v 2', //   SYN ACK
     'v v 4 4 6 6 6 7 8 v', //   FIN
     '3 v 3 3 5 5 7 7 8 v', //   ACK
     'v 8 8 8 8 8 8 8 8 8', //   RST

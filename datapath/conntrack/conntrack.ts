@@ -269,6 +269,8 @@ export class Conntrack implements FlowOwner {
     const { words } = this.table;
     if (base === 0 || (words[base + META] & FLAGS_NAT) === 0) return CONTINUE;
     if (this.isRelated !== 0) {
+      // A redirect would tell its reader of an address that is none on its side (Linux: nf_nat_icmp_reply_translation).
+      if (this.view.getUint8(p.l4 + icmp.TYPE) === icmp.REDIRECT) return DROP_NAT_CANNOT_REWRITE;
       this.translateError(p, base);
       return CONTINUE;
     }

@@ -8,8 +8,10 @@ import * as ipv4 from '../wire/ipv4.ts';
 /** The whole error, outer header included, stays within this (RFC 1812 section 4.3.2.3). */
 const MAX_ERROR_BYTES = 576;
 const TTL = 64;
-/** Precedence "internetwork control", RFC 1812 section 4.3.2.5; Linux net/ipv4/icmp.c sends the same. */
-const TOS = 0xc0;
+/** Precedence "internetwork control", and the type of service of the packet in question (RFC 1812 section 4.3.2.5). */
+const PRECEDENCE = 0xc0;
+/** The four bits of RFC 1349, as Linux's net/ipv4/icmp.c takes them over. */
+const TOS_MASK = 0x1e;
 
 /**
  * May an error be sent about this packet? Never about another error, a later fragment, a group or broadcast destination,
@@ -54,7 +56,7 @@ export function buildIcmpError(
   view.setUint16(message + icmp.CHECKSUM, ~foldSum(sumWords(view, message, icmp.HEADER_LEN + quoted, 0)) & 0xffff);
 
   view.setUint8(at + ipv4.VERSION_IHL, 0x45);
-  view.setUint8(at + ipv4.TOS, TOS);
+  view.setUint8(at + ipv4.TOS, PRECEDENCE | (view.getUint8(p.off + ipv4.TOS) & TOS_MASK));
   view.setUint16(at + ipv4.TOTAL_LEN, ipv4.HEADER_LEN + icmp.HEADER_LEN + quoted);
   view.setUint32(at + ipv4.ID, 0);
   view.setUint8(at + ipv4.TTL, TTL);

@@ -32,6 +32,10 @@ export const EVENT_COALESCED = 18;
 export const EVENT_BURSTS = 19;
 export const EVENT_WAKEUPS = 20;
 export const EVENT_ECN_ODD = 21;
+export const EVENT_FRAGMENTS_HELD = 22;
+export const EVENT_DATAGRAMS_REASSEMBLED = 23;
+export const EVENT_PATH_MTU_LOWERED = 24;
+export const EVENT_MSS_CLAMPED = 25;
 export const EVENTS = 64;
 
 export const EVENT_NAMES: readonly string[] = [
@@ -57,6 +61,10 @@ export const EVENT_NAMES: readonly string[] = [
   'bursts',
   'wakeups',
   'ecn-odd-combination',
+  'fragments-held',
+  'datagrams-reassembled',
+  'path-mtu-lowered',
+  'mss-clamped',
 ];
 
 // Per port.

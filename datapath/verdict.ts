@@ -97,6 +97,18 @@ export const DROP_NO_LOCAL_SERVICE_ENDPOINT = 106;
 export const DROP_UNKNOWN_SERVICE_PORT = 107;
 export const DROP_SERVICE_SOURCE_RANGE = 108;
 
+// Fragments and path MTU, 120-129.
+export const DROP_FRAGMENT_OVERLAP = 120;
+/** Its datagram would end in two places, or be longer than 65535 bytes. */
+export const DROP_FRAGMENT_MALFORMED = 121;
+export const DROP_FRAGMENT_DUPLICATE = 122;
+export const DROP_FRAGMENT_QUEUE_FULL = 123;
+export const DROP_FRAGMENT_TIMEOUT = 124;
+export const DROP_FRAGMENT_ECN = 125;
+/** An ICMP error about a tunnel packet that we cannot have sent. */
+export const DROP_TUNNEL_ERROR_QUOTE = 126;
+export const DROP_TUNNEL_ERROR_CHECKSUM = 127;
+
 /** Numbers below this are reserved for verdicts and drop reasons; counters are laid out by it. */
 export const VERDICTS = 160;
 
@@ -183,6 +195,14 @@ export const VERDICT_NAMES: readonly string[] = (() => {
   set(DROP_NO_LOCAL_SERVICE_ENDPOINT, 'drop-no-local-service-endpoint');
   set(DROP_UNKNOWN_SERVICE_PORT, 'drop-unknown-service-port');
   set(DROP_SERVICE_SOURCE_RANGE, 'drop-service-source-range');
+  set(DROP_FRAGMENT_OVERLAP, 'drop-fragment-overlap');
+  set(DROP_FRAGMENT_MALFORMED, 'drop-fragment-malformed');
+  set(DROP_FRAGMENT_DUPLICATE, 'drop-fragment-duplicate');
+  set(DROP_FRAGMENT_QUEUE_FULL, 'drop-fragment-queue-full');
+  set(DROP_FRAGMENT_TIMEOUT, 'drop-fragment-timeout');
+  set(DROP_FRAGMENT_ECN, 'drop-fragment-ecn');
+  set(DROP_TUNNEL_ERROR_QUOTE, 'drop-tunnel-error-quote');
+  set(DROP_TUNNEL_ERROR_CHECKSUM, 'drop-tunnel-error-checksum');
   return names;
 })();
 

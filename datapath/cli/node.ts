@@ -1,10 +1,10 @@
 /** `tunpath node --config FILE`: one node in the foreground, until SIGTERM or SIGINT. */
-import { randomInt } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { TapNodeConfig } from '../control/compile.ts';
 import { findObstacles } from '../control/devices.ts';
 import { formatProblems, loadConfig } from '../control/load-config.ts';
 import { Node } from '../control/node.ts';
+import { chooseSeed, expectedSeed } from '../control/seed.ts';
 
 /** @returns the exit code: 0 stopped as asked, 1 it could not run, 2 bad input */
 export async function node(flags: { config: string }): Promise<number> {
@@ -34,9 +34,14 @@ export async function node(flags: { config: string }): Promise<number> {
     return 2;
   }
 
+  const seed = chooseSeed();
+  if (seed === undefined) {
+    process.stderr.write(`${expectedSeed}\n`);
+    return 2;
+  }
   let running: Node;
   try {
-    running = await Node.start(config, randomInt(1, 2 ** 31));
+    running = await Node.start(config, seed);
   } catch (error) {
     process.stderr.write(`${config.metadata.name}: ${(error as Error).message}\n`);
     return 1;

@@ -1,7 +1,7 @@
 /** What the path needs for its steps 3, 4 and 8: flows, services and masquerade rules, built from plain data. */
 import { Conntrack } from '../conntrack/conntrack.ts';
 import type { TimeoutProfile } from '../conntrack/timeouts.ts';
-import type { Random } from '../random.ts';
+import { Random } from '../random.ts';
 import { type MasqueradeRule, MasqueradeRules } from './masquerade.ts';
 import type { PortOptions } from './ports.ts';
 import { type Service, Services } from './service.ts';
@@ -32,7 +32,8 @@ export class Nat {
       timeouts: program.timeouts.seconds,
       ports: program.ports,
     });
-    this.services = new Services(random);
+    // A sequence of its own: which backend a request gets then follows from the seed and the requests before it alone.
+    this.services = new Services(new Random(random.next()));
     this.conntrack.backends = this.services;
     this.services.setNodeAddresses(program.nodeAddresses);
     for (const service of program.services) this.services.set(service);

@@ -60,7 +60,7 @@ function addLab(lab: Command): void {
     .command('up')
     .description('bring a lab up')
     .option('--mode <mode>', 'native, ipip, vxlan, geneve or crosssubnet', 'vxlan')
-    .option('--topology <name>', 'cilium, calico or flannel', 'cilium')
+    .option('--topology <name>', 'cilium, calico, flannel or aws', 'cilium')
     .option('--profile <profile>', 'linux, cilium, calico, flannel, rfc; default: by mode and topology')
     .option('--offload <which>', 'auto, none', 'auto')
     .option(...NAME)

@@ -30,10 +30,12 @@ import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
 import { stringify } from 'yaml';
 import { callNode, RUN_DIR } from '../control/client.ts';
+import { SEED_VARIABLE } from '../control/seed.ts';
 import { Capture } from './capture.ts';
 import { ipBatch } from './ip.ts';
 import { LabError } from './lab-error.ts';
 import { type LabNodeConfig, type Mode, type ModeOptions, nodeConfig, UPLINK_DEVICE } from './modes.ts';
+import { removeNameFiles, writeNameFiles } from './name-files.ts';
 import {
   AWAY,
   checkLabName,
@@ -46,13 +48,15 @@ import {
   stateDirOf,
 } from './names.ts';
 import { endProcesses, identifyProcess, inodesOf, isAlive, type ProcessIdentity, processesOf } from './processes.ts';
-import { addressOf, routerWebAddress, TOPOLOGIES, type Topology } from './topology.ts';
+import { addressOf, CLUSTER_DOMAIN, dnsNameOf, routerWebAddress, TOPOLOGIES, type Topology } from './topology.ts';
 
 export interface LabOptions extends ModeOptions {
   /** Default `lab`. */
   name?: string;
   /** Default: the cluster of article 001. */
   topology?: Topology;
+  /** Of every node's random choices, so that a run can be had again; default: each node its own. */
+  seed?: number;
   /** Changes a node's configuration before the node starts, for experiments that no mode covers. */
   adjust?: (config: LabNodeConfig) => void;
 }
@@ -108,8 +112,10 @@ const READY_TIMEOUT_MS = 10_000;
 const END_GRACE_MS = 2000;
 const DOWN_ROUNDS = 10;
 const WEB_PORT = 80;
+const DNS_PORT = 53;
 
 const MAIN = fileURLToPath(new URL('../cli/main.js', import.meta.url));
+const DNS = fileURLToPath(new URL('./dns-server.js', import.meta.url));
 const WHOAMI = fileURLToPath(new URL('./whoami.js', import.meta.url));
 
 export class Lab {
@@ -155,10 +161,12 @@ export class Lab {
     const lab = new Lab({ name, topology, options: { mode, profile, offload }, owner: null, processes: [] });
     try {
       lab.writeState();
+      // Before anything is awaited, so that whatever takes the lab down finds them.
+      writeNameFiles(name, topology);
       await lab.makeNamespaces();
       // All of them, also when one has failed: down() below ends only what already lives in its namespace.
       const started = await Promise.allSettled([
-        ...topology.nodes.map(node => lab.startNode(node.name, options.adjust)),
+        ...topology.nodes.map(node => lab.startNode(node.name, options)),
         ...lab.startServers(),
       ]);
       const failed = started.find(result => result.status === 'rejected');
@@ -249,6 +257,7 @@ export class Lab {
     for (const entry of listDir(RUN_DIR)) {
       if (entry.startsWith(namespacePrefix(name))) rmSync(`${RUN_DIR}/${entry}`, { force: true });
     }
+    removeNameFiles(name);
     rmSync(stateDirOf(name), { recursive: true, force: true });
     try {
       rmdirSync(RUN_DIR);
@@ -389,6 +398,7 @@ export class Lab {
           `addr add ${router.exit.address} dev ${router.exit.device}`,
           `link set ${router.exit.device} up`,
           `route add default via ${router.exit.gateway} dev ${router.exit.device}`,
+          ...(router.routes ?? []).map(({ to, via }) => `route add ${to} via ${via}`),
         ],
         { 'net/ipv4/ip_forward': 1 },
       ),
@@ -416,13 +426,14 @@ export class Lab {
     });
   }
 
-  private async startNode(name: string, adjust?: LabOptions['adjust']): Promise<void> {
+  private async startNode(name: string, { adjust, seed }: LabOptions): Promise<void> {
     const node = this.topology.nodes.find(candidate => candidate.name === name)!;
     const config = nodeConfig(this.name, this.topology, node, this.options);
     adjust?.(config);
     const path = `${this.stateDir}/${name}.yaml`;
     writeFileSync(path, stringify(config));
-    await this.startProcess(name, [process.execPath, MAIN, 'node', '--config', path], 'ready');
+    const env = seed === undefined ? {} : { [SEED_VARIABLE]: `${seed}` };
+    await this.startProcess(name, [process.execPath, MAIN, 'node', '--config', path], 'ready', env);
 
     // The node keeps its TAP by file descriptor, wherever the kernel's side of it goes.
     const net = this.namespace(SWITCH);
@@ -431,24 +442,40 @@ export class Lab {
   }
 
   private startServers(): Promise<void>[] {
-    const { pods, router } = this.topology;
-    const serve = (host: string, hostname: string, addresses: string[]): Promise<void> =>
-      this.startProcess(host, [process.execPath, WHOAMI, `${WEB_PORT}`, hostname, ...addresses], 'listening');
+    const { pods, services, router } = this.topology;
+    const serve = (host: string, hostname: string, addresses: string[], port = WEB_PORT): Promise<void> =>
+      this.startProcess(host, [process.execPath, WHOAMI, `${port}`, hostname, ...addresses], 'listening');
+    const records = services.map(service => `${dnsNameOf(service)}=${service.address}`);
     return [
       ...pods
         .filter(pod => pod.hostname !== undefined)
         .map(pod =>
-          serve(pod.name, pod.hostname!, ['127.0.0.1', '::1', pod.address, ...(pod.linkLocal ? [pod.linkLocal] : [])]),
+          serve(
+            pod.name,
+            pod.hostname!,
+            ['127.0.0.1', '::1', pod.address, ...(pod.linkLocal ? [pod.linkLocal] : [])],
+            pod.port,
+          ),
+        ),
+      ...pods
+        .filter(pod => pod.dns)
+        .map(pod =>
+          this.startProcess(pod.name, [process.execPath, DNS, `${DNS_PORT}`, CLUSTER_DOMAIN, ...records], 'listening'),
         ),
       serve(router.name, router.name, ['127.0.0.1', routerWebAddress(this.topology)]),
     ];
   }
 
   /** Starts a process that outlives this one, and waits until a line of its log is `readyLine`. */
-  private async startProcess(host: string, argv: string[], readyLine: string): Promise<void> {
+  private async startProcess(
+    host: string,
+    argv: string[],
+    readyLine: string,
+    env: NodeJS.ProcessEnv = {},
+  ): Promise<void> {
     const logPath = `${this.stateDir}/${host}.log`;
     const log = openSync(logPath, 'a', 0o600);
-    const child = this.spawn(host, argv, { detached: true, stdio: ['ignore', log, log], cwd: '/' });
+    const child = this.spawn(host, argv, { detached: true, stdio: ['ignore', log, log], cwd: '/', env });
     closeSync(log);
     child.on('error', () => {});
     child.unref();

@@ -11,8 +11,9 @@
  */
 
 import { LabError } from './lab-error.ts';
+import { type MasqueradeRule, masqueradeRules } from './masquerade.ts';
 import { namespaceOf, nodeNameOf } from './names.ts';
-import { addressOf, gatewayOf, type LabNode, type Topology } from './topology.ts';
+import { addressOf, endpointsOf, gatewayOf, type LabNode, type LabService, type Topology } from './topology.ts';
 
 export const MODES = ['native', 'ipip', 'vxlan', 'geneve', 'crosssubnet'] as const;
 export type Mode = (typeof MODES)[number];
@@ -25,7 +26,7 @@ export const UPLINK_DEVICE = 'ul0';
 
 export interface ModeOptions {
   mode: Mode;
-  /** Default: cilium for native, vxlan and geneve, calico for ipip and crosssubnet; flannel's topology keeps its own. */
+  /** Default: cilium for native, vxlan and geneve, calico for ipip and crosssubnet; other topologies keep their own. */
   profile?: Profile;
   /** As the node's own `offload`. Default auto. */
   offload?: 'auto' | 'none';
@@ -58,6 +59,15 @@ export interface LabNodeConfig {
     routes: { to: string; via: string; encap?: boolean }[];
     profile: Profile;
     offload: 'auto' | 'none';
+    masquerade: MasqueradeRule[];
+    services: {
+      name: string;
+      type: 'ClusterIP' | 'NodePort';
+      addresses: string[];
+      ports: LabService['ports'];
+      endpoints: { address: string }[];
+      externalTrafficPolicy?: 'Cluster' | 'Local';
+    }[];
   };
 }
 
@@ -130,7 +140,22 @@ export function nodeConfig(lab: string, topology: Topology, node: LabNode, optio
       routes: [...podRoutes, ...topology.staticRoutes.map(to => ({ to, via: gateway }))],
       profile,
       offload: options.offload ?? 'auto',
+      masquerade: masqueradeRules(topology, node),
+      services: topology.services.map(service => serviceConfig(topology, service)),
     },
+  };
+}
+
+function serviceConfig(topology: Topology, service: LabService): LabNodeConfig['spec']['services'][number] {
+  const { name, address, ports, externalTrafficPolicy } = service;
+  return {
+    name,
+    type: ports.some(port => port.nodePort !== undefined) ? 'NodePort' : 'ClusterIP',
+    addresses: [address],
+    // Copies: what is changed in one node's configuration stays there.
+    ports: ports.map(port => ({ ...port })),
+    endpoints: endpointsOf(topology, service).map(endpoint => ({ address: endpoint })),
+    ...(externalTrafficPolicy === undefined ? {} : { externalTrafficPolicy }),
   };
 }
 

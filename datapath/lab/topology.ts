@@ -1,6 +1,6 @@
 /**
  * A lab as data: hosts, subnets, pods and one router between them. Everything the lab makes follows from one value of
- * `Topology`; the three below rebuild the clusters of the articles. Names are device names in the switch (15 characters).
+ * `Topology`; those below rebuild the clusters of the articles. Names are device names in the switch (15 characters).
  */
 
 /** One bridge in the switch namespace: the layer 2 that the hosts of a subnet share. */
@@ -32,9 +32,26 @@ export interface LabPod {
   labels: Record<string, string>;
   /** Set where the pod answers HTTP on port 80; the name it gives there. */
   hostname?: string;
+  /** Where it answers HTTP, if not on port 80. */
+  port?: number;
   /** IPv6 address it lists in its answer, which decides the answer's length. */
   linkLocal?: string;
+  /** Set where the pod is the cluster's name server, on UDP port 53. */
+  dns?: true;
 }
+
+/** A service as every node has it. Its endpoints are the pods that have all labels of `selector`. */
+export interface LabService {
+  name: string;
+  /** Cluster address. */
+  address: string;
+  ports: { name?: string; protocol?: 'TCP' | 'UDP'; port: number; targetPort?: number; nodePort?: number }[];
+  selector: Record<string, string>;
+  externalTrafficPolicy?: 'Cluster' | 'Local';
+}
+
+/** Whose rules decide which pods' packets leave under their node's address; the rules are in masquerade.ts. */
+export type MasqueradeStyle = 'cilium' | 'calico' | 'flannel' | 'aws';
 
 export interface LabRouter {
   name: string;
@@ -44,21 +61,29 @@ export interface LabRouter {
   loops: { device: string; address: string }[];
   /** Where everything goes that the router does not know: a host that forwards nothing and answers nothing. */
   exit: { device: string; address: string; gateway: string };
+  /** What it knows of pods; by default nothing. */
+  routes?: { to: string; via: string }[];
 }
 
 export interface Topology {
   name: string;
   /** What the systems of the article behave like when `--profile` does not say otherwise; see modes.ts. */
-  profile: 'cilium' | 'calico' | 'flannel';
+  profile: 'cilium' | 'calico' | 'flannel' | 'linux';
   /** Covers every pod CIDR. */
   clusterCidr: string;
+  masquerade: MasqueradeStyle;
+  /** Networks that pods reach under their own addresses: Cilium's native routing CIDR, Calico's pools, a VPC. */
+  inside: string[];
   subnets: Subnet[];
   nodes: LabNode[];
   pods: LabPod[];
+  services: LabService[];
   router: LabRouter;
   /** What every node sends to the router besides what its mode adds. */
   staticRoutes: string[];
 }
+
+export const CLUSTER_DOMAIN = 'cluster.local';
 
 const router: LabRouter = {
   name: 'router',
@@ -88,6 +113,8 @@ const cilium: Topology = {
   name: 'cilium',
   profile: 'cilium',
   clusterCidr: '172.20.0.0/16',
+  masquerade: 'cilium',
+  inside: ['172.20.0.0/16'],
   subnets,
   nodes: [
     {
@@ -148,15 +175,28 @@ const cilium: Topology = {
       linkLocal: 'fe80::8ca:7aff:fee8:da57',
     },
   ],
+  services: [
+    {
+      name: 'default/webpod',
+      address: '10.96.129.95',
+      ports: [{ port: 80, nodePort: 32203 }],
+      selector: { app: 'webpod' },
+    },
+  ],
   router,
   staticRoutes: ['10.10.0.0/16', '172.20.0.0/16', '0.0.0.0/0'],
 };
 
-/** Article 000. The pod addresses and their hosts are printed; the blocks are Calico's /26 around them. */
+/**
+ * Articles 000 and 002. The pod addresses and their hosts are printed in 000; the blocks are Calico's /26 around them. The
+ * service of 002 has no address there.
+ */
 const calico: Topology = {
   name: 'calico',
   profile: 'calico',
   clusterCidr: '172.16.0.0/16',
+  masquerade: 'calico',
+  inside: ['172.16.0.0/16'],
   subnets,
   nodes: [
     {
@@ -206,15 +246,21 @@ const calico: Topology = {
     },
     { name: 'pod3', node: 'k8s-w0', address: '172.16.34.1', identity: 1003, labels: { app: 'pod3' }, hostname: 'pod3' },
   ],
+  services: [{ name: 'default/db', address: '10.96.44.20', ports: [{ port: 80 }], selector: { app: 'pod2' } }],
   router,
   staticRoutes: ['0.0.0.0/0'],
 };
 
-/** Article 004: three nodes in one subnet, one pod each. Only the pod CIDRs are printed there. */
+/**
+ * Article 004: three nodes in one subnet, one pod each, and CoreDNS on the master. Only the pod CIDRs are printed there;
+ * the address of the cluster DNS is what kubeadm makes of 10.96.0.0/12.
+ */
 const flannel: Topology = {
   name: 'flannel',
   profile: 'flannel',
   clusterCidr: '10.244.0.0/16',
+  masquerade: 'flannel',
+  inside: ['10.244.0.0/16'],
   subnets,
   nodes: [0, 1, 2].map(index => ({
     name: index === 0 ? 'master' : `worker${index}`,
@@ -225,20 +271,99 @@ const flannel: Topology = {
     podCidr: `10.244.${index}.0/24`,
     hostAddress: `10.244.${index}.1`,
   })),
-  pods: [0, 1, 2].map(index => ({
-    name: `busybox${index}`,
-    node: index === 0 ? 'master' : `worker${index}`,
-    address: `10.244.${index}.2`,
-    identity: 2000 + index,
-    labels: { app: 'busybox' },
-    hostname: `busybox${index}`,
-  })),
+  pods: [
+    ...[0, 1, 2].map(index => ({
+      name: `busybox${index}`,
+      node: index === 0 ? 'master' : `worker${index}`,
+      address: `10.244.${index}.2`,
+      identity: 2000 + index,
+      labels: { app: 'busybox' },
+      hostname: `busybox${index}`,
+    })),
+    {
+      name: 'coredns',
+      node: 'master',
+      address: '10.244.0.3',
+      identity: 2003,
+      labels: { 'k8s-app': 'kube-dns' },
+      dns: true,
+    },
+  ],
+  services: [
+    {
+      name: 'kube-system/kube-dns',
+      address: '10.96.0.10',
+      ports: [{ name: 'dns', protocol: 'UDP', port: 53 }],
+      selector: { 'k8s-app': 'kube-dns' },
+    },
+    { name: 'default/busybox', address: '10.96.100.10', ports: [{ port: 80 }], selector: { app: 'busybox' } },
+  ],
   router,
   staticRoutes: ['0.0.0.0/0'],
 };
 
+/** Pods of a node own a /28 of its subnet, as the VPC CNI's prefix delegation has it. */
+const awsNodes: LabNode[] = [
+  { name: 'node1', bridge: 'br10', host: '192.168.10.101', podCidr: '192.168.10.16/28' },
+  { name: 'node2', bridge: 'br10', host: '192.168.10.102', podCidr: '192.168.10.32/28' },
+  { name: 'node3', bridge: 'br20', host: '192.168.20.101', podCidr: '192.168.20.16/28' },
+].map(({ name, bridge, host, podCidr }, index) => ({
+  name,
+  bridge,
+  address: `${host}/24`,
+  mac: `02:00:c0:a8:00:0${index + 1}`,
+  vtepMac: `66:00:c0:a8:00:0${index + 1}`,
+  podCidr,
+  hostAddress: host,
+}));
+
+/**
+ * Article 003: EKS with the VPC CNI. Pods have addresses of the VPC 192.168.0.0/16, and its route table, here the
+ * router's, knows on which node they are. Only names and ports of deployment and service are printed there.
+ */
+const aws: Topology = {
+  name: 'aws',
+  profile: 'linux',
+  clusterCidr: '192.168.0.0/16',
+  masquerade: 'aws',
+  inside: ['192.168.0.0/16'],
+  subnets,
+  nodes: awsNodes,
+  pods: [
+    { name: 'echo1', node: 'node1', address: '192.168.10.18', identity: 3001 },
+    { name: 'echo3', node: 'node3', address: '192.168.20.18', identity: 3003 },
+    { name: 'netshoot', node: 'node2', address: '192.168.10.34', identity: 3002 },
+  ].map(pod =>
+    pod.name === 'netshoot'
+      ? { ...pod, labels: { app: 'netshoot' } }
+      : { ...pod, labels: { app: 'deploy-websrv' }, hostname: pod.name, port: 8080 },
+  ),
+  services: [
+    {
+      name: 'default/svc-nlb',
+      address: '10.100.12.7',
+      ports: [{ port: 80, targetPort: 8080, nodePort: 31080 }],
+      selector: { app: 'deploy-websrv' },
+    },
+    {
+      name: 'default/svc-nlb-local',
+      address: '10.100.12.8',
+      ports: [{ port: 80, targetPort: 8080, nodePort: 31081 }],
+      selector: { app: 'deploy-websrv' },
+      externalTrafficPolicy: 'Local',
+    },
+  ],
+  router: {
+    ...router,
+    // The subnet of an internal load balancer.
+    loops: [...router.loops, { device: 'nlb', address: '192.168.30.10/24' }],
+    routes: awsNodes.map(node => ({ to: node.podCidr, via: addressOf(node.address) })),
+  },
+  staticRoutes: ['0.0.0.0/0'],
+};
+
 /** The topologies that `--topology` names. */
-export const TOPOLOGIES: Readonly<Record<string, Topology>> = { cilium, calico, flannel };
+export const TOPOLOGIES: Readonly<Record<string, Topology>> = { cilium, calico, flannel, aws };
 
 /** `192.168.10.100/24` -> `192.168.10.100` */
 export function addressOf(cidr: string): string {
@@ -250,6 +375,27 @@ export function gatewayOf(topology: Topology, node: LabNode): string {
   const leg = topology.router.legs.find(candidate => candidate.bridge === node.bridge);
   if (leg === undefined) throw new Error(`${topology.name}: the router has no leg on ${node.bridge}`);
   return addressOf(leg.address);
+}
+
+/** Addresses of the pods behind a service. */
+export function endpointsOf(topology: Topology, service: LabService): string[] {
+  const wanted = Object.entries(service.selector);
+  return topology.pods
+    .filter(({ labels }) => wanted.every(([key, value]) => labels[key] === value))
+    .map(pod => pod.address);
+}
+
+/** @throws Error when the topology has no such service. */
+export function serviceOf(topology: Topology, name: string): LabService {
+  const service = topology.services.find(candidate => candidate.name === name);
+  if (service === undefined) throw new Error(`${topology.name}: no service ${name}`);
+  return service;
+}
+
+/** `default/webpod` -> `webpod.default.svc.cluster.local`, its name in the cluster's DNS */
+export function dnsNameOf(service: LabService): string {
+  const [namespace, name] = service.name.split('/');
+  return `${name}.${namespace}.svc.${CLUSTER_DOMAIN}`;
 }
 
 /** The router's web server. */

@@ -23,7 +23,7 @@ describe('tunpath', () => {
     ['unknown format', ['status', '-o', 'xml'], 2, /^$/, /expected one of table, wide, json, jsonl/],
     ['unknown mode', ['lab', 'up', '--mode', 'gre'], 2, /^$/, /expected one of native, ipip/],
     ['unknown profile', ['lab', 'up', '--profile', 'aws'], 2, /^$/, /expected one of linux, cilium/],
-    ['unknown topology', ['lab', 'up', '--topology', 'aws'], 2, /^$/, /expected one of cilium, calico, flannel/],
+    ['unknown topology', ['lab', 'up', '--topology', 'gke'], 2, /^$/, /expected one of cilium, calico, flannel/],
     ['bad lab name', ['lab', 'up', '--name', 'a-b'], 2, /^$/, /lower-case letters and digits/],
     ['a lab that is not up', ['lab', 'status', '--name', 'nosuchlab'], 1, /^$/, /no lab 'nosuchlab' is up/],
     ['exec without a command', ['lab', 'exec', 'router', '--'], 2, /^$/, /command/],

@@ -24,7 +24,7 @@ function namespacesOf(lab: string): string[] {
 
 /** Namespaces, sockets and state of a lab, and processes that read its files. */
 function remains(lab: string): string[] {
-  const files = existsSync('/run/tunpath') ? readdirSync('/run/tunpath') : [];
+  const files = ['/run/tunpath', '/etc/netns'].flatMap(path => (existsSync(path) ? readdirSync(path) : []));
   const processes = readdirSync('/proc').filter(entry => {
     try {
       return /^\d+$/.test(entry) && readFileSync(`/proc/${entry}/cmdline`, 'utf8').includes(`${stateDirOf(lab)}/`);
@@ -124,6 +124,18 @@ describe('Lab', () => {
     assert.match(fromPod.stdout, /RemoteAddr: 172\.20\.0\.89:\d+\n/);
     const fromNode = await lab.exec('k8s-w0', ['curl', '-s', '-m', '3', 'http://10.10.1.200/']);
     assert.match(fromNode.stdout, /^Hostname: router\n/);
+  });
+
+  it('leads pods to services by name, and outside under the address of their node, but to nodes as themselves', async () => {
+    const byName = await lab.exec('curl-pod', ['curl', '-s', '-m', '3', 'http://webpod.default.svc.cluster.local/']);
+    assert.match(byName.stdout, /^Hostname: webpod-/);
+    const outside = await lab.exec('curl-pod', ['curl', '-s', '-m', '3', 'http://10.10.1.200/']);
+    assert.match(outside.stdout, /^Hostname: router\n[\s\S]*RemoteAddr: 192\.168\.10\.100:/);
+    const capture = await lab.capture('k8s-w1:tp0', { filter: 'icmp' });
+    const ping = await lab.exec('curl-pod', ['ping', '-c', '1', '-W', '1', '192.168.10.101']);
+    const { path } = await capture.stop();
+    assert.equal(ping.exitCode, 0, ping.stdout);
+    assert.deepEqual(await decodeCapture(path, ['ip.src'], 'icmp.type == 8'), [[['172.20.0.89']]]);
   });
 
   it('asks the nodes', async () => {

@@ -1,0 +1,62 @@
+/**
+ * How names of services resolve in a lab's pods: files that `ip netns exec` mounts over those in /etc. Where the cluster has
+ * a name server, resolv.conf points there as in a pod; elsewhere a hosts file lists the services.
+ */
+
+import { mkdirSync, readdirSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
+import { namespaceOf, namespacePrefix } from './names.ts';
+import { CLUSTER_DOMAIN, dnsNameOf, endpointsOf, type Topology } from './topology.ts';
+
+const DIRECTORY = '/etc/netns';
+
+/** For programs that are started in the pods from now on. */
+export function writeNameFiles(lab: string, topology: Topology): void {
+  for (const pod of topology.pods) {
+    const directory = `${DIRECTORY}/${namespaceOf(lab, pod.name)}`;
+    mkdirSync(directory, { recursive: true });
+    const server = nameServerOf(topology);
+    if (server === undefined) writeFileSync(`${directory}/hosts`, hostsFile(topology));
+    else writeFileSync(`${directory}/resolv.conf`, resolvConf(server));
+  }
+}
+
+/** Also those of a lab that a killed process left. */
+export function removeNameFiles(lab: string): void {
+  let entries: string[];
+  try {
+    entries = readdirSync(DIRECTORY);
+  } catch {
+    return; // there is none
+  }
+  const own = entries.filter(entry => entry.startsWith(namespacePrefix(lab)));
+  for (const entry of own) rmSync(`${DIRECTORY}/${entry}`, { recursive: true, force: true });
+  if (own.length === 0) return;
+  try {
+    rmdirSync(DIRECTORY);
+  } catch {
+    // Others' files are in it.
+  }
+}
+
+/** Cluster address of the service in front of the name server. */
+function nameServerOf(topology: Topology): string | undefined {
+  const server = topology.pods.find(pod => pod.dns);
+  if (server === undefined) return undefined;
+  return topology.services.find(service => endpointsOf(topology, service).includes(server.address))?.address;
+}
+
+function hostsFile({ services }: Topology): string {
+  const lines = services.map(service => {
+    const [namespace, name] = service.name.split('/');
+    return `${service.address} ${[dnsNameOf(service), `${name}.${namespace}`, name].join(' ')}`;
+  });
+  return ['127.0.0.1 localhost', ...lines, ''].join('\n');
+}
+
+/** As kubelet writes it for a pod of namespace `default`. */
+function resolvConf(server: string): string {
+  const search = ['default.svc', 'svc', ''].map(prefix =>
+    prefix === '' ? CLUSTER_DOMAIN : `${prefix}.${CLUSTER_DOMAIN}`,
+  );
+  return `search ${search.join(' ')}\nnameserver ${server}\noptions ndots:5\n`;
+}

@@ -53,6 +53,80 @@ const BREAKAGES: Breakage[] = [
       'a stranger sends a tunnel packet from its own address 192.168.20.66: at pod3',
     ],
   },
+  {
+    what: 'backends asked at a port where none listens',
+    scenario: 'cilium-clusterip',
+    adjust: spec => {
+      for (const service of spec.services) service.ports = service.ports.map(port => ({ ...port, targetPort: 81 }));
+    },
+    fails: ['k8s-ctr: lb list', '100 requests over 3 backends', 'RemoteAddr', 'k8s-ctr: addresses inside the tunnel'],
+  },
+  {
+    what: "every client under the node's address, as kube-proxy has it",
+    scenario: 'cilium-nodeport',
+    adjust: spec => {
+      spec.profile = 'linux';
+      spec.tunnel.port = 6081;
+    },
+    fails: ['k8s-ctr: RemoteAddr', 'k8s-w1: RemoteAddr', 'k8s-w0: RemoteAddr'],
+  },
+  {
+    what: "the service's address routed to the backend, not rewritten",
+    scenario: 'kubeproxy-dnat',
+    adjust: spec => {
+      if (spec.uplink.address !== '192.168.10.102/24') {
+        spec.routes.push({ to: '10.96.44.20/32', via: '192.168.10.102', encap: true });
+      }
+      spec.services = [];
+    },
+    fails: ['pod1 asks the service', 'pod2: addresses in its packets', 'ICMP about a port'],
+  },
+  {
+    what: 'the first rule without its mark match, as the article prints it',
+    scenario: 'flannel-masquerade',
+    adjust: spec => {
+      spec.masquerade[0] = { action: 'RETURN' };
+    },
+    fails: [
+      'worker1: rule 1',
+      'busybox1 pings 10.10.1.200: matched at worker1',
+      'busybox1 pings 10.10.1.200: answers',
+      'worker1: tcpdump -i eth0 icmp',
+      '--random-fully',
+    ],
+  },
+  {
+    what: 'CoreDNS asked at another port',
+    scenario: 'flannel-dns',
+    adjust: spec => {
+      spec.services[0]!.ports[0]!.targetPort = 54;
+    },
+    fails: ['busybox1: dig', 'coredns: addresses in its packets', 'busybox2: dig -x'],
+  },
+  {
+    what: 'the second pool forgotten',
+    scenario: 'calico-nat-outgoing',
+    adjust: spec => {
+      spec.masquerade[0]!.notTo!.pop();
+    },
+    fails: ['pod1: curl http://10.10.2.200/ exits with', 'router: who asks for 10.10.2.200'],
+  },
+  {
+    what: 'everything masqueraded that leaves a node',
+    scenario: 'aws-native',
+    adjust: spec => {
+      delete spec.masquerade[0]!.notTo;
+    },
+    fails: ['netshoot asks echo1', 'node2: addresses on the wire, echo3', 'netshoot asks 192.168.10.200, in the VPC'],
+  },
+  {
+    what: 'externalTrafficPolicy Local for all, so that a node without a pod drops',
+    scenario: 'aws-nlb-targets',
+    adjust: spec => {
+      for (const service of spec.services) service.externalTrafficPolicy = 'Local';
+    },
+    fails: ['instance target: requests answered', 'instance target: the request on node2', 'instance target: hops'],
+  },
 ];
 
 describe('a broken datapath fails the scenario', function () {

@@ -1,8 +1,18 @@
 /** Every scenario there is, in the order in which `--all` runs them. */
 
 import type { Scenario } from '../scenario.ts';
+import { awsScenarios } from './aws.ts';
 import { calicoScenarios } from './calico.ts';
 import { ciliumScenarios } from './cilium.ts';
 import { flannelScenarios } from './flannel.ts';
+import { masqueradeScenarios } from './masquerade.ts';
+import { serviceScenarios } from './services.ts';
 
-export const SCENARIOS: readonly Scenario[] = [...calicoScenarios, ...ciliumScenarios, ...flannelScenarios];
+export const SCENARIOS: readonly Scenario[] = [
+  ...calicoScenarios,
+  ...ciliumScenarios,
+  ...flannelScenarios,
+  ...serviceScenarios,
+  ...masqueradeScenarios,
+  ...awsScenarios,
+];

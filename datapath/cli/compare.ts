@@ -18,6 +18,8 @@ const COLUMNS: Column<Comparison>[] = [
   { title: 'TCP', value: row => unit(row.tcpBitsPerSecond, 2, 'Gb/s', 1e9), align: 'right' },
   { title: 'RETRANS', value: row => row.tcpRetransmits, align: 'right' },
   { title: `UDP-LOSS@${UDP_RATE}`, value: row => unit(row.udpLossPercent, 2, '%'), align: 'right' },
+  { title: 'SERVICE', value: row => row.service },
+  { title: 'SEEN-OUTSIDE', value: row => row.outside },
   { title: 'RESULT', value: row => (row.failures.length === 0 ? 'ok' : 'failed') },
 ];
 

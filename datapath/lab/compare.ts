@@ -1,6 +1,7 @@
 /**
  * The same traffic through every mode of the lab, one mode after the other, and what each one costs: header bytes and MSS
- * read from captured packets, the MTU tried out, round trips, throughput and loss measured.
+ * read from captured packets, the MTU tried out, round trips, throughput and loss measured; and whether services and the way
+ * out of the cluster work.
  */
 
 import { once } from 'node:events';
@@ -9,6 +10,7 @@ import { decodeCapture } from './capture.ts';
 import { Lab } from './lab.ts';
 import { LabError } from './lab-error.ts';
 import type { Mode } from './modes.ts';
+import { addressOf, endpointsOf, routerWebAddress, serviceOf } from './topology.ts';
 import { noiseDigest } from './whoami.ts';
 
 export interface Comparison {
@@ -28,6 +30,10 @@ export interface Comparison {
   tcpBitsPerSecond: number | null;
   tcpRetransmits: number | null;
   udpLossPercent: number | null;
+  /** Backends of the webpod service that answered through its cluster address, `3 of 3`. */
+  service: string | null;
+  /** The address that a web server outside the cluster saw: the node's, for pods are masqueraded. */
+  outside: string | null;
   /** Empty where everything worked. */
   failures: string[];
 }
@@ -41,6 +47,12 @@ export interface CompareOptions {
 const CLIENT = 'curl-pod';
 const NODE = 'k8s-ctr';
 const SERVERS = { same: 'webpod-w1', other: 'webpod-w0' } as const;
+
+/** Of the nodes' random choices: the share of each backend is then the same in every run. */
+const SEED = 1;
+const SERVICE = 'default/webpod';
+/** Enough that all three backends get some. */
+const SERVICE_REQUESTS = 20;
 
 const PING_COUNT = 200;
 const PING_INTERVAL_S = 0.005;
@@ -68,7 +80,7 @@ export async function compareModes(options: CompareOptions): Promise<Comparison[
     const started = performance.now();
     let lab: Lab;
     try {
-      lab = await Lab.up({ name: options.name, mode });
+      lab = await Lab.up({ name: options.name, mode, seed: SEED });
     } catch (error) {
       rows.push(...pathsOf(mode).map(subnet => ({ ...emptyRow(mode, subnet), failures: [(error as Error).message] })));
       continue;
@@ -95,6 +107,8 @@ async function measurePath(
     ['ping and curl, captured', () => measureHeaders(lab, row)],
     ['MTU', () => measureMtu(lab, row)],
     ['round trips', () => measureRoundTrips(lab, row)],
+    ['service', () => askService(lab, row)],
+    ['outside', () => askOutside(lab, row)],
     ['iperf3', () => measureThroughput(lab, row)],
   ];
   for (const [name, run] of steps) {
@@ -195,6 +209,36 @@ async function measureThroughput(lab: Lab, row: Comparison): Promise<string> {
   }
 }
 
+/** Requests through the cluster address. Every backend must be met but those that the mode cannot reach. */
+async function askService(lab: Lab, row: Comparison): Promise<string> {
+  const service = serviceOf(lab.topology, SERVICE);
+  const backends = endpointsOf(lab.topology, service);
+  const far = backends.filter(backend => lab.mode === 'native' && backend === addressOfPod(lab, SERVERS.other));
+  // All at once: where one of the backends cannot be reached, the time-outs of its share run side by side.
+  const command = `seq ${SERVICE_REQUESTS} | xargs -P ${SERVICE_REQUESTS} -I{} curl -s -m 2 http://${service.address}/?{}`;
+  const { stdout } = await lab.exec(CLIENT, ['sh', '-c', command]);
+  const met = new Set([...stdout.matchAll(/^IP: (\d\S*)$/gm)].map(match => match[1]!));
+  const answered = backends.filter(backend => met.has(backend));
+  row.service = `${answered.length} of ${backends.length}`;
+  const wrong = far.filter(backend => met.has(backend));
+  if (wrong.length > 0) throw new LabError(`answers from ${wrong.join(', ')}, behind a router without a route`);
+  if (answered.length < backends.length - far.length) throw new LabError(`answers from ${row.service} backends`);
+  const clients = new Set([...stdout.matchAll(/^RemoteAddr: (.+):\d+$/gm)].map(match => match[1]!));
+  const client = addressOfPod(lab, CLIENT);
+  if (clients.size !== 1 || !clients.has(client)) throw new LabError(`the client seen is ${[...clients].join(', ')}`);
+  return `${row.service} backends answer ${client}`;
+}
+
+async function askOutside(lab: Lab, row: Comparison): Promise<string> {
+  const outside = routerWebAddress(lab.topology);
+  const { stdout } = await lab.exec(CLIENT, ['curl', '-s', '-m', '5', `http://${outside}/`]);
+  row.outside = /^RemoteAddr: (.+):\d+$/m.exec(stdout)?.[1] ?? null;
+  const node = addressOf(lab.topology.nodes.find(candidate => candidate.name === NODE)!.address);
+  if (row.outside === null) throw new LabError(`no answer from ${outside}`);
+  if (row.outside !== node) throw new LabError(`${outside} saw ${row.outside}, expected the node's ${node}`);
+  return `${outside} saw ${row.outside}`;
+}
+
 /** Native must not reach the pods of the other subnet, whose router knows no way to them; every other mode must. */
 async function checkOtherSubnet(lab: Lab, row: Comparison): Promise<void> {
   const ping = await lab.exec(CLIENT, ['ping', '-c', '1', '-W', '0.5', addressOfPod(lab, SERVERS.other)]);
@@ -234,6 +278,8 @@ function emptyRow(mode: Mode, subnet: Comparison['subnet']): Comparison {
     tcpBitsPerSecond: null,
     tcpRetransmits: null,
     udpLossPercent: null,
+    service: null,
+    outside: null,
     failures: [],
   };
 }

@@ -392,7 +392,8 @@ export class TcpTracker {
     const { seq } = this;
     let state = TCP_CLOSE;
     if ((flags & MAX_ACK_SET) !== 0 && lastKind !== SYN) {
-      const established = oldState === TCP_ESTABLISHED;
+      // Linux: nf_conntrack_tcp_established.
+      const established = oldState === TCP_ESTABLISHED && (words[base + META] & FLAG_ASSURED) !== 0;
       if (seq === 0 && !established) return TCP_CLOSE;
       const maxAck = words[base + TCP_SEEN + (other << 2) + MAX_ACK];
       if (before(seq, maxAck) && !this.ignoreInvalidRst) return DROP_CT_INVALID_TCP_RST;
@@ -405,7 +406,8 @@ export class TcpTracker {
     const meta = words[base + META];
     const answersIgnored =
       ((meta & FLAG_SEEN_REPLY) !== 0 && lastKind === SYN) || ((meta & FLAG_ASSURED) === 0 && lastKind === ACK);
-    if (answersIgnored && this.ack === words[base + TCP_LAST_END]) return state | SKIP_WINDOW;
+    if (answersIgnored && lastDirection !== direction && this.ack === words[base + TCP_LAST_END])
+      return state | SKIP_WINDOW;
     if (
       oldState === TCP_SYN_SENT &&
       lastKind === ACK &&

@@ -36,6 +36,7 @@ export const EVENT_FRAGMENTS_HELD = 22;
 export const EVENT_DATAGRAMS_REASSEMBLED = 23;
 export const EVENT_PATH_MTU_LOWERED = 24;
 export const EVENT_MSS_CLAMPED = 25;
+export const EVENT_FRAGMENTS_REASSEMBLED = 26;
 export const EVENTS = 64;
 
 export const EVENT_NAMES: readonly string[] = [
@@ -65,6 +66,7 @@ export const EVENT_NAMES: readonly string[] = [
   'datagrams-reassembled',
   'path-mtu-lowered',
   'mss-clamped',
+  'fragments-reassembled',
 ];
 
 // Per port.

@@ -26,6 +26,9 @@ import * as counters from './counters.ts';
 import { OFFLOAD_CSUM, OFFLOAD_TSO, OFFLOAD_TUNNEL, OFFLOAD_TUNNEL_CSUM, OFFLOAD_USO } from './io/device.ts';
 import { fragment } from './mtu/fragment.ts';
 import { buildIcmpError, IcmpLimiter, mayAnswer } from './mtu/icmp-error.ts';
+import { PathMtu, TunnelQuote } from './mtu/path-mtu.ts';
+import { Reassembly } from './mtu/reassembly.ts';
+import { VirtualReassembly } from './mtu/virtual-reassembly.ts';
 import type { Nat } from './nat/nat.ts';
 import type { Services } from './nat/service.ts';
 import type { Packet } from './packet/packet.ts';
@@ -54,10 +57,18 @@ import * as vnet from './wire/virtio-net.ts';
 export const BURST = 64;
 /** Linux's gc_thresh3: as many neighbours as a default kernel would keep. */
 export const NEIGHBORS = 1024;
+/** A smaller flow table stays in the cache, and a smaller burst leaves nothing to overlap. */
+const LOOK_AHEAD_FLOWS = 4096;
+const LOOK_AHEAD_BURST = 4;
 /** How often an idle node looks for flows that have run out; a busy one looks after each round. */
 const NAT_TICK_MS = 1000;
 /** A 64 KiB superpacket cut to the smallest sensible MTU. */
 const MAX_PIECES = 1400;
+
+const NO_HOP: NextHop = { kind: hops.HOP_REFUSE, port: -1, gateway: 0, peer: -1, peerAddress: 0, mtu: 0, transit: 0 };
+
+/** Zone of fragments that came through the tunnel; the others' is the port that they came by. */
+const ZONE_TUNNEL = -1;
 
 /** What the node is on its underlay. Addresses int32, MACs as in wire/ethernet.ts. */
 export interface Underlay {
@@ -65,6 +76,8 @@ export interface Underlay {
   prefixLength: number;
   macHi: number;
   macLo: number;
+  /** Of the uplink, in bytes. */
+  mtu: number;
 }
 
 export class Datapath {
@@ -76,7 +89,8 @@ export class Datapath {
   readonly hostAddress: number;
   ports: Port[] = [];
   readonly routes = new Lpm();
-  nextHops: NextHop[] = [];
+  /** [0] stands for no route. */
+  nextHops: NextHop[] = [NO_HOP];
   tunnel: Tunnel | null = null;
   /** Null: nothing to translate, so flows are not tracked either (as the kernel's hooks, registered by the first rule). */
   nat: Nat | null = null;
@@ -87,10 +101,19 @@ export class Datapath {
   private readonly clock: Clock;
   private readonly decrementAtDelivery: boolean;
   private readonly alwaysMasquerade: boolean;
+  /** The way of the packet in hand. */
+  private hop: NextHop = NO_HOP;
   /** 1 if the packet in hand has other addresses than it came with. */
   private translated = 0;
+  private readonly virtual: VirtualReassembly;
+  private readonly reassembly: Reassembly;
+  private readonly pathMtu: PathMtu;
+  private readonly quote = new TunnelQuote();
   private readonly limiter = new IcmpLimiter();
   private readonly slots: Packet[] = [];
+  private readonly tuples = new Int32Array(4 * BURST);
+  /** What lookAhead() has read; means nothing. */
+  touched = 0;
   private readonly segments: Packet[] = [];
   private readonly fragments: Packet[] = [];
   private readonly train: Packet[] = [];
@@ -126,10 +149,14 @@ export class Datapath {
       this.fragments.push(pool.packets[0]);
       this.train.push(pool.packets[0]);
     }
+    const { random } = options;
+    this.virtual = new VirtualReassembly({ pool, counters, random, events: this });
+    this.reassembly = new Reassembly({ pool, counters, random, events: this });
+    this.pathMtu = new PathMtu({ counters, random, linkMtu: underlay.mtu });
     this.neighbors = new NeighborTable({
       pool,
       counters,
-      random: options.random,
+      random,
       capacity: NEIGHBORS,
       address: underlay.address,
       prefixLength: underlay.prefixLength,
@@ -174,11 +201,14 @@ export class Datapath {
       bytes += wireBytes(this.view, slots[i]);
     }
     const left = port.coalesceInput(slots, n);
+    if (this.nat !== null) this.lookAhead(left, port, this.nat);
     for (let i = 0; i < left; i++) {
       const p = slots[i];
       p.inPort = port.index;
       this.enter(p, port);
     }
+    // Written out first, so that the next burst is read into the slots that the cache still holds.
+    this.flush();
     for (let i = 0; i < n; i++) {
       const p = pool.take();
       // Held packets (ARP, reassembly) are capped well below the pool's size, so a burst can always be refilled.
@@ -188,8 +218,30 @@ export class Datapath {
     c.port(port.index, counters.PORT_RX_BYTES, bytes);
     c.port(port.index, counters.PORT_READS, n);
     c.event(counters.EVENT_BURSTS);
-    this.flush();
     return n;
+  }
+
+  /**
+   * Fetches what the burst will need of a big flow table. The packets are not parsed yet, so this guesses where their
+   * tuples are; a wrong guess costs a read of something else.
+   */
+  private lookAhead(n: number, port: Port, nat: Nat): void {
+    const { table } = nat.conntrack;
+    if (table.used < LOOK_AHEAD_FLOWS || n < LOOK_AHEAD_BURST) return;
+    const { view, slots, tuples } = this;
+    const outer =
+      port.kind !== PORT_UPLINK ? 0 : ethernet.HEADER_LEN + (this.tunnel === null ? 0 : this.tunnel.overhead);
+    const tupleEnd = outer + ipv4.HEADER_LEN + 4;
+    for (let i = 0; i < n; i++) {
+      const p = slots[i];
+      // Too short for a tuple: then that of any other will do.
+      const ip = (p.len < tupleEnd ? slots[0].start : p.off) + outer;
+      tuples[4 * i] = view.getInt32(ip + ipv4.SRC);
+      tuples[4 * i + 1] = view.getInt32(ip + ipv4.DST);
+      tuples[4 * i + 2] = view.getInt32(ip + ipv4.HEADER_LEN);
+      tuples[4 * i + 3] = view.getUint8(ip + ipv4.PROTOCOL);
+    }
+    this.touched = table.touchAll(tuples, n);
   }
 
   /** Writes out what all ports have queued. */
@@ -197,13 +249,20 @@ export class Datapath {
     for (let i = 0; i < this.ports.length; i++) this.ports[i].flush();
   }
 
-  /** Timers: ARP retries and ageing. @returns milliseconds until it wants to be called again */
+  /** Fragments that wait for others of their datagram. */
+  get fragmentsHeld(): number {
+    return this.virtual.held + this.reassembly.held;
+  }
+
+  /** Timers: ARP, fragments, path MTUs, flows. @returns milliseconds until it wants to be called again */
   tick(): number {
     this.now = this.clock.now();
-    const wait = this.neighbors.tick(this.now);
+    const { now } = this;
+    this.pathMtu.tick(now);
+    const wait = Math.min(this.neighbors.tick(now), this.virtual.tick(now), this.reassembly.tick(now));
     this.flush();
     if (this.nat === null) return wait;
-    this.nat.tick(this.now);
+    this.nat.tick(now);
     return Math.min(wait, NAT_TICK_MS);
   }
 
@@ -261,9 +320,44 @@ export class Datapath {
     const v = parseIpv4(view, p);
     if (v !== CONTINUE) return v;
     if (isMartian(p.src) || this.isLocal(p.src)) return verdict.DROP_MARTIAN_SOURCE;
-    if (p.dst === underlay.address && this.tunnel?.matches(p) === true) return this.fromTunnel(p, this.tunnel);
     p.identity = IDENTITY_WORLD;
+    return p.dst === underlay.address && this.tunnel !== null ? this.toNode(p, this.tunnel) : this.forward(p);
+  }
+
+  /** A packet for the node's own address: the tunnel's, an error about the tunnel's, or anybody's. */
+  private toNode(p: Packet, tunnel: Tunnel): number {
+    if (isFragment(p) && tunnel.mayCarry(p)) return this.reassemble(p, tunnel);
+    if (tunnel.matches(p)) return this.fromTunnel(p, tunnel);
+    if (p.protocol === ipv4.PROTO_ICMP && this.quote.matches(this.view, p, tunnel)) return this.tunnelError(p, tunnel);
     return this.forward(p);
+  }
+
+  /** A fragment of what may be a tunnel packet: the exit of a tunnel puts together what was cut on its way (RFC 4459 section 3.1). */
+  private reassemble(p: Packet, tunnel: Tunnel): number {
+    const v = this.reassembly.accept(p, 0, this.now);
+    const whole = this.reassembly.takeWhole();
+    if (whole === null) return v;
+    whole.inPort = (this.uplink as Port).index;
+    whole.identity = IDENTITY_WORLD;
+    const w = tunnel.matches(whole) ? this.fromTunnel(whole, tunnel) : this.forward(whole);
+    if (w !== TAKEN) this.drop(whole, w);
+    return v;
+  }
+
+  /** The underlay says that a tunnel packet was too big: the peer's path MTU goes down, and the inner sender hears of it. */
+  private tunnelError(p: Packet, tunnel: Tunnel): number {
+    const { quote, view, pathMtu } = this;
+    const v = quote.read(view, p, tunnel);
+    if (v !== CONTINUE) return v;
+    const isTooBig = view.getUint8(p.l4) === icmp.UNREACHABLE && view.getUint8(p.l4 + 1) === icmp.CODE_FRAG_NEEDED;
+    if (!isTooBig) return verdict.DROP_TUNNEL_ERROR;
+    const mtu = pathMtu.update(quote.destination, quote.mtu, quote.totalLen, quote.headerLen, this.now);
+    if (mtu > 0 && quote.inner.len > 0) {
+      quote.inner.inPort = p.inPort;
+      quote.inner.tunnelSource = quote.destination;
+      this.answer(quote.inner, icmp.UNREACHABLE, icmp.CODE_FRAG_NEEDED, mtu - tunnel.overhead);
+    }
+    return CONTINUE;
   }
 
   private fromTunnel(p: Packet, tunnel: Tunnel): number {
@@ -304,6 +398,13 @@ export class Datapath {
   /** A parsed packet, wherever it came from. */
   private forward(p: Packet): number {
     if (p.dst >>> 28 >= 14) return verdict.DROP_MULTICAST;
+    if (this.nat !== null && isFragment(p)) return this.forwardFragment(p, this.nat, this.virtual);
+    const v = this.judge(p);
+    return v === CONTINUE ? this.send(p, this.hop) : v;
+  }
+
+  /** Steps 3 to 8: the packet gets its final addresses and, in `hop`, the way that it goes. */
+  private judge(p: Packet): number {
     const { nat } = this;
     this.translated = 0;
     if (nat !== null) {
@@ -314,16 +415,15 @@ export class Datapath {
     // 5. egress policy stands here.
 
     // 6. route
-    const hop = this.lookupRoute(p);
-    if (hop === null || hop.kind === hops.HOP_REFUSE) return this.refuse(p, hop);
+    const v = this.lookupRoute(p);
+    if (v !== CONTINUE) return v;
 
     // 7. ingress policy stands here.
 
-    if (nat !== null && nat.conntrack.isNew !== 0) {
-      const v = this.masqueradeFlow(p, hop, nat);
-      if (v !== CONTINUE) return v;
-    }
+    return nat !== null && nat.conntrack.isNew !== 0 ? this.masqueradeFlow(p, this.hop, nat) : CONTINUE;
+  }
 
+  private send(p: Packet, hop: NextHop): number {
     switch (hop.kind) {
       case hops.HOP_POD:
         return this.toPod(p, hop);
@@ -332,6 +432,40 @@ export class Datapath {
       default:
         return this.toUnderlay(p, hop);
     }
+  }
+
+  // ---------------------------------------------------------------- 2. fragments
+
+  /** Fragments are judged as one datagram, by the first; those that come before it wait. Each then goes on as it is. */
+  private forwardFragment(p: Packet, nat: Nat, virtual: VirtualReassembly): number {
+    const { conntrack } = nat;
+    const v = virtual.accept(p, p.tunnelSource !== 0 ? ZONE_TUNNEL : p.inPort, this.now);
+    if (v !== CONTINUE) return v;
+    if ((p.fragment & ipv4.OFFSET_MASK) !== 0) return this.forwardLaterFragment(p, nat, virtual);
+
+    const first = this.judge(p);
+    if (first !== CONTINUE) {
+      virtual.refuse(first);
+      return first;
+    }
+    const { flow, direction } = conntrack;
+    virtual.admit((flow << 1) | direction, conntrack.generation(flow));
+    const sent = this.send(p, this.hop);
+    for (let held = virtual.nextReleased(); held !== null; held = virtual.nextReleased()) {
+      const w = this.forwardLaterFragment(held, nat, virtual);
+      if (w !== TAKEN) this.drop(held, w);
+    }
+    return sent;
+  }
+
+  private forwardLaterFragment(p: Packet, nat: Nat, virtual: VirtualReassembly): number {
+    const { decision, mark } = virtual;
+    const { src, dst } = p;
+    let v = nat.conntrack.translateFragment(p, decision >>> 1, mark, decision & 1);
+    if (v !== CONTINUE) return v;
+    this.translated = p.src !== src || p.dst !== dst ? 1 : 0;
+    v = this.lookupRoute(p);
+    return v === CONTINUE ? this.send(p, this.hop) : v;
   }
 
   // ---------------------------------------------------------------- 3. conntrack, 4. service
@@ -366,19 +500,17 @@ export class Datapath {
 
   // ---------------------------------------------------------------- 6. route
 
-  /** The next hop for p.dst, or null. */
-  private lookupRoute(p: Packet): NextHop | null {
+  /** Finds the next hop for p.dst and leaves it in `hop`, or says why there is none. */
+  private lookupRoute(p: Packet): number {
     const index = this.routes.lookup(p.dst);
-    return index === 0 ? null : this.nextHops[index];
-  }
-
-  private refuse(p: Packet, hop: NextHop | null): number {
+    this.hop = this.nextHops[index];
+    if (index !== 0 && this.hop.kind !== hops.HOP_REFUSE) return CONTINUE;
     // A first packet that has a backend already would be quoted with the backend's address, which its sender never saw.
     if (this.translated === 0) {
-      const code = hop === null ? icmp.CODE_NET_UNREACHABLE : icmp.CODE_HOST_UNREACHABLE;
+      const code = index === 0 ? icmp.CODE_NET_UNREACHABLE : icmp.CODE_HOST_UNREACHABLE;
       this.answer(p, icmp.UNREACHABLE, code, 0);
     }
-    return hop === null ? verdict.DROP_NO_ROUTE : verdict.DROP_ROUTE_REFUSED;
+    return index === 0 ? verdict.DROP_NO_ROUTE : verdict.DROP_ROUTE_REFUSED;
   }
 
   // ---------------------------------------------------------------- 8. masquerade
@@ -484,13 +616,20 @@ export class Datapath {
 
   /** Does it fit the way it is going? If not: fragments are sent instead (TAKEN), or the sender is told (DROP_OVER_MTU_*). */
   private fit(p: Packet, hop: NextHop, port: Port): number {
-    if (this.wireLength(p) <= hop.mtu) return CONTINUE;
+    const mtu = this.mtuOf(hop);
+    if (this.wireLength(p) <= mtu) return CONTINUE;
     if ((p.fragment & ipv4.FLAG_DF) !== 0) {
-      this.answer(p, icmp.UNREACHABLE, icmp.CODE_FRAG_NEEDED, hop.mtu);
+      this.answer(p, icmp.UNREACHABLE, icmp.CODE_FRAG_NEEDED, mtu);
       return verdict.DROP_OVER_MTU_DONT_FRAGMENT;
     }
     if (p.gsoType !== 0) return this.segmentAndSend(p, hop, port);
     return this.fragmentAndSend(p, hop, port);
+  }
+
+  /** What fits this way: the route's MTU, or less where the path to the tunnel's peer has turned out narrower. */
+  private mtuOf(hop: NextHop): number {
+    if (hop.kind !== hops.HOP_TUNNEL || this.tunnel === null || this.pathMtu.size === 0) return hop.mtu;
+    return Math.min(hop.mtu, this.pathMtu.lookup(hop.peerAddress, this.now) - this.tunnel.overhead);
   }
 
   /** Length of the longest IP packet that `p` will be on the wire: for a superpacket that of one full segment. */
@@ -502,7 +641,7 @@ export class Datapath {
   }
 
   private fragmentAndSend(p: Packet, hop: NextHop, port: Port): number {
-    const n = fragment(this.pool, p, hop.mtu, this.fragments);
+    const n = fragment(this.pool, p, this.mtuOf(hop), this.fragments);
     if (n === 0) return verdict.DROP_NO_BUFFER;
     this.counters.event(counters.EVENT_FRAGMENTED);
     this.counters.event(counters.EVENT_FRAGMENTS_SENT, n);
@@ -519,7 +658,7 @@ export class Datapath {
     this.counters.event(counters.EVENT_SEGMENTS_SENT, n);
     for (let i = 0; i < n; i++) {
       const s = this.segments[i];
-      if (hop === null || s.len <= hop.mtu) {
+      if (hop === null || s.len <= this.mtuOf(hop)) {
         this.sendPiece(s, hop, port);
         continue;
       }
@@ -586,6 +725,11 @@ export class Datapath {
     this.drop(p, reason);
   }
 
+  /** ReassemblyEvents: a datagram for the tunnel stayed incomplete; `first` is only lent. */
+  timeout(first: Packet): void {
+    this.answer(first, icmp.TIME_EXCEEDED, icmp.CODE_REASSEMBLY, 0);
+  }
+
   /** The next hop of a held packet never answered: its sender hears of it, as from Linux. */
   unreachable(p: Packet): void {
     p.pull(ethernet.HEADER_LEN);
@@ -649,6 +793,10 @@ export class Datapath {
     this.counters.event(counters.EVENT_ICMP_ECHO_ANSWERED);
     return this.forward(p);
   }
+}
+
+function isFragment(p: Packet): boolean {
+  return (p.fragment & (ipv4.FLAG_MF | ipv4.OFFSET_MASK)) !== 0;
 }
 
 /** Sources that no packet from outside may carry: RFC 1812 section 5.3.7. */

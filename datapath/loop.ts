@@ -8,14 +8,18 @@ import { monotonicClock } from './clock.ts';
 import type { FlowRow } from './conntrack/conntrack.ts';
 import { Counters, EVENT_WAKEUPS } from './counters.ts';
 import { BURST, type Datapath, NEIGHBORS } from './forward.ts';
+import { hugeMemory } from './io/huge-memory.ts';
 import * as libc from './io/libc.ts';
 import { TunTap, type TunTapHandle } from './io/tuntap.ts';
 import { type MasqueradeRule, MasqueradeRules } from './nat/masquerade.ts';
 import type { Service } from './nat/service.ts';
 import { Pool } from './packet/pool.ts';
+import { PROFILES } from './profile.ts';
 import { createDatapath, type Program } from './program.ts';
 import { Random } from './random.ts';
-import { HOP_NAMES } from './route/nexthop.ts';
+import { HOP_NAMES, type NextHop, type Route } from './route/nexthop.ts';
+import type { TunnelSpec } from './tunnel/spec.ts';
+import { Tunnel } from './tunnel/tunnel.ts';
 
 /** Packets in flight and held: a burst, its fragments, and what waits for ARP. Untouched slots cost address space only. */
 const SLOTS = 4096;
@@ -54,8 +58,16 @@ export interface LoopRequest {
     | 'set-services'
     | 'remove-services'
     | 'set-rules'
+    | 'set-routes'
     | 'stop';
   params?: unknown;
+}
+
+/** Parameters of set-routes. Without `tunnel` the tunnel stays as it is. */
+export interface RoutesRequest {
+  routes: Route[];
+  nextHops: NextHop[];
+  tunnel?: TunnelSpec | null;
 }
 
 export interface LoopResponse {
@@ -68,6 +80,7 @@ class Loop {
   private readonly datapath: Datapath;
   private readonly control: MessagePort;
   private readonly counters: Counters;
+  private readonly makeTunnel: (spec: TunnelSpec | null) => Tunnel | null;
   private readonly wakeFd: number;
   private readonly pollView: DataView;
   private readonly pollAddress: number;
@@ -81,10 +94,13 @@ class Loop {
     this.counters = new Counters(data.counters);
     this.control = data.control;
     this.wakeFd = data.wakeFd;
+    const random = new Random(data.seed);
+    const profile = PROFILES[data.program.profile];
+    this.makeTunnel = spec => (spec === null ? null : new Tunnel(spec, profile, pool.view, this.counters, random));
     this.datapath = createDatapath(
       data.program,
       data.devices.map(handle => new TunTap(handle, pool)),
-      { pool, counters: this.counters, clock: monotonicClock, random: new Random(data.seed) },
+      { pool, counters: this.counters, clock: monotonicClock, random, memory: hugeMemory },
     );
     const { ports } = this.datapath;
     this.pollBytes = new Uint8Array((ports.length + 1) * POLLFD_BYTES);
@@ -163,6 +179,7 @@ class Loop {
           ...flows,
           { table: 'routes', used: datapath.routes.size, size: 1 << 24, bytes: datapath.routes.memoryBytes },
           { table: 'neighbors', used: datapath.neighbors.size, size: NEIGHBORS },
+          { table: 'fragments', used: datapath.fragmentsHeld, size: SLOTS },
           { table: 'packets', used: SLOTS - datapath.pool.available - BURST, size: SLOTS },
         ];
       }
@@ -192,6 +209,11 @@ class Loop {
       case 'set-rules':
         if (datapath.nat !== null) datapath.nat.rules = new MasqueradeRules(request.params as MasqueradeRule[]);
         return null;
+      case 'set-routes': {
+        const { routes, nextHops, tunnel } = request.params as RoutesRequest;
+        datapath.setRoutes(routes, nextHops, tunnel === undefined ? datapath.tunnel : this.makeTunnel(tunnel));
+        return null;
+      }
       case 'stop':
         this.running = false;
         return null;

@@ -108,6 +108,8 @@ export const DROP_FRAGMENT_ECN = 125;
 /** An ICMP error about a tunnel packet that we cannot have sent. */
 export const DROP_TUNNEL_ERROR_QUOTE = 126;
 export const DROP_TUNNEL_ERROR_CHECKSUM = 127;
+/** An ICMP error about one of the tunnel's packets that says nothing of its size. */
+export const DROP_TUNNEL_ERROR = 128;
 
 /** Numbers below this are reserved for verdicts and drop reasons; counters are laid out by it. */
 export const VERDICTS = 160;
@@ -203,6 +205,7 @@ export const VERDICT_NAMES: readonly string[] = (() => {
   set(DROP_FRAGMENT_ECN, 'drop-fragment-ecn');
   set(DROP_TUNNEL_ERROR_QUOTE, 'drop-tunnel-error-quote');
   set(DROP_TUNNEL_ERROR_CHECKSUM, 'drop-tunnel-error-checksum');
+  set(DROP_TUNNEL_ERROR, 'drop-tunnel-error');
   return names;
 })();
 

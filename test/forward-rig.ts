@@ -8,7 +8,9 @@ import {
   EVENT_ARP_REPLY_SENT,
   EVENT_ARP_REQUEST_SENT,
   EVENT_COALESCED,
+  EVENT_DATAGRAMS_REASSEMBLED,
   EVENT_FRAGMENTED,
+  EVENT_FRAGMENTS_REASSEMBLED,
   EVENT_FRAGMENTS_SENT,
   EVENT_ICMP_FRAG_NEEDED_SENT,
   EVENT_ICMP_TIME_EXCEEDED_SENT,
@@ -48,6 +50,8 @@ export interface NodeOptions {
   /** OFFLOAD_* of every device. */
   offloads?: number;
   routes?: object[];
+  masquerade?: object[];
+  services?: object[];
   /** Packets in the pool. */
   slots?: number;
 }
@@ -140,7 +144,7 @@ export class TestNode {
     return balance({
       read: sum(PORT_READS),
       written: sum(PORT_WRITES) - REFUSED_BY_DEVICE.reduce((n, reason) => n + this.counters.dropped(reason), 0),
-      held: this.datapath.neighbors.held,
+      held: this.datapath.neighbors.held + this.datapath.fragmentsHeld,
       arpInvalid: this.arpInvalid,
       event: event => this.counters.events(event),
       drops: reason => this.counters.dropped(reason),
@@ -186,7 +190,8 @@ export function balance(t: Totals): number {
     t.event(EVENT_FRAGMENTS_SENT) - t.event(EVENT_FRAGMENTED) + t.event(EVENT_SEGMENTS_SENT) - t.event(EVENT_SEGMENTED);
   const arpRefused = t.drops(verdict.DROP_MALFORMED_ARP) + t.drops(verdict.DROP_ADDRESS_CONFLICT) + t.arpInvalid;
   const arpConsumed = t.event(EVENT_ARP_RECEIVED) - t.event(EVENT_ARP_REPLY_SENT) - arpRefused;
-  const made = errors + t.event(EVENT_ARP_REQUEST_SENT) + pieces - t.event(EVENT_COALESCED);
+  const joined = t.event(EVENT_FRAGMENTS_REASSEMBLED) - t.event(EVENT_DATAGRAMS_REASSEMBLED);
+  const made = errors + t.event(EVENT_ARP_REQUEST_SENT) + pieces - joined - t.event(EVENT_COALESCED);
   return t.read + made - t.written - drops - arpConsumed - t.held;
 }
 
@@ -212,6 +217,8 @@ function nodeConfig(o: NodeOptions): TapNodeConfig {
       },
       routes: [{ to: '10.244.2.0/24', via: PEER, encap }, ...(o.routes ?? [])],
       profile: o.profile ?? 'linux',
+      ...(o.masquerade === undefined ? {} : { masquerade: o.masquerade }),
+      ...(o.services === undefined ? {} : { services: o.services }),
     },
   };
   const loaded = loadConfig(JSON.stringify(config), 'test');

@@ -455,12 +455,6 @@ const TUNNELS: Row[] = [
   },
   { what: 'a broken inner header', into: 'ul0', packet: vxlan(patch(back(), 8, 1)), drops: ['drop-ipv4-checksum'] },
   {
-    what: 'a fragment of a tunnel packet',
-    into: 'ul0',
-    packet: fragment(vxlan(back()), 0, 64),
-    drops: ['drop-tunnel-fragment'],
-  },
-  {
     what: "another tunnel's packet is for the host",
     into: 'ul0',
     packet: ipip(back(), { src: PEER, dst: NODE }),
@@ -674,6 +668,117 @@ describe('a neighbour that is not known yet', () => {
       node.send('ul0', arpFrame({ sha: '02:00:00:00:00:09', spa: '192.168.10.9', tpa }));
     assert.deepEqual(outputOf(node), [`ul0: arp reply ${NODE}`]);
     assert.equal(node.balance, 0);
+  });
+});
+
+describe('fragments', () => {
+  const cut = (packet: Uint8Array, at: number) => [
+    fragment(packet, 0, at),
+    fragment(packet, at, packet.length - 20 - at),
+  ];
+
+  it('of a tunnel packet are put together at the exit, in any order', () => {
+    for (const order of [
+      [0, 1],
+      [1, 0],
+    ]) {
+      const node = new TestNode();
+      node.meetNeighbors();
+      const pieces = cut(vxlan(back()), 64);
+      for (const i of order) node.send('ul0', fromWire(pieces[i]));
+      assert.deepEqual(outputOf(node), [`p1: ${REMOTE} > ${POD} icmp 0/0 ttl=63 len=84`]);
+      assert.equal(node.balance, 0);
+      assert.equal(node.leaked, 0);
+    }
+  });
+
+  it('that stay alone end in time, and their sender hears of it', () => {
+    const node = new TestNode();
+    node.meetNeighbors();
+    node.send('ul0', fromWire(cut(vxlan(back()), 64)[0]));
+    assert.deepEqual(outputOf(node), []);
+    node.advance(31_000, 1000);
+    assert.ok(outputOf(node).some(line => line.includes(`${NODE} > ${PEER} icmp 11/1`)));
+    assert.equal(node.counters.dropped(VERDICT_NAMES.indexOf('drop-fragment-timeout')), 1);
+    assert.equal(node.balance, 0);
+  });
+
+  it('go through a masquerade as one datagram, in any order, and back', () => {
+    const masquerade = [{ from: ['10.244.0.0/16'], action: 'MASQUERADE' }];
+    const request = udp4({ src: POD, dst: OUTSIDE, sport: 4000, dport: 53, payload: pattern(100) });
+    for (const order of [
+      [0, 1],
+      [1, 0],
+    ]) {
+      const node = new TestNode({ masquerade });
+      node.meetNeighbors();
+      for (const i of order) node.send('p1', cut(request, 64)[i]);
+      const out = outputOf(node);
+      assert.deepEqual(out, [
+        `ul0: ${NODE} > ${OUTSIDE} frag 0+ ttl=63 len=84`,
+        `ul0: ${NODE} > ${OUTSIDE} frag 64 ttl=63 len=64`,
+      ]);
+      const reply = udp4({ src: OUTSIDE, dst: NODE, sport: 53, dport: 4000, payload: pattern(100) });
+      for (const i of order) node.send('ul0', fromWire(cut(reply, 64)[i]));
+      assert.deepEqual(outputOf(node), [
+        `p1: ${OUTSIDE} > ${POD} frag 0+ ttl=63 len=84`,
+        `p1: ${OUTSIDE} > ${POD} frag 64 ttl=63 len=64`,
+      ]);
+      assert.equal(node.balance, 0);
+      assert.equal(node.leaked, 0);
+    }
+  });
+
+  it('of a datagram whose first is refused are refused, too', () => {
+    const services = [{ name: 'default/none', addresses: ['10.96.0.1'], ports: [{ port: 53, protocol: 'UDP' }] }];
+    const node = new TestNode({ services });
+    const request = udp4({ src: POD, dst: '10.96.0.1', dport: 53, payload: pattern(100) });
+    for (const piece of cut(request, 64).reverse()) node.send('p1', piece);
+    assert.deepEqual(outputOf(node), [`p1: ${HOST} > ${POD} icmp 3/3 ttl=64 len=112`]);
+    assert.equal(node.counters.dropped(VERDICT_NAMES.indexOf('drop-no-service-endpoint')), 2);
+    assert.equal(node.balance, 0);
+  });
+});
+
+describe('the path MTU to a tunnel peer', () => {
+  /** What a router says about a tunnel packet of ours that it could not forward. */
+  const tooBig = (quoted: Uint8Array, mtu: number) =>
+    fromWire(icmpError(3, 4, quoted, { src: GATEWAY, dst: NODE, mtu }));
+
+  it('goes down when the underlay says so, and the pods hear of it', () => {
+    const node = new TestNode({ profile: 'rfc' });
+    node.meetNeighbors();
+    const big = ofLength(1450, { fragment: DF });
+    node.send('p1', big);
+    const sent = node.collect('ul0');
+    assert.equal(sent.length, 1);
+    node.send('ul0', tooBig(sent[0].subarray(14), 1400));
+    assert.deepEqual(outputOf(node), [`p1: ${HOST} > ${POD} icmp 3/4 mtu=1350 ttl=64 len=576`]);
+    node.send('p1', big);
+    assert.deepEqual(outputOf(node), [`p1: ${HOST} > ${POD} icmp 3/4 mtu=1350 ttl=64 len=576`]);
+    node.send('p1', ofLength(1350, { fragment: DF }));
+    assert.equal(node.collect('ul0').length, 1);
+    node.advance(601_000, 1000);
+    node.meetNeighbors();
+    node.send('p1', big);
+    assert.equal(node.collect('ul0').length, 1, 'forgotten after ten minutes');
+  });
+
+  it('does not go down for what we never sent', () => {
+    const node = new TestNode({ profile: 'rfc' });
+    node.meetNeighbors();
+    const forged = udp4({
+      src: NODE,
+      dst: '203.0.113.1',
+      sport: 50000,
+      dport: 8472,
+      payload: pattern(80),
+      fragment: DF,
+    });
+    node.send('ul0', tooBig(forged, 1400));
+    node.collectAll();
+    node.send('p1', ofLength(1450, { fragment: DF }));
+    assert.equal(node.collect('ul0').length, 1);
   });
 });
 

@@ -89,16 +89,22 @@ export function compile(config: TapNodeConfig): Program {
     const gateway = underlay.neighborFor(via);
     const hop = uplinkHop(route.encap ? hops.HOP_TUNNEL : hops.HOP_GATEWAY, uplinkPort, gateway, mtu);
     hop.transit = to.length > 0 ? 1 : 0;
-    if (route.encap) hop.peer = tunnel?.peers.findIndex(peer => peer.address === via) ?? -1;
+    if (route.encap) {
+      hop.peer = tunnel?.peers.findIndex(peer => peer.address === via) ?? -1;
+      hop.peerAddress = via;
+    }
     table.add(to, hop);
   }
-  const host: NextHop = { kind: hops.HOP_HOST, port: -1, gateway: 0, peer: -1, mtu: 65535, transit: 1 };
+  const host: NextHop = { kind: hops.HOP_HOST, port: -1, gateway: 0, peer: -1, peerAddress: 0, mtu: 65535, transit: 1 };
   table.add({ ...uplinkNet, prefix: uplinkNet.address, length: 32 }, host);
   if (spec.host !== undefined) table.add({ ...uplinkNet, prefix: hostAddress, length: 32 }, host);
   spec.pods.forEach((pod, port) => {
     const { address } = parseCidr(pod.address);
     const mtu = pod.mtu ?? mtus.device;
-    table.add({ prefix: address, length: 32 }, { kind: hops.HOP_POD, port, gateway: 0, peer: -1, mtu, transit: 1 });
+    table.add(
+      { prefix: address, length: 32 },
+      { kind: hops.HOP_POD, port, gateway: 0, peer: -1, peerAddress: 0, mtu, transit: 1 },
+    );
   });
 
   return {
@@ -108,6 +114,7 @@ export function compile(config: TapNodeConfig): Program {
       prefixLength: uplinkNet.length,
       macHi: mac.hi,
       macLo: mac.lo,
+      mtu: spec.uplink.mtu,
     },
     hostAddress,
     ports,
@@ -119,11 +126,11 @@ export function compile(config: TapNodeConfig): Program {
 }
 
 function refuse(): NextHop {
-  return { kind: hops.HOP_REFUSE, port: -1, gateway: 0, peer: -1, mtu: 65535, transit: 0 };
+  return { kind: hops.HOP_REFUSE, port: -1, gateway: 0, peer: -1, peerAddress: 0, mtu: 65535, transit: 0 };
 }
 
 function uplinkHop(kind: number, port: number, gateway: number, mtu: number): NextHop {
-  return { kind, port, gateway, peer: -1, mtu, transit: 0 };
+  return { kind, port, gateway, peer: -1, peerAddress: 0, mtu, transit: 0 };
 }
 
 /** Collects routes; a later one replaces an earlier one to the same prefix; equal next hops are shared. */

@@ -11,7 +11,12 @@
  * A contradiction between fragments refuses the whole datagram, and what comes of it later; a repeated fragment is dropped
  * alone (datagram-table.ts).
  */
-import { type Counters, EVENT_DATAGRAMS_REASSEMBLED, PORT_RX_DROPPED } from '../counters.ts';
+import {
+  type Counters,
+  EVENT_DATAGRAMS_REASSEMBLED,
+  EVENT_FRAGMENTS_REASSEMBLED,
+  PORT_RX_DROPPED,
+} from '../counters.ts';
 import { copyBytes, copyContext } from '../packet/copy.ts';
 import { HEADROOM, type Packet } from '../packet/packet.ts';
 import { parseIpv4 } from '../packet/parse.ts';
@@ -72,6 +77,8 @@ export interface ReassemblyOptions {
 }
 
 export class Reassembly {
+  /** Fragments in datagrams that are not complete yet. */
+  held = 0;
   private readonly pool: Pool;
   private readonly view: DataView;
   private readonly counters: Counters;
@@ -148,6 +155,7 @@ export class Reassembly {
     }
     this.ecnSets[d] |= 1 << (view.getUint8(p.off + ipv4.TOS) & ipv4.ECN_MASK);
     this.pieces[d]++;
+    this.held++;
     this.bytes[d] += p.len;
     this.pool.release(p);
     if (table.isComplete(d)) this.finish(d, a);
@@ -217,7 +225,9 @@ export class Reassembly {
     if (v !== CONTINUE) {
       this.dropPieces(d, v);
     } else {
+      this.held -= this.pieces[d];
       this.counters.event(EVENT_DATAGRAMS_REASSEMBLED);
+      this.counters.event(EVENT_FRAGMENTS_REASSEMBLED, this.pieces[d]);
       this.whole = a;
     }
     table.remove(d);
@@ -246,6 +256,7 @@ export class Reassembly {
   /** Counts what has come of the datagram as dropped, fragment by fragment, and gives its packet back. */
   private dropPieces(d: number, reason: number): void {
     const a = this.pool.packets[this.slots[d]];
+    this.held -= this.pieces[d];
     this.counters.drop(reason, this.bytes[d]);
     for (let i = 1; i < this.pieces[d]; i++) this.counters.drop(reason, 0);
     this.counters.port(a.inPort, PORT_RX_DROPPED, this.pieces[d]);

@@ -23,6 +23,8 @@ export interface NextHop {
   gateway: number;
   /** Tunnel peer index, -1 elsewhere. */
   peer: number;
+  /** The peer's underlay address (int32), 0 elsewhere. */
+  peerAddress: number;
   /** Longest IP packet in bytes that may take this way, the tunnel's headers already taken off. */
   mtu: number;
   /** 1 if packets from the uplink may take it: an explicit route, as opposed to the default and the connected one. */

@@ -151,6 +151,12 @@ export class Tunnel {
     return p.protocol === ipv4.PROTO_UDP && p.dstPort === this.port;
   }
 
+  /** Could this fragment, addressed to us, be a piece of one of the tunnel's packets? Only the first shows a port. */
+  mayCarry(p: Packet): boolean {
+    const protocol = this.protocol === TUNNEL_IPIP ? ipv4.PROTO_IPIP : ipv4.PROTO_UDP;
+    return p.protocol === protocol && (this.acceptAny || this.findPeer(p.src) >= 0);
+  }
+
   /**
    * Puts the tunnel headers in front of the parsed inner packet at `p.off`. Afterwards `p.off` is at the outer header,
    * which is complete, and the parsed fields (src, dst, l4...) are still those of the inner packet: if the next hop never

@@ -77,7 +77,9 @@ describe(`${PACKETS} malformed packets into a real device (SEED=${SEED})`, funct
       // Asking wakes the node.
       counters.delete('wakeups');
       const rows = await rig.get<{ queued: number }>('node', 'neighbors');
-      return { counters, ports, held: rows.reduce((n, row) => n + row.queued, 0) };
+      const { tables } = await rig.status<{ tables: { table: string; used: number }[] }>('node');
+      const fragments = tables.find(({ table }) => table === 'fragments')?.used ?? 0;
+      return { counters, ports, held: rows.reduce((n, row) => n + row.queued, fragments) };
     };
     let last = await read();
     const still = async () => {

@@ -216,6 +216,10 @@ export class Rig {
     return new Map(rows.map(row => [row.name, row.packets]));
   }
 
+  async status<Status>(name: string): Promise<Status> {
+    return (await callNode(socketPath(this.full(name)), 'status')) as Status;
+  }
+
   async ports(name: string): Promise<PortRow[]> {
     return this.get<PortRow>(name, 'ports');
   }

@@ -12,6 +12,7 @@
  *      [ eth0 ]-------------------------------------------------------[ eth0 ]
  */
 import { callNode, RUN_DIR } from '../../datapath/control/client.ts';
+import { forwardingEntry, KERNEL_VXLAN_MTU, vxlanDevice, vxlanPeer } from '../../datapath/lab/kernel-node.ts';
 import type { Sandbox } from './sandbox.ts';
 
 export const MODES = ['vxlan', 'geneve', 'ipip', 'native', 'local', 'vxlan-no-offload'] as const;
@@ -51,7 +52,6 @@ const SPECS: Record<Mode, ModeSpec> = {
 };
 
 const UNDERLAY_MTU = 1500;
-const VXLAN_MTU = 1450; // flannel's: 50 bytes of Ethernet, IP, UDP and VXLAN header less
 
 export function counterpartOf(mode: Mode): Counterpart {
   return SPECS[mode].counterpart;
@@ -126,7 +126,7 @@ export async function buildKernel(sandbox: Sandbox, mode: Mode): Promise<Setup> 
     return { client: 'k-p1', server: 'k-p2', address: podAddress(1, 2) };
   }
   const vxlan = SPECS[mode].counterpart === 'vxlan';
-  const mtu = vxlan ? VXLAN_MTU : UNDERLAY_MTU;
+  const mtu = vxlan ? KERNEL_VXLAN_MTU : UNDERLAY_MTU;
   await sandbox.addNamespaces('k-a', 'k-b', 'k-sw', 'k-p1', 'k-p2');
   await sandbox.ip('k-sw', ['link add br0 type bridge', 'link set br0 up']);
   for (const i of [1, 2]) {
@@ -153,21 +153,20 @@ function cniBridge(i: number, mtu: number): string[] {
   return ['link add cni0 type bridge', `link set cni0 up mtu ${mtu}`, `addr add 10.244.${i}.1/24 dev cni0`];
 }
 
-/** As flannel's vxlan backend sets it up: an onlink route to the peer's VTEP, a permanent neighbour entry for it. */
+/** As flannel's vxlan backend sets it up. */
 function flannelVxlan(i: number): string[] {
   const o = 3 - i;
   return [
-    `link add flannel.1 address ${vtepMac(i)} type vxlan id 1 local ${underlay(i)} dev eth0 dstport 8472 nolearning`,
+    ...vxlanDevice(underlay(i), vtepMac(i), 'eth0'),
     `addr add 10.244.${i}.0/32 dev flannel.1`,
     'link set flannel.1 up',
-    `route add ${podNetwork(o)} via 10.244.${o}.0 dev flannel.1 onlink`,
-    `neigh add 10.244.${o}.0 lladdr ${vtepMac(o)} dev flannel.1 nud permanent`,
+    ...vxlanPeer(podNetwork(o), `10.244.${o}.0`, vtepMac(o)),
   ];
 }
 
 /** `bridge fdb` is not `ip`. */
 async function addForwardingEntry(sandbox: Sandbox, node: string, i: number): Promise<void> {
-  const argv = ['bridge', 'fdb', 'add', vtepMac(3 - i), 'dev', 'flannel.1', 'dst', underlay(3 - i)];
+  const argv = forwardingEntry(vtepMac(3 - i), underlay(3 - i));
   const { code, stderr } = await sandbox.run(node, argv, 10_000, new AbortController().signal);
   if (code !== 0) throw new Error(`${argv.join(' ')}: ${stderr}`);
 }

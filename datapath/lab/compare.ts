@@ -13,8 +13,11 @@ import type { Mode } from './modes.ts';
 import { addressOf, endpointsOf, routerWebAddress, serviceOf } from './topology.ts';
 import { noiseDigest } from './whoami.ts';
 
+export const KERNEL = 'kernel-vxlan';
+
 export interface Comparison {
-  mode: Mode;
+  /** kernel-vxlan: the kernel's own, as flannel sets it up, in the same run. */
+  mode: Mode | typeof KERNEL;
   /** Where the server is, seen from the client. */
   subnet: 'same' | 'other';
   client: string;
@@ -93,7 +96,23 @@ export async function compareModes(options: CompareOptions): Promise<Comparison[
       await lab.down();
     }
   }
+  if (options.modes.includes('vxlan')) rows.push(await measureKernel(options));
   return rows;
+}
+
+/** The kernel's VXLAN between the same pods: what the vxlan row is to be held against. */
+async function measureKernel(options: CompareOptions): Promise<Comparison> {
+  let lab: Lab;
+  try {
+    lab = await Lab.up({ name: options.name, mode: 'vxlan', kernel: true });
+  } catch (error) {
+    return { ...emptyRow(KERNEL, 'same'), failures: [(error as Error).message] };
+  }
+  try {
+    return await measurePath(lab, 'same', options.progress, KERNEL);
+  } finally {
+    await lab.down();
+  }
 }
 
 /** Every step that can run does, also after one has failed. */
@@ -101,14 +120,14 @@ async function measurePath(
   lab: Lab,
   subnet: Comparison['subnet'],
   progress: (line: string) => void,
+  mode: Comparison['mode'] = lab.mode,
 ): Promise<Comparison> {
-  const row = emptyRow(lab.mode, subnet);
-  const steps: [name: string, run: () => Promise<string>][] = [
+  const row = emptyRow(mode, subnet);
+  const steps: Step[] = [
     ['ping and curl, captured', () => measureHeaders(lab, row)],
     ['MTU', () => measureMtu(lab, row)],
     ['round trips', () => measureRoundTrips(lab, row)],
-    ['service', () => askService(lab, row)],
-    ['outside', () => askOutside(lab, row)],
+    ...(mode === KERNEL ? [] : clusterSteps(lab, row)),
     ['iperf3', () => measureThroughput(lab, row)],
   ];
   for (const [name, run] of steps) {
@@ -119,9 +138,19 @@ async function measurePath(
       said = (error as Error).message;
       row.failures.push(`${name}: ${said}`);
     }
-    progress(`${lab.mode} to ${row.server}: ${name}: ${said}`);
+    progress(`${mode} to ${row.server}: ${name}: ${said}`);
   }
   return row;
+}
+
+type Step = [name: string, run: () => Promise<string>];
+
+/** What a node's services and masquerade do; the kernel's nodes of the comparison have none. */
+function clusterSteps(lab: Lab, row: Comparison): Step[] {
+  return [
+    ['service', () => askService(lab, row)],
+    ['outside', () => askOutside(lab, row)],
+  ];
 }
 
 async function measureHeaders(lab: Lab, row: Comparison): Promise<string> {
@@ -264,7 +293,7 @@ function errorOf(stdout: string): string {
   }
 }
 
-function emptyRow(mode: Mode, subnet: Comparison['subnet']): Comparison {
+function emptyRow(mode: Comparison['mode'], subnet: Comparison['subnet']): Comparison {
   return {
     mode,
     subnet,

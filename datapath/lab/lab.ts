@@ -33,6 +33,7 @@ import { callNode, RUN_DIR } from '../control/client.ts';
 import { SEED_VARIABLE } from '../control/seed.ts';
 import { Capture } from './capture.ts';
 import { ipBatch } from './ip.ts';
+import { kernelNode, kernelPod, podsOf } from './kernel-node.ts';
 import { LabError } from './lab-error.ts';
 import { type LabNodeConfig, type Mode, type ModeOptions, nodeConfig, UPLINK_DEVICE } from './modes.ts';
 import { removeNameFiles, writeNameFiles } from './name-files.ts';
@@ -48,7 +49,15 @@ import {
   stateDirOf,
 } from './names.ts';
 import { endProcesses, identifyProcess, inodesOf, isAlive, type ProcessIdentity, processesOf } from './processes.ts';
-import { addressOf, CLUSTER_DOMAIN, dnsNameOf, routerWebAddress, TOPOLOGIES, type Topology } from './topology.ts';
+import {
+  addressOf,
+  CLUSTER_DOMAIN,
+  dnsNameOf,
+  type LabNode,
+  routerWebAddress,
+  TOPOLOGIES,
+  type Topology,
+} from './topology.ts';
 
 export interface LabOptions extends ModeOptions {
   /** Default `lab`. */
@@ -59,6 +68,8 @@ export interface LabOptions extends ModeOptions {
   seed?: number;
   /** Changes a node's configuration before the node starts, for experiments that no mode covers. */
   adjust?: (config: LabNodeConfig) => void;
+  /** Nodes made of the kernel's own VXLAN instead of ours, to compare with. Services and the way out are not set up. */
+  kernel?: boolean;
 }
 
 export interface ExecResult {
@@ -166,7 +177,7 @@ export class Lab {
       await lab.makeNamespaces();
       // All of them, also when one has failed: down() below ends only what already lives in its namespace.
       const started = await Promise.allSettled([
-        ...topology.nodes.map(node => lab.startNode(node.name, options)),
+        ...topology.nodes.map(node => (options.kernel ? lab.makeKernelNode(node) : lab.startNode(node.name, options))),
         ...lab.startServers(),
       ]);
       const failed = started.find(result => result.status === 'rejected');
@@ -439,6 +450,20 @@ export class Lab {
     const net = this.namespace(SWITCH);
     await this.ip([`link set dev ${UPLINK_DEVICE} netns ${net} name ${name}`], { netns: this.namespace(name) });
     await this.ip([`link set dev ${name} master ${node.bridge} up`], { netns: net });
+  }
+
+  private async makeKernelNode(node: LabNode): Promise<void> {
+    const net = this.namespace(SWITCH);
+    const { lines, forwarding } = kernelNode(this.topology, node, { name: node.name, netns: net }, host =>
+      this.namespace(host),
+    );
+    await this.configure(node.name, lines, { 'net/ipv4/ip_forward': 1 });
+    await this.ip([`link set dev ${node.name} master ${node.bridge} up`], { netns: net });
+    for (const argv of forwarding) {
+      const { exitCode, stderr } = await this.exec(node.name, argv);
+      if (exitCode !== 0) throw new LabError(`${argv.join(' ')}: ${stderr}`);
+    }
+    await Promise.all(podsOf(this.topology, node).map(pod => this.configure(pod.name, kernelPod(node, pod))));
   }
 
   private startServers(): Promise<void>[] {

@@ -69,23 +69,37 @@ describe('MemoryDevice', () => {
 });
 
 describe('ReplayDevice', () => {
-  it('reads its frames in turn without end and counts what is written', () => {
+  it('reads its packets in turn without end, and counts and reads what is written', () => {
     const pool = new Pool(3);
-    const frames = [frame(udp4({ payload: pattern(5) })), frame(udp4({ payload: pattern(6) }))];
-    const device = new ReplayDevice(pool, frames);
+    const packets = [udp4({ payload: pattern(5) }), udp4({ payload: pattern(6) })];
+    const headers = new Uint8Array(64);
+    headers.set(packets[0].subarray(0, 32), 0);
+    headers.set(packets[1].subarray(0, 32), 32);
+    const replay = { headers: new Int32Array(headers.buffer), headerWords: 8, lengths: Uint16Array.of(33, 34) };
+    const device = new ReplayDevice(pool, { ...replay, vnetFlags: 1, csumStart: 20, csumOffset: 6 });
     const slots = [pool.take()!, pool.take()!, pool.take()!];
     assert.equal(device.readBurst(slots, 3), 3);
     assert.deepEqual(
-      slots.map(p => p.len),
-      [33, 34, 33],
+      slots.map(p => [p.len, p.vnetFlags, p.csumStart - p.off, p.csumOffset]),
+      [33, 34, 33].map(len => [len, 1, 20, 6]),
     );
-    assert.deepEqual(bytesOf(pool, slots[2]), frames[0].bytes);
+    assert.deepEqual(bytesOf(pool, slots[2]).subarray(0, 32), packets[0].subarray(0, 32));
     for (const p of slots) assert.equal(device.write(p), 0);
     assert.deepEqual([device.packets, device.bytes], [3, 100]);
+    assert.equal(device.touched, 3 * pool.view.getInt32(slots[0].off, true) + (2 << 24)); // total length, low byte: 33 34 33
+    assert.deepEqual(
+      [...device.offsets.subarray(0, 3)],
+      slots.map(p => p.off),
+    );
   });
 
-  it('without frames is a sink', () => {
-    const pool = new Pool(1);
-    assert.equal(new ReplayDevice(pool).readBurst([pool.take()!], 1), 0);
+  it('takes no more than a burst, and without packets is a sink', () => {
+    const pool = new Pool(2);
+    const slots = [pool.take()!, pool.take()!];
+    const device = new ReplayDevice(pool);
+    assert.equal(device.readBurst(slots, 2), 0);
+    device.play({ headers: new Int32Array(2), headerWords: 1, lengths: Uint16Array.of(4, 4) });
+    device.burst = 1;
+    assert.equal(device.readBurst(slots, 2), 1);
   });
 });

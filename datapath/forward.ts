@@ -207,8 +207,6 @@ export class Datapath {
       p.inPort = port.index;
       this.enter(p, port);
     }
-    // Written out first, so that the next burst is read into the slots that the cache still holds.
-    this.flush();
     for (let i = 0; i < n; i++) {
       const p = pool.take();
       // Held packets (ARP, reassembly) are capped well below the pool's size, so a burst can always be refilled.
@@ -218,6 +216,7 @@ export class Datapath {
     c.port(port.index, counters.PORT_RX_BYTES, bytes);
     c.port(port.index, counters.PORT_READS, n);
     c.event(counters.EVENT_BURSTS);
+    this.flush();
     return n;
   }
 

@@ -137,7 +137,12 @@ describe('FlowTable', () => {
     const flow = plain(1, 2, 3, 4);
     const entry = insert(table, flow, 1000, 0);
     const before = table.words.slice();
-    assert.equal(table.touch(flow.src, flow.dst, flow.ports, UDP), table.words[(entry << ENTRY_SHIFT) + META]);
+    const other = insert(table, plain(5, 6, 7, 8), 1000, 0);
+    before.set(table.words);
+    const meta = (e: number) => table.words[(e << ENTRY_SHIFT) + META];
+    const tuples = Int32Array.of(flow.src, flow.dst, flow.ports, UDP, 5, 6, plain(5, 6, 7, 8).ports, UDP);
+    assert.equal(table.touchAll(tuples, 2), (meta(entry) + meta(other)) | 0);
+    assert.equal(table.touchAll(Int32Array.of(9, 9, 9, UDP), 1), 0);
     assert.deepEqual(table.words, before);
   });
 

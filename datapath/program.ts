@@ -35,13 +35,22 @@ export interface Program {
   nat: NatProgram | null;
 }
 
-/** Builds a datapath over `devices`, one for each port of the program, in order. */
+/**
+ * Builds a datapath over `devices`, one for each port of the program, in order.
+ * @param environment.memory zeroed memory for the flow table; ordinary memory without it
+ */
 export function createDatapath(
   program: Program,
   devices: Device[],
-  environment: { pool: Pool; counters: Counters; clock: Clock; random: Random },
+  environment: {
+    pool: Pool;
+    counters: Counters;
+    clock: Clock;
+    random: Random;
+    memory?: (bytes: number) => ArrayBufferLike;
+  },
 ): Datapath {
-  const { pool, counters, random } = environment;
+  const { pool, counters, random, memory } = environment;
   const profile = PROFILES[program.profile];
   const datapath = new Datapath({
     ...environment,
@@ -54,6 +63,6 @@ export function createDatapath(
   );
   const tunnel = program.tunnel === null ? null : new Tunnel(program.tunnel, profile, pool.view, counters, random);
   datapath.setRoutes(program.routes, program.nextHops, tunnel);
-  datapath.nat = program.nat === null ? null : new Nat(program.nat, pool.view, random);
+  datapath.nat = program.nat === null ? null : new Nat(program.nat, pool.view, random, memory);
   return datapath;
 }

@@ -32,6 +32,23 @@ export const ioctl: (fd: number, request: number, arg: number) => number = libc.
 export const eventfd: (initial: number, flags: number) => number = libc.func(
   'int eventfd(unsigned int initial, int flags)',
 );
+export const PROT_READ = 1;
+export const PROT_WRITE = 2;
+export const MAP_PRIVATE = 0x02;
+export const MAP_ANONYMOUS = 0x20;
+export const MADV_HUGEPAGE = 14;
+/** -1 when it fails. */
+export const mmap: (
+  address: number,
+  bytes: number,
+  protection: number,
+  flags: number,
+  fd: number,
+  offset: number,
+) => number = libc.func('intptr_t mmap(intptr_t addr, size_t length, int prot, int flags, int fd, int64_t offset)');
+export const madvise: (address: number, bytes: number, advice: number) => number = libc.func(
+  'int madvise(intptr_t addr, size_t length, int advice)',
+);
 /** Moves the calling thread into a namespace. */
 export const setns: (fd: number, type: number) => number = libc.func('int setns(int fd, int type)');
 

@@ -22,8 +22,11 @@ export class Nat {
   readonly services: Services;
   rules: MasqueradeRules;
 
-  /** @param view the pool's view */
-  constructor(program: NatProgram, view: DataView, random: Random) {
+  /**
+   * @param view the pool's view
+   * @param memory zeroed memory for the flow table; ordinary memory without it
+   */
+  constructor(program: NatProgram, view: DataView, random: Random, memory?: (bytes: number) => ArrayBufferLike) {
     this.conntrack = new Conntrack(view, {
       capacity: program.capacity,
       random,
@@ -31,6 +34,7 @@ export class Nat {
       profile: program.timeouts.profile,
       timeouts: program.timeouts.seconds,
       ports: program.ports,
+      memory,
     });
     // A sequence of its own: which backend a request gets then follows from the seed and the requests before it alone.
     this.services = new Services(new Random(random.next()));

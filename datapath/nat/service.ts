@@ -265,6 +265,7 @@ export class Services implements BackendOwner {
   /** Forgets affinities that have run out, a bounded number per call. */
   tick(now: number): void {
     const { affinity } = this;
+    if (affinity.size === 0) return;
     for (let n = Math.min(256, affinity.slotCount); n > 0; n--) {
       if (this.affinityCursor >= affinity.slotCount) this.affinityCursor = 0;
       const at = affinity.slotAt(this.affinityCursor);

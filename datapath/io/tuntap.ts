@@ -56,39 +56,16 @@ export interface TunTapHandle {
   vnetBytes: number;
   /** OFFLOAD_* bits in use. */
   offloads: number;
-  /** Why an offload that was asked for is not in use. */
+  /** Why not more: a line for each offload that is not in use. */
   refused: string[];
 }
 
-/** A step of the fallback: the kernel is asked for each in turn until it takes one. */
-const LADDER: { offload: number; tun: number; needsTap: boolean; name: string }[] = [
-  {
-    offload: OFFLOAD_CSUM | OFFLOAD_TSO | OFFLOAD_TSO_ECN | OFFLOAD_USO | OFFLOAD_TUNNEL | OFFLOAD_TUNNEL_CSUM,
-    tun:
-      TUN_F_CSUM |
-      TUN_F_TSO4 |
-      TUN_F_TSO6 |
-      TUN_F_TSO_ECN |
-      TUN_F_USO4 |
-      TUN_F_USO6 |
-      TUN_F_UDP_TUNNEL_GSO |
-      TUN_F_UDP_TUNNEL_GSO_CSUM,
-    needsTap: true,
-    name: 'tunnel segmentation (Linux 6.17 and later)',
-  },
-  {
-    offload: OFFLOAD_CSUM | OFFLOAD_TSO | OFFLOAD_TSO_ECN | OFFLOAD_USO,
-    tun: TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN | TUN_F_USO4 | TUN_F_USO6,
-    needsTap: false,
-    name: 'UDP segmentation (Linux 6.2 and later)',
-  },
-  {
-    offload: OFFLOAD_CSUM | OFFLOAD_TSO | OFFLOAD_TSO_ECN,
-    tun: TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN,
-    needsTap: false,
-    name: 'TCP segmentation',
-  },
-  { offload: OFFLOAD_CSUM, tun: TUN_F_CSUM, needsTap: false, name: 'checksum' },
+/** Each builds on those before it. The kernel is asked for all; while it refuses, for all but the last. */
+const OFFLOADS: { name: string; bits: number; since: string }[] = [
+  { name: 'csum', bits: OFFLOAD_CSUM, since: '2.6.27' },
+  { name: 'tso', bits: OFFLOAD_TSO | OFFLOAD_TSO_ECN, since: '2.6.27' },
+  { name: 'uso', bits: OFFLOAD_USO, since: '6.2' },
+  { name: 'tunnel', bits: OFFLOAD_TUNNEL | OFFLOAD_TUNNEL_CSUM, since: '6.17' },
 ];
 
 /**
@@ -115,28 +92,34 @@ export function openTunTap(options: { kind: 'tun' | 'tap'; name: string; mtu: nu
   new DataView(ifreq.buffer).setUint16(IFNAMSIZ, (kind === 'tun' ? IFF_TUN : IFF_TAP) | IFF_NO_PI | IFF_VNET_HDR, true);
   if (libc.ioctl(fd, TUNSETIFF, libc.addressOf(ifreq)) < 0) fail('cannot be made');
 
-  const refused: string[] = [];
-  let offloads = 0;
-  for (const step of LADDER) {
-    if (step.needsTap && kind === 'tun') continue; // a TUN refuses them: the kernel's check assumes an Ethernet header
-    const bits = step.offload & allowed;
-    // An offload builds on those before it: without the topmost of a step the next step says the same with less.
-    if ((bits & OFFLOAD_CSUM) === 0) {
-      if (bits !== 0) refused.push('csum is not allowed, and all others need it');
-      break;
-    }
-    const flags = toTunFlags(bits);
-    if (libc.ioctl(fd, TUNSETOFFLOAD, flags) >= 0) {
-      offloads = bits;
-      break;
-    }
-    refused.push(`${step.name}: ${libc.errnoName(libc.errno())}`);
-  }
-
+  const { offloads, refused } = negotiate(fd, kind, allowed);
   const vnetBytes = offloads & OFFLOAD_TUNNEL ? vnet.TUNNEL_HEADER_LEN : vnet.HEADER_LEN;
   const size = new Int32Array([vnetBytes]);
   if (libc.ioctl(fd, TUNSETVNETHDRSZ, libc.addressOf(size)) < 0) fail('virtio-net header size');
   return { kind, fd, name, mtu, vnetBytes, offloads, refused };
+}
+
+/** Agrees with the kernel on as much of `allowed` as it takes. */
+function negotiate(fd: number, kind: 'tun' | 'tap', allowed: number): { offloads: number; refused: string[] } {
+  const reasons = OFFLOADS.map(({ name, bits }): string => {
+    if ((bits & allowed) === 0) return 'not allowed by the configuration';
+    if ((allowed & OFFLOAD_CSUM) === 0) return 'needs csum, which is not allowed by the configuration';
+    // The kernel's check of such a packet assumes an Ethernet header.
+    return name === 'tunnel' && kind === 'tun' ? 'not on a TUN' : '';
+  });
+  let offloads = 0;
+  for (let last = OFFLOADS.length - 1; last >= 0; last--) {
+    if (reasons[last] !== '') continue;
+    const bits = OFFLOADS.reduce((sum, offload, i) => (reasons[i] === '' ? sum | (offload.bits & allowed) : sum), 0);
+    if (libc.ioctl(fd, TUNSETOFFLOAD, toTunFlags(bits)) >= 0) {
+      offloads = bits;
+      break;
+    }
+    reasons[last] =
+      `refused by the kernel (${libc.errnoName(libc.errno())}); there since Linux ${OFFLOADS[last].since}`;
+  }
+  const refused = OFFLOADS.flatMap(({ name }, i) => (reasons[i] === '' ? [] : [`${name}: ${reasons[i]}`]));
+  return { offloads, refused };
 }
 
 function toTunFlags(offloads: number): number {

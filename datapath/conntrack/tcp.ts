@@ -646,28 +646,19 @@ export class TcpTracker {
 
 /**
  * SYN options that matter here: WINDOW_SCALE and SACK_PERMITTED bits, the scale (at most 14, RFC 7323 section 2.3) << 16.
- * An unfinished option ends the list.
  */
 function readOptions(view: DataView, l4: number): number {
-  let at = l4 + tcp.HEADER_LEN;
   const end = l4 + tcp.headerLen(view, l4);
   let result = 0;
-  while (at < end) {
+  for (let at = tcp.nextOption(view, l4 + tcp.HEADER_LEN, end); at < end; ) {
     const kind = view.getUint8(at);
-    if (kind === tcp.OPT_END) break;
-    if (kind === tcp.OPT_NOP) {
-      at++;
-      continue;
-    }
-    if (at + 1 >= end) break;
     const length = view.getUint8(at + 1);
-    if (length < 2 || at + length > end) break;
     if (kind === tcp.OPT_SACK_PERMITTED && length === 2) result |= SACK_PERMITTED;
     else if (kind === tcp.OPT_WINDOW_SCALE && length === 3) {
       const scale = view.getUint8(at + 2);
       result = (result & 0xffff) | WINDOW_SCALE | (Math.min(scale, 14) << 16);
     }
-    at += length;
+    at = tcp.nextOption(view, at + length, end);
   }
   return result;
 }
@@ -680,16 +671,9 @@ function highestSack(view: DataView, l4: number, ack: number): number {
   // Timestamps alone, as every stack lays them out.
   if (end - at === 12 && view.getInt32(at) === 0x0101080a) return ack;
   let highest = ack;
-  while (at < end) {
+  for (at = tcp.nextOption(view, at, end); at < end; ) {
     const kind = view.getUint8(at);
-    if (kind === tcp.OPT_END) break;
-    if (kind === tcp.OPT_NOP) {
-      at++;
-      continue;
-    }
-    if (at + 1 >= end) break;
     const length = view.getUint8(at + 1);
-    if (length < 2 || at + length > end) break;
     if (kind === tcp.OPT_SACK && length >= 10 && (length - 2) % 8 === 0) {
       for (let block = at + 2; block < at + length; block += 8) {
         const edge = view.getInt32(block + 4);
@@ -697,7 +681,7 @@ function highestSack(view: DataView, l4: number, ack: number): number {
       }
       break;
     }
-    at += length;
+    at = tcp.nextOption(view, at + length, end);
   }
   return highest;
 }

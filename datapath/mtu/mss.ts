@@ -26,21 +26,14 @@ export function clampMss(view: DataView, p: Packet, mtu: number): boolean {
   // parseIpv4 has seen that the header lies within the packet.
   const end = p.l4 + tcp.headerLen(view, p.l4);
   let changed = false;
-  for (let at = p.l4 + tcp.HEADER_LEN; at < end; ) {
+  for (let at = tcp.nextOption(view, p.l4 + tcp.HEADER_LEN, end); at < end; ) {
     const kind = view.getUint8(at);
-    if (kind === tcp.OPT_END) break;
-    if (kind === tcp.OPT_NOP) {
-      at++;
-      continue;
-    }
-    if (at + 1 >= end) break;
     const length = view.getUint8(at + 1);
-    if (length < 2 || at + length > end) break;
     if (kind === tcp.OPT_MSS && length === OPTION_LEN && view.getUint16(at + 2) > limit) {
       setMss(view, p, at + 2, limit);
       changed = true;
     }
-    at += length;
+    at = tcp.nextOption(view, at + length, end);
   }
   return changed;
 }

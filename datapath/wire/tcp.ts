@@ -32,3 +32,16 @@ export const OPT_TIMESTAMP = 8;
 export function headerLen(view: DataView, off: number): number {
   return (view.getUint8(off + DATA_OFFSET) >> 4) << 2;
 }
+
+/**
+ * The first option from `at` on that is no padding: its kind is the byte there, its length (at least 2, inside the header)
+ * the byte behind. `end` where there is none; an unfinished option ends the list.
+ *
+ * @param end of the header
+ */
+export function nextOption(view: DataView, at: number, end: number): number {
+  while (at < end && view.getUint8(at) === OPT_NOP) at++;
+  if (at + 1 >= end || view.getUint8(at) === OPT_END) return end;
+  const length = view.getUint8(at + 1);
+  return length < 2 || at + length > end ? end : at;
+}

@@ -53,6 +53,7 @@ export class OurNode implements Node {
       port: -1,
       gateway: 0,
       peer: -1,
+      peerAddress: 0,
       mtu: 65535,
       transit: 1,
       ...change,
@@ -64,7 +65,7 @@ export class OurNode implements Node {
     this.datapath = createDatapath(
       {
         profile: 'linux',
-        underlay: { address: ip(OUTSIDE_ADDRESS), prefixLength: 24, macHi: MAC.hi, macLo: MAC.lo },
+        underlay: { address: ip(OUTSIDE_ADDRESS), prefixLength: 24, macHi: MAC.hi, macLo: MAC.lo, mtu: OUT_MTU },
         hostAddress: ip(INSIDE_ADDRESS),
         ports: [
           { kind: PORT_POD, name: 'in', addresses: inside, identity: 0 },

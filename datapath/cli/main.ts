@@ -34,6 +34,14 @@ function buildProgram(): Command {
     .action(ends(async flags => (await import('./node.ts')).node(flags)));
 
   program
+    .command('apply')
+    .description('make a running node what a configuration says, without a packet lost')
+    .requiredOption('-f, --file <file>', 'NodeConfig, YAML')
+    .option('--node <name>', 'a running node: NAME, or LAB/NODE; default: the one that the file names')
+    .option(...OUTPUT)
+    .action(ends(async flags => (await import('./apply.ts')).apply(flags)));
+
+  program
     .command('get')
     .description('list what a running node holds')
     .addArgument(new Argument('<kind>').choices(KINDS))

@@ -11,15 +11,13 @@ import {
 import * as libc from '../io/libc.ts';
 import { openTunTap, type TunTapHandle } from '../io/tuntap.ts';
 import { ipBatch } from '../lab/ip.ts';
-import { formatCidr, parseCidr } from './address.ts';
 import { type Mtus, mtusOf, type TapNodeConfig } from './compile.ts';
 import type { Offload } from './config.ts';
+import { hostRoutes } from './host-routes.ts';
 import { namespaceExists } from './netns.ts';
 
 /** Packets that a TUN keeps for us while we are busy: the ring between the kernel and our read(). */
 const QUEUE_PACKETS = 1000;
-/** The node's own routes stand behind whatever the host has: a default route of the host's goes on to win. */
-const ROUTE_METRIC = 4278;
 
 const OFFLOAD_BITS: Record<Offload, number> = {
   csum: OFFLOAD_CSUM,
@@ -65,7 +63,7 @@ export async function openDevices(config: TapNodeConfig): Promise<TunTapHandle[]
     handles.push(openTunTap({ kind: 'tap', name: spec.uplink.device, mtu: spec.uplink.mtu, allowed }));
     withoutIpv6(spec.uplink.device);
     await ipBatch(spec.pods.map((pod, i) => `link set dev ${passageName(i)} netns ${pod.netns} name ${pod.device}`));
-    await Promise.all([...spec.pods.map(pod => setUpPod(pod, mtus)), setUpNode(config, mtus)]);
+    await Promise.all([...spec.pods.map(pod => setUpPod(pod, mtus)), setUpNode(config)]);
     return handles.map((handle, i) => (i < spec.pods.length ? { ...handle, name: spec.pods[i].device } : handle));
   } catch (error) {
     closeDevices(handles);
@@ -108,44 +106,21 @@ function setUpPod(pod: TapNodeConfig['spec']['pods'][number], mtus: Mtus): Promi
 
 /**
  * The node's own namespace: the uplink is only brought up; the host port gets the node's addresses and, as routes, all
- * that the datapath can reach. Sources as on a real node: the host address towards pods behind a tunnel or here, the
- * underlay address elsewhere.
+ * that the datapath can reach.
  */
-function setUpNode(config: TapNodeConfig, mtus: Mtus): Promise<void> {
-  const { uplink, host, pods, routes } = config.spec;
+function setUpNode(config: TapNodeConfig): Promise<void> {
+  const { uplink, host } = config.spec;
   const lines = [`link set dev ${uplink.device} mtu ${uplink.mtu} txqueuelen ${QUEUE_PACKETS} up`];
   if (host !== undefined) {
-    const [nodeAddress, length] = uplink.address.split('/');
-    const [hostAddress] = host.address.split('/');
+    const [nodeAddress] = uplink.address.split('/');
     const { device } = host;
-    const add = (to: string, source: string, mtu = uplink.mtu) => {
-      const lower = mtu < uplink.mtu ? ` mtu ${mtu}` : '';
-      lines.push(`route append ${to} dev ${device} src ${source} metric ${ROUTE_METRIC}${lower}`);
-    };
     lines.push(
       `link set dev lo up`,
       `addr add ${host.address} dev ${device} noprefixroute`,
       `addr replace ${nodeAddress}/32 dev ${device} noprefixroute`,
       `link set dev ${device} mtu ${uplink.mtu} txqueuelen ${QUEUE_PACKETS} up`,
     );
-    for (const pod of pods) add(`${pod.address}/32`, hostAddress);
-    if (Number(length) < 32) add(`${networkOf(uplink.address)}`, nodeAddress);
-    if (uplink.gateway !== undefined && Number(length) === 32) add(`${uplink.gateway}/32`, nodeAddress);
-    const services = new Set(
-      config.spec.services.flatMap(({ addresses, externalIPs }) => [...addresses, ...externalIPs]),
-    );
-    for (const address of services) add(`${address}/32`, hostAddress);
-    for (const route of routes) {
-      if (route.encap) add(route.to, hostAddress, Math.min(mtus.tunnel, route.mtu ?? mtus.tunnel));
-      else add(route.to, nodeAddress, Math.min(uplink.mtu, route.mtu ?? uplink.mtu));
-    }
-    const hasDefault = routes.some(route => route.to === '0.0.0.0/0');
-    if (uplink.gateway !== undefined && !hasDefault) add('0.0.0.0/0', nodeAddress);
+    lines.push(...hostRoutes(config).map(route => `route append ${route}`));
   }
   return ipBatch(lines);
-}
-
-function networkOf(interfaceAddress: string): string {
-  const { prefix, length } = parseCidr(interfaceAddress)!;
-  return formatCidr(prefix, length);
 }

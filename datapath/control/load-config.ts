@@ -57,6 +57,13 @@ export function loadConfig(text: string, file: string): LoadResult {
   return { problems };
 }
 
+/** A problem with a value of a configuration that is valid in itself, for a file that loadConfig has accepted. */
+export function problemAt(text: string, file: string, path: readonly PropertyKey[], message: string): Problem {
+  const document = parseDocuments(text, () => {})[0];
+  const offset = document === undefined ? 0 : locate(document, path, false);
+  return { file, ...makePositions(text)(offset), path: formatPath(path), message };
+}
+
 /** Line and column, from 1, of an offset into `text`. (The parser's own LineCounter errs behind a syntax error.) */
 function makePositions(text: string): (offset: number) => { line: number; column: number } {
   const starts = [0];

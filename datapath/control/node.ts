@@ -13,13 +13,16 @@ import {
 import { OFFLOAD_CSUM, OFFLOAD_TSO, OFFLOAD_TUNNEL, OFFLOAD_USO } from '../io/device.ts';
 import * as libc from '../io/libc.ts';
 import type { TunTapHandle } from '../io/tuntap.ts';
-import type { LoopData, LoopRequest, LoopResponse } from '../loop.ts';
+import { ipBatch } from '../lab/ip.ts';
+import type { LoopData, LoopRequest, LoopResponse, RoutesRequest } from '../loop.ts';
 import { PORT_KINDS } from '../port.ts';
 import type { Program } from '../program.ts';
 import { formatAddress, formatCidr, formatMac } from './address.ts';
+import { type Change, inRequests, planChange, type Refusal } from './apply.ts';
 import { compile, mtusOf, type TapNodeConfig } from './compile.ts';
 import { closeDevices, openDevices } from './devices.ts';
 import { KINDS } from './kinds.ts';
+import { loadConfig, type Problem } from './load-config.ts';
 import {
   endpointRows,
   flowRow,
@@ -34,6 +37,28 @@ import { serve, socketPath } from './server.ts';
 const EFD_NONBLOCK = 0o4000;
 const EFD_CLOEXEC = 0o2000000;
 
+/** Each is some 10 us of the loop's time. */
+const REMOVALS_PER_REQUEST = 32;
+const ROUTES_PER_REQUEST = 64;
+
+/** Answer to the method apply: one of these. */
+export interface ApplyResult {
+  /** The configuration is not valid. */
+  problems?: Problem[];
+  /** It is, but this cannot change while the node runs. */
+  refused?: Refusal[];
+  /** What has changed. */
+  applied?: {
+    servicesSet: number;
+    servicesRemoved: number;
+    masquerade: boolean;
+    routes: number;
+    tunnel: boolean;
+    /** How long packets have waited for a piece of the change at most. */
+    longestStopMs: number;
+  };
+}
+
 /** The loop's thread, seen from the control plane. */
 class LoopThread {
   /** Resolves when the thread has ended; rejects when it died of an error. */
@@ -45,6 +70,8 @@ class LoopThread {
   private readonly waiting = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>();
   private nextId = 1;
   private over = false;
+  /** The longest that packets have waited for one request since it was last set to 0, ms. */
+  longestMs = 0;
 
   constructor(data: Omit<LoopData, 'control' | 'wakeFd'>) {
     const channel = new MessageChannel();
@@ -55,6 +82,7 @@ class LoopThread {
     this.worker = new Worker(new URL('../loop.js', import.meta.url), { workerData, transferList: [channel.port2] });
     this.port.on('message', (response: LoopResponse) => {
       const request = this.waiting.get(response.id);
+      this.longestMs = Math.max(this.longestMs, response.tookMs ?? 0);
       this.waiting.delete(response.id);
       if (response.error !== undefined) request?.reject(new Error(response.error));
       else request?.resolve(response.result);
@@ -93,14 +121,16 @@ class LoopThread {
 }
 
 export class Node {
-  private readonly config: TapNodeConfig;
-  private readonly program: Program;
+  private config: TapNodeConfig;
+  private program: Program;
   private readonly handles: TunTapHandle[];
   private readonly counters: Counters;
   private readonly loop: LoopThread;
   private readonly started = process.hrtime.bigint();
   private socket: { close(): Promise<void> } | null = null;
   private stopping: Promise<void> | null = null;
+  /** Changes are made one after the other. */
+  private applying: Promise<unknown> = Promise.resolve();
 
   private constructor(config: TapNodeConfig, program: Program, handles: TunTapHandle[], seed: number) {
     this.config = config;
@@ -152,12 +182,88 @@ export class Node {
         return this.status();
       case 'get':
         return this.get(String(params.kind));
+      case 'apply': {
+        const applied = this.applying.then(() => this.apply(String(params.text), String(params.file)));
+        this.applying = applied.catch(() => {});
+        return applied;
+      }
       case 'stop':
         // Answered first: the socket closes with the node.
         setImmediate(() => void this.stop());
         return null;
       default:
-        throw new Error(`unknown method "${method}": expected status, get or stop`);
+        throw new Error(`unknown method "${method}": expected status, get, apply or stop`);
+    }
+  }
+
+  /**
+   * Makes the running node what the configuration says: all of it, or nothing if it is not valid or says something that
+   * cannot change. Packets flow on: the loop takes each piece between two bursts.
+   */
+  private async apply(text: string, file: string): Promise<ApplyResult> {
+    const loaded = loadConfig(text, file);
+    if (loaded.problems !== undefined) return { problems: loaded.problems };
+    if (loaded.config.spec.uplink.kind !== 'tap') {
+      return {
+        refused: [{ path: ['spec', 'uplink', 'kind'], message: 'cannot change while the node runs: restart it' }],
+      };
+    }
+    const config = loaded.config as TapNodeConfig;
+    const change = planChange(this.config, this.program, config);
+    if (Array.isArray(change)) return { refused: change };
+    const { program, removed, set, rules } = change;
+    this.loop.longestMs = 0;
+
+    // The kernel first: it may refuse. Its routes to what is not there yet lead to the datapath's own answer.
+    await this.changeHostRoutes(change.addedHostRoutes, 'append');
+    for (let i = 0; i < removed.length; i += REMOVALS_PER_REQUEST) {
+      await this.loop.request('remove-services', removed.slice(i, i + REMOVALS_PER_REQUEST));
+    }
+    for (const piece of inRequests(set)) await this.loop.request('set-services', piece);
+    if (rules !== null) await this.loop.request('set-rules', rules);
+    await this.changeRoutes(change);
+    this.config = config;
+    this.program = program;
+    await this.changeHostRoutes(change.removedHostRoutes, 'del');
+    return {
+      applied: {
+        servicesSet: new Set(set).size,
+        servicesRemoved: removed.length,
+        masquerade: rules !== null,
+        routes: change.changedRoutes.length + change.removedRoutes.length,
+        tunnel: change.tunnel,
+        longestStopMs: Math.round(this.loop.longestMs * 1000) / 1000,
+      },
+    };
+  }
+
+  private async changeRoutes({ program, changedRoutes, removedRoutes, tunnel }: Change): Promise<void> {
+    const { nextHops } = program;
+    // Next hops name peers by their place in the tunnel: both change at once.
+    if (tunnel) {
+      const all: RoutesRequest = { changed: changedRoutes, removed: removedRoutes, nextHops, tunnel: program.tunnel };
+      await this.loop.request('change-routes', all);
+      return;
+    }
+    for (let i = 0; i < changedRoutes.length; i += ROUTES_PER_REQUEST) {
+      const changed = changedRoutes.slice(i, i + ROUTES_PER_REQUEST);
+      await this.loop.request('change-routes', { changed, removed: [], nextHops } satisfies RoutesRequest);
+    }
+    for (let i = 0; i < removedRoutes.length; i += ROUTES_PER_REQUEST) {
+      const removed = removedRoutes.slice(i, i + ROUTES_PER_REQUEST);
+      await this.loop.request('change-routes', { changed: [], removed, nextHops } satisfies RoutesRequest);
+    }
+  }
+
+  /** All or nothing, too. */
+  private async changeHostRoutes(routes: string[], verb: 'append' | 'del'): Promise<void> {
+    const lines = routes.map(route => `route ${verb} ${route}`);
+    if (lines.length === 0) return;
+    try {
+      await ipBatch(lines);
+    } catch (error) {
+      if (verb === 'append') for (const route of routes) await ipBatch([`route del ${route}`]).catch(() => {});
+      throw error;
     }
   }
 

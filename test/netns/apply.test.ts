@@ -1,0 +1,320 @@
+/** `tunpath apply` on a running node: what changes, what is refused, and that a stream through the node does not notice. */
+import { strict as assert } from 'node:assert';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { callNode } from '../../datapath/control/client.ts';
+import type { ApplyResult } from '../../datapath/control/node.ts';
+import { socketPath } from '../../datapath/control/server.ts';
+import { Rig, until } from './rig.ts';
+
+const NODE = '192.168.10.1';
+const GATEWAY = '192.168.10.254';
+const VIP = '10.96.0.10';
+const PODS = ['10.244.1.10', '10.244.1.11', '10.244.1.12'] as const;
+const PORT = 5353;
+const PER_SECOND = 500;
+const PHASE_MS = 1500;
+/** What a change may add to the longest pause of the stream. */
+const ALLOWED_MS = 10;
+/** The machine has other work as well: the best of so many counts. Losing a datagram never does. */
+const ATTEMPTS = 6;
+
+/** Answers that a backend has not sent yet when it goes: a server that is not scheduled for 20 ms keeps so many. */
+const IN_FLIGHT = 10;
+
+interface Phase {
+  sent: number;
+  lost: number;
+  maxGapMs: number;
+  maxMs: number;
+}
+
+type Spec = Record<string, unknown>;
+
+/** A UDP service on port 53. */
+function service(name: string, vip: string, endpoints: readonly string[]): Spec {
+  return {
+    name,
+    addresses: [vip],
+    ports: [{ protocol: 'UDP', port: 53, targetPort: PORT }],
+    endpoints: endpoints.map(address => ({ address })),
+  };
+}
+
+describe('tunpath apply', function () {
+  this.timeout(60_000);
+  let rig: Rig;
+  let base: Spec;
+  let longestStopMs = 0;
+
+  before(async () => {
+    rig = new Rig('ap');
+    await rig.namespace('node', 'p0', 'p1', 'p2');
+    await rig.bridge('sw', `${GATEWAY}/24`);
+    base = {
+      uplink: { kind: 'tap', device: 'ul0', mac: '02:00:00:00:00:01', address: `${NODE}/24`, gateway: GATEWAY },
+      host: { device: 'tp0', address: '10.244.1.1/32' },
+      pods: PODS.map((address, i) => ({ name: `p${i}`, netns: rig.full(`p${i}`), device: 'eth0', address })),
+      masquerade: [{ from: '10.244.0.0/16', notTo: ['10.244.0.0/16'] }],
+      services: [service('default/dns', VIP, [PODS[1], PODS[2]])],
+    };
+    await rig.node('node', base);
+    await rig.plug('node', 'ul0', 'sw', 'up-n');
+    for (const host of ['p1', 'p2', 'sw']) rig.program(host, 'traffic', 'udp-serve', `${PORT}`);
+    for (const [from, to] of [
+      ['p0', PODS[1]],
+      ['p0', GATEWAY],
+    ]) {
+      await until(`${to} to answer`, async () => (await rig.exec(from, 'ping', '-c1', '-W1', to)).code === 0);
+    }
+  });
+  after(() => rig.close());
+  afterEach(() => apply(base));
+
+  /** Writes a configuration and applies it. */
+  async function apply(spec: Spec): Promise<{ code: number; file: string; stderr: string; applied: Spec }> {
+    const file = rig.writeConfig('node', spec);
+    const main = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
+    const { code, stdout, stderr } = await rig.exec('node', process.execPath, main, 'apply', '-f', file, '-o', 'json');
+    return { code, file, stderr, applied: code === 0 ? JSON.parse(stdout)[0] : {} };
+  }
+
+  /** Applies what must be accepted. */
+  async function change(spec: Spec): Promise<Spec> {
+    const { code, stderr, applied } = await apply(spec);
+    assert.equal(code, 0, stderr);
+    return applied;
+  }
+
+  /** As change, by the control socket: no process of ours that starts takes the processor from the stream. */
+  async function changeAtOnce(spec: Spec): Promise<void> {
+    const text = readFileSync(rig.writeConfig('node', spec), 'utf8');
+    const result = (await callNode(socketPath(rig.full('node')), 'apply', { text, file: 'test' })) as ApplyResult;
+    assert.ok(result.applied !== undefined, JSON.stringify(result));
+    // What the loop says itself; the longest piece is usually 0.3 ms, with garbage to collect 3.
+    longestStopMs = Math.max(longestStopMs, result.applied.longestStopMs);
+  }
+
+  const services = async () =>
+    (await rig.get<{ name: string; address: string; backends: string[] }>('node', 'services')).map(
+      row => `${row.name} ${row.address} ${row.backends}`,
+    );
+  const hostRoute = async (address: string) =>
+    (await rig.run('node', 'ip', 'route', 'get', address)).includes('dev tp0');
+
+  it('services come, change and go, and the routes of the host port with them', async () => {
+    const other = service('default/other', '10.97.0.1', [PODS[1]]);
+    assert.equal(await hostRoute(VIP), true);
+    const applied = await change({ ...base, services: [service('default/dns', VIP, [PODS[2]]), other] });
+    assert.deepEqual([applied.servicesSet, applied.servicesRemoved, applied.routes], [2, 0, 0]);
+    assert.deepEqual(await services(), [
+      `default/dns ${VIP} ${PODS[2]}:${PORT}`,
+      `default/other 10.97.0.1 ${PODS[1]}:${PORT}`,
+    ]);
+    const routes = await rig.run('node', 'ip', 'route', 'show', '10.97.0.1');
+    assert.match(routes, /dev tp0 .*src 10.244.1.1/);
+    await rig.runProgram('node', 'traffic', 'udp', '10.97.0.1', '53', '10');
+
+    const gone = await change({ ...base, services: [other] });
+    assert.deepEqual([gone.servicesSet, gone.servicesRemoved], [0, 1]);
+    assert.deepEqual(await services(), [`default/other 10.97.0.1 ${PODS[1]}:${PORT}`]);
+    assert.equal(await rig.run('node', 'ip', 'route', 'show', VIP), '');
+  });
+
+  it('an address changes hands', async () => {
+    const swapped = [service('default/a', '10.97.0.2', [PODS[1]]), service('default/b', '10.97.0.1', [PODS[2]])];
+    await change({
+      ...base,
+      services: [service('default/a', '10.97.0.1', [PODS[1]]), service('default/b', '10.97.0.2', [PODS[2]])],
+    });
+    await change({ ...base, services: swapped });
+    assert.deepEqual(await services(), [
+      `default/a 10.97.0.2 ${PODS[1]}:${PORT}`,
+      `default/b 10.97.0.1 ${PODS[2]}:${PORT}`,
+    ]);
+    for (const vip of ['10.97.0.1', '10.97.0.2']) await rig.runProgram('p0', 'traffic', 'udp', vip, '53', '3');
+  });
+
+  it('routes, tunnel and masquerade rules change', async () => {
+    const applied = await change({
+      ...base,
+      uplink: { ...(base.uplink as Spec) },
+      routes: [{ to: '198.51.100.0/24', via: '192.168.10.7' }],
+      masquerade: [],
+    });
+    assert.deepEqual([applied.routes, applied.tunnel, applied.masquerade], [1, false, true]);
+    const routes = await rig.get<{ to: string; via: string | null }>('node', 'routes');
+    assert.equal(routes.find(route => route.to === '198.51.100.0/24')?.via, '192.168.10.7');
+    assert.equal((await rig.get('node', 'masquerade')).length, 1, 'none matched');
+    assert.match(await rig.run('node', 'ip', 'route', 'show', '198.51.100.0/24'), /dev tp0/);
+    const back = await change(base);
+    assert.deepEqual([back.routes, back.masquerade], [1, true]);
+    assert.equal(await rig.run('node', 'ip', 'route', 'show', '198.51.100.0/24'), '');
+  });
+
+  it('the same again changes nothing', async () => {
+    const applied = await change(base);
+    assert.deepEqual(
+      { ...applied, node: '' },
+      {
+        node: '',
+        servicesSet: 0,
+        servicesRemoved: 0,
+        masquerade: false,
+        routes: 0,
+        tunnel: false,
+        longestStopMs: 0,
+      },
+    );
+  });
+
+  describe('refuses, with its place, and changes nothing', () => {
+    const refused: [string, (spec: Spec) => Spec, RegExp][] = [
+      [
+        'another MAC',
+        s => ({ ...s, uplink: { ...(s.uplink as Spec), mac: '02:00:00:00:00:09' } }),
+        /spec\.uplink\.mac: cannot change/,
+      ],
+      ['a pod less', s => ({ ...s, pods: (s.pods as Spec[]).slice(1) }), /spec\.pods\[0\].*: cannot change/],
+      ['another profile', s => ({ ...s, profile: 'calico' }), /spec\.profile: cannot change/],
+      ['another table size', s => ({ ...s, conntrack: { size: 1000 } }), /spec\.conntrack\.size: cannot change/],
+      [
+        'another MTU',
+        s => ({ ...s, tunnel: { protocol: 'ipip', peers: [] } }),
+        /spec\.tunnel\.protocol: .*1500 to 1480/,
+      ],
+    ];
+    for (const [name, edit, message] of refused) {
+      it(name, async () => {
+        const before = [await services(), await rig.get('node', 'routes')];
+        const spec = { ...edit(base), services: [service('default/new', '10.97.0.9', [PODS[1]])] };
+        const { code, file, stderr } = await apply(spec);
+        assert.equal(code, 1);
+        assert.match(stderr, message);
+        const [, line] = new RegExp(`^${file}:(\\d+):\\d+: `).exec(stderr) ?? [];
+        assert.ok(Number(line) > 0, stderr);
+        assert.deepEqual([await services(), await rig.get('node', 'routes')], before);
+      });
+    }
+
+    it('what is not valid, with every problem', async () => {
+      const { code, stderr } = await apply({ ...base, profile: 'none', services: [{ name: 'X', ports: [] }] });
+      assert.equal(code, 2);
+      assert.ok(stderr.trim().split('\n').length >= 3, stderr);
+    });
+
+    it('a configuration of another node', async () => {
+      const file = rig.writeConfig('node', base);
+      writeFileSync(file, readFileSync(file, 'utf8').replace(rig.full('node'), 'somebody'));
+      const main = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
+      const run = (...args: string[]) => rig.exec('node', process.execPath, main, 'apply', '-f', file, ...args);
+      assert.equal((await run()).code, 2);
+      const { code, stderr } = await run('--node', rig.full('node'));
+      assert.equal(code, 1);
+      assert.match(stderr, /metadata\.name/);
+    });
+  });
+
+  describe(`a stream of ${PER_SECOND} datagrams per second notices nothing`, () => {
+    /** Runs a stream from p0 with a quiet phase, then one in which `changes` are made. */
+    async function stream(address: string, port: number, changes: () => Promise<void>): Promise<[Phase, Phase]> {
+      const program = fileURLToPath(new URL('stream.js', import.meta.url));
+      const argv = ['netns', 'exec', rig.full('p0'), process.execPath, program, address, `${port}`, `${PER_SECOND}`];
+      const child = spawn('ip', argv, { stdio: ['pipe', 'pipe', 'inherit'] });
+      try {
+        const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+        await lines.next();
+        const phase = async (work: Promise<unknown>, end: string): Promise<Phase> => {
+          await work;
+          child.stdin.write(`${end}\n`);
+          return JSON.parse((await lines.next()).value);
+        };
+        // The first one also makes the flow, and Node compile.
+        await phase(sleep(PHASE_MS), 'next');
+        const quiet = await phase(sleep(PHASE_MS), 'next');
+        const busy = await phase(Promise.all([changes(), sleep(PHASE_MS)]), 'end');
+        child.stdin.end();
+        await once(child, 'close');
+        return [quiet, busy];
+      } finally {
+        if (child.exitCode === null) child.kill('SIGKILL');
+      }
+    }
+
+    async function unnoticed(
+      address: string,
+      port: number,
+      changes: (attempt: number) => Promise<void>,
+      mayLose = 0,
+    ): Promise<void> {
+      const tried: string[] = [];
+      for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+        longestStopMs = 0;
+        const [quiet, busy] = await stream(address, port, () => changes(attempt));
+        assert.ok(busy.sent > (PER_SECOND * PHASE_MS) / 1000 / 3, `${busy.sent} sent`);
+        assert.ok(busy.lost <= mayLose, `${busy.lost} of ${busy.sent} lost`);
+        const unseen = busy.maxMs <= quiet.maxMs + ALLOWED_MS && busy.maxGapMs <= quiet.maxGapMs + ALLOWED_MS;
+        if (unseen && longestStopMs < ALLOWED_MS) return;
+        tried.push(JSON.stringify([quiet, busy, longestStopMs]));
+      }
+      assert.fail(
+        `longest pauses of ${ATTEMPTS} attempts, quiet and with changes, and of the loop:\n${tried.join('\n')}`,
+      );
+    }
+
+    it('of 300 services with 3,000 endpoints that come, and go', () =>
+      unnoticed(VIP, 53, async () => {
+        const many = Array.from({ length: 300 }, (_, i) =>
+          service(
+            `default/s${i}`,
+            `10.98.${i >> 8}.${i & 255}`,
+            Array.from({ length: 10 }, (_, j) => `10.1.${(i * 10 + j) >> 8}.${1 + ((i * 10 + j) & 127)}`),
+          ),
+        );
+        await changeAtOnce({ ...base, services: [...(base.services as Spec[]), ...many] });
+        await changeAtOnce(base);
+      }));
+
+    it('of endpoints of its own service that come and go', () =>
+      unnoticed(VIP, 53, async () => {
+        const flows = await rig.get<{ original: { dst: string }; reply: { src: string } }>('node', 'conntrack');
+        const used = flows.findLast(flow => flow.original.dst === VIP)!.reply.src;
+        for (const endpoints of [[used], PODS.slice(1)]) {
+          await changeAtOnce({ ...base, services: [service('default/dns', VIP, endpoints)] });
+        }
+      }));
+
+    it('of its own endpoint that goes, but the answers on their way', () =>
+      unnoticed(
+        VIP,
+        53,
+        async () => {
+          for (const endpoints of [[PODS[1]], [PODS[2]], PODS.slice(1)]) {
+            await changeAtOnce({ ...base, services: [service('default/dns', VIP, endpoints)] });
+            await sleep(100);
+          }
+        },
+        IN_FLIGHT,
+      ));
+
+    it('of routes and masquerade rules, with the flow masqueraded', () =>
+      unnoticed(GATEWAY, PORT, async attempt => {
+        for (let i = 0; i < 3; i++) {
+          await changeAtOnce({
+            ...base,
+            routes: [{ to: `198.51.${attempt}.${i * 64}/26`, via: GATEWAY }],
+            masquerade: [{ from: '10.244.0.0/16', notTo: ['10.244.0.0/16', '198.51.100.0/24'] }],
+          });
+        }
+      }));
+  });
+
+  it('there is no delete', async () => {
+    const main = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
+    assert.equal((await rig.exec('node', process.execPath, main, 'delete', '-f', 'x')).code, 2);
+  });
+});

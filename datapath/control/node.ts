@@ -312,6 +312,16 @@ export class Node {
     return rows;
   }
 
+  /** What a device does for us, and of the rest why not. */
+  private offloadsOf({ kind, offloads, refused }: TunTapHandle): { offloads: string[]; refused: string[] } {
+    const names = offloadNames(offloads);
+    if (kind !== 'tap' || this.config.spec.tunnel.protocol !== 'ipip') return { offloads: names, refused };
+    return {
+      offloads: names.filter(name => name !== 'tunnel'),
+      refused: [...refused, 'tunnel: there is none for IPIP, whose superpackets are cut in software'],
+    };
+  }
+
   private async status(): Promise<unknown> {
     const { metadata, spec } = this.config;
     const { tunnel } = spec;
@@ -332,8 +342,7 @@ export class Node {
         kind: PORT_KINDS[this.program.ports[i].kind],
         device: handle.name,
         mtu: handle.mtu,
-        offloads: offloadNames(handle.offloads),
-        refused: handle.refused,
+        ...this.offloadsOf(handle),
       })),
       tables: await this.loop.request('tables'),
     };

@@ -79,6 +79,8 @@ const MAX_PROBES = 256;
 /** Entries looked at for one to evict. Linux: 8 buckets. */
 const EVICT_SAMPLE = 64;
 const LRU_SAMPLE = 16;
+/** From one of them to the next, as a part of the table: the golden ratio leaves no two near each other. */
+const EVICT_STRIDE = 0.618;
 /** The whole table is swept in this time... */
 const SWEEP_MS = 5000;
 /** ...unless that is more entries than this per call (about 50 us). */
@@ -362,11 +364,13 @@ export class FlowTable {
   private evict(now: number): void {
     const { words } = this;
     const lru = this.whenFull === 'lru';
+    // Neighbours were made at the same time and are alike: a thousand established ones would hide all others behind them.
+    const stride = Math.floor(this.highWater * EVICT_STRIDE) + 1;
     let at = 1 + this.random.below(this.highWater);
     let victim = 0;
     let victimIdle = -1;
-    for (let n = lru ? LRU_SAMPLE : EVICT_SAMPLE; n > 0; n--, at++) {
-      if (at > this.highWater) at = 1;
+    for (let n = lru ? LRU_SAMPLE : EVICT_SAMPLE; n > 0; n--, at += stride) {
+      if (at > this.highWater) at -= this.highWater;
       const base = at << ENTRY_SHIFT;
       const meta = words[base + META];
       if ((meta & FLAG_USED) === 0) continue;

@@ -365,7 +365,7 @@ export class FlowTable {
     const { words } = this;
     const lru = this.whenFull === 'lru';
     // Neighbours were made at the same time and are alike: a thousand established ones would hide all others behind them.
-    const stride = Math.floor(this.highWater * EVICT_STRIDE) + 1;
+    const stride = this.highWater <= EVICT_SAMPLE ? 1 : Math.floor(this.highWater * EVICT_STRIDE) | 1;
     let at = 1 + this.random.below(this.highWater);
     let victim = 0;
     let victimIdle = -1;

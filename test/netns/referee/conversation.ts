@@ -6,6 +6,7 @@ import { Random } from '../../../datapath/random.ts';
 import * as tcpWire from '../../../datapath/wire/tcp.ts';
 import {
   dotted,
+  fragment,
   type Ipv4Options,
   icmpEcho,
   icmpError,
@@ -42,6 +43,8 @@ export interface Step {
   learn?: { flow: string; forward: boolean; side: Side };
   /** @returns the packet, or null if it cannot be made because nothing arrived that it could answer */
   build(seen: Seen, id: number): Uint8Array | null;
+  /** Sends the packet as these pieces. What comes out of all of them is compared at once: when is each node's own affair. */
+  pieces?(packet: Uint8Array): Uint8Array[];
 }
 
 export interface Sequence {
@@ -306,4 +309,10 @@ export function query(c: Conversation, forward: boolean, type: number, sequence:
     icmpEcho({ src: t.src, dst: t.dst, type, icmpId: t.sport, sequence, id, payload: pattern(len, sequence) });
   const what = `icmp type ${type}, number ${sequence}`;
   return forward ? c.forward(what, make) : c.reverse(what, make);
+}
+
+/** The step with its packet in fragments, in the given order of their numbers; each carries `len` payload bytes. */
+export function inFragments(step: Step, len: number, order: readonly number[]): Step {
+  const pieces = (packet: Uint8Array) => order.map(n => fragment(packet, n * len, len));
+  return { ...step, what: `${step.what}, fragments ${order} of ${len} bytes`, pieces };
 }

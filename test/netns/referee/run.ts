@@ -59,8 +59,15 @@ export class Referee {
       const input = step.build(ourSeen, this.id);
       if (toKernel === null || input === null) continue;
       const before = this.ours.drops();
-      const kernel = this.kernel.exchange(step.side, toKernel);
-      const ours = this.ours.exchange(step.side, input);
+      const send = (node: Node, packet: Uint8Array) => {
+        const pieces = step.pieces?.(packet);
+        if (pieces === undefined) return node.exchange(step.side, packet);
+        // The kernel puts them together and cuts them again; we let them go as they came once the first one is there.
+        const sent = pieces.flatMap(piece => node.exchange(step.side, piece));
+        return sent.sort((a, b) => fragmentOffset(a.bytes) - fragmentOffset(b.bytes));
+      };
+      const kernel = send(this.kernel, toKernel);
+      const ours = send(this.ours, input);
       const reason = [...this.ours.drops()].find(([name, n]) => n > before.get(name)!)?.[0] ?? '';
       const what = compareOutputs(kernel, ours, input, ports);
       for (const port of ports.chosen) this.unequal.add(port);
@@ -79,6 +86,10 @@ export class Referee {
     }
     return null;
   }
+}
+
+function fragmentOffset(packet: Uint8Array): number {
+  return ((packet[6] & 0x1f) << 8) | packet[7];
 }
 
 function compareOutputs(kernel: Sent[], ours: Sent[], input: Uint8Array, ports: PortMap): string {

@@ -5,6 +5,7 @@ import {
   Conversation,
   datagram,
   FIRST_PORT,
+  inFragments,
   query,
   ROUTES,
   type Route,
@@ -49,6 +50,7 @@ export function allSequences(seed: number, randomOnes: number): Sequence[] {
     ...tcpSequences(numbers),
     ...ROUTES.flatMap(route => [...udpSequences(numbers, route), ...icmpSequences(numbers, route)]),
     ...ROUTES.flatMap(route => errorSequences(numbers, route)),
+    ...ROUTES.flatMap(route => fragmentSequences(numbers, route)),
     ...clashSequences(numbers),
     ...nodeSequences(numbers),
     ...Array.from({ length: randomOnes }, (_, i) => {
@@ -215,6 +217,29 @@ function errorSequences(numbers: Numbers, route: Route): Sequence[] {
     ]);
   }
   return sequences;
+}
+
+/** Datagrams in pieces, in any order, with some of them twice, or one of them lost. */
+function fragmentSequences(numbers: Numbers, route: Route): Sequence[] {
+  const make = (name: string, steps: (c: Conversation) => Step[]) => ({
+    name: `fragments, ${route.name}: ${name}`,
+    steps: steps(numbers.conversation(route, 53)),
+  });
+  const both = (c: Conversation, len: number, size: number, order: number[]) => [
+    inFragments(datagram(c, true, { len }), size, order),
+    inFragments(datagram(c, false, { len }), size, order),
+  ];
+  return [
+    make('two in order', c => both(c, 1500, 1000, [0, 1])),
+    make('two, the last one first', c => both(c, 1500, 1000, [1, 0])),
+    make('five in order', c => both(c, 5000, 1024, [0, 1, 2, 3, 4])),
+    make('five, the first one last', c => both(c, 5000, 1024, [4, 3, 1, 2, 0])),
+    make('in the middle of a conversation', c => [
+      datagram(c, true),
+      ...both(c, 3000, 1008, [1, 0, 2]),
+      datagram(c, false),
+    ]),
+  ];
 }
 
 /** Flows that would look the same at the far end. */

@@ -94,7 +94,7 @@ export class Datapath {
   tunnel: Tunnel | null = null;
   /** Null: nothing to translate, so flows are not tracked either (as the kernel's hooks, registered by the first rule). */
   nat: Nat | null = null;
-  /** Milliseconds; read once per burst. */
+  /** Whole milliseconds, read once per burst: a fraction would be a number on the heap for every call it is passed to. */
   now = 0;
 
   private readonly view: DataView;
@@ -204,7 +204,7 @@ export class Datapath {
     const { slots, pool, counters: c } = this;
     const n = port.device.readBurst(slots, BURST);
     if (n <= 0) return n;
-    this.now = this.clock.now();
+    this.now = Math.floor(this.clock.now());
     let packets = 0;
     let bytes = 0;
     for (let i = 0; i < n; i++) {
@@ -266,7 +266,7 @@ export class Datapath {
 
   /** Timers: ARP, fragments, path MTUs, flows. @returns milliseconds until it wants to be called again */
   tick(): number {
-    this.now = this.clock.now();
+    this.now = Math.floor(this.clock.now());
     const { now } = this;
     this.pathMtu.tick(now);
     const wait = Math.min(this.neighbors.tick(now), this.virtual.tick(now), this.reassembly.tick(now));

@@ -4,6 +4,7 @@
  * in-band, between two bursts, so a change is seen by all packets after it and by none before.
  */
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import './inlining.ts';
 import { monotonicClock } from './clock.ts';
 import type { FlowRow } from './conntrack/conntrack.ts';
 import { Counters, EVENT_WAKEUPS } from './counters.ts';

@@ -10,6 +10,7 @@ import {
   PORT_TX_DROPPED,
   PORT_TX_PACKETS,
 } from '../counters.ts';
+import { flattened } from '../flattened.ts';
 import { OFFLOAD_CSUM, OFFLOAD_TSO, OFFLOAD_TUNNEL, OFFLOAD_USO } from '../io/device.ts';
 import * as libc from '../io/libc.ts';
 import type { TunTapHandle } from '../io/tuntap.ts';
@@ -79,7 +80,10 @@ class LoopThread {
     this.wakeFd = libc.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (this.wakeFd < 0) throw new Error(`eventfd: ${libc.errnoName(libc.errno())}`);
     const workerData: LoopData = { ...data, control: channel.port2, wakeFd: this.wakeFd };
-    this.worker = new Worker(new URL('../loop.js', import.meta.url), { workerData, transferList: [channel.port2] });
+    this.worker = new Worker(flattened(new URL('../loop.js', import.meta.url)), {
+      workerData,
+      transferList: [channel.port2],
+    });
     this.port.on('message', (response: LoopResponse) => {
       const request = this.waiting.get(response.id);
       this.longestMs = Math.max(this.longestMs, response.tookMs ?? 0);

@@ -10,9 +10,9 @@
  * Packets are parsed once; their fields are set by hand for each flow, so the figures are those of the step alone.
  */
 import Table from 'cli-table3';
-import koffi from 'koffi';
 import { Conntrack } from '../datapath/conntrack/conntrack.ts';
 import { ENTRY_BYTES } from '../datapath/conntrack/table.ts';
+import { hugeMemory } from '../datapath/io/huge-memory.ts';
 import type { Packet } from '../datapath/packet/packet.ts';
 import { parseIpv4 } from '../datapath/packet/parse.ts';
 import { Pool } from '../datapath/packet/pool.ts';
@@ -22,17 +22,18 @@ import * as ipv4 from '../datapath/wire/ipv4.ts';
 import * as tcp from '../datapath/wire/tcp.ts';
 import * as udp from '../datapath/wire/udp.ts';
 import { environment } from './environment.ts';
+import { isMainModule } from './main-module.ts';
 import type { Summary } from './stats.ts';
 import { summarize } from './stats.ts';
 
 const ROUNDS = 7;
-const PER_ROUND = 200_000;
+export const PER_ROUND = 200_000;
 const HEAP_PACKETS = 3_000_000;
 const DST = 0x0af4020a;
 const BACKEND = 0x0af40303;
 const OUTSIDE = 0xc0a80a01 | 0;
 
-type Translation = 'none' | 'DNAT' | 'SNAT';
+export type Translation = 'none' | 'DNAT' | 'SNAT';
 
 function fill(pool: Pool, protocol: number): Packet {
   const p = pool.take();
@@ -59,21 +60,6 @@ function fill(pool: Pool, protocol: number): Packet {
   return p;
 }
 
-/** Memory with 2 MiB pages. Never freed: the process is short. */
-function hugeMemory(): (bytes: number) => ArrayBufferLike {
-  const libc = koffi.load(null);
-  const mmap = libc.func('uintptr_t mmap(uintptr_t, size_t, int, int, int, int64_t)');
-  const madvise = libc.func('int madvise(uintptr_t, size_t, int)');
-  const page = 2 << 20;
-  return bytes => {
-    const length = Math.ceil(bytes / page) * page;
-    const at = Number(mmap(0, length + page, 3, 0x22, -1, 0)); // PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS
-    const start = Math.ceil(at / page) * page;
-    madvise(start, length, 14); // MADV_HUGEPAGE
-    return koffi.view(BigInt(start), bytes);
-  };
-}
-
 /** CPU time, not wall time: on a shared machine the neighbours weigh less. */
 function nsPer(n: number, run: () => void): number {
   const start = process.cpuUsage();
@@ -82,7 +68,7 @@ function nsPer(n: number, run: () => void): number {
   return ((used.user + used.system) * 1000) / n;
 }
 
-class Workload {
+export class Workload {
   readonly conntrack: Conntrack;
   readonly p: Packet;
   private readonly n: number;
@@ -236,7 +222,7 @@ function main(): void {
       );
     }
     if (flows >= 100_000) {
-      const w = new Workload(flows, ipv4.PROTO_UDP, 'none', hugeMemory());
+      const w = new Workload(flows, ipv4.PROTO_UDP, 'none', hugeMemory);
       w.create();
       add(
         'hit',
@@ -264,4 +250,4 @@ function main(): void {
   );
 }
 
-main();
+if (isMainModule(import.meta.url)) main();

@@ -24,6 +24,7 @@ import * as ipv4 from '../datapath/wire/ipv4.ts';
 import * as udp from '../datapath/wire/udp.ts';
 import * as virtio from '../datapath/wire/virtio-net.ts';
 import { environment } from './environment.ts';
+import { isMainModule } from './main-module.ts';
 import type { Summary } from './stats.ts';
 import { summarize } from './stats.ts';
 
@@ -31,12 +32,12 @@ const PACKETS = 32;
 const ROUNDS = 11;
 const PER_ROUND = 300_000;
 const HEAP_PACKETS = 5_000_000;
-const SIZES = [64, 1500];
+export const SIZES = [64, 1500];
 
 const A = 0xc0a80a01 | 0; // 192.168.10.1
 const B = 0xc0a80a02 | 0;
 
-interface Case {
+export interface Case {
   tunnel: string;
   protocol: number;
   profile: Profile;
@@ -44,7 +45,7 @@ interface Case {
   partial: boolean;
 }
 
-const CASES: Case[] = [
+export const CASES: readonly Case[] = [
   { tunnel: 'ipip', protocol: TUNNEL_IPIP, profile: PROFILES.linux, partial: false },
   { tunnel: 'vxlan', protocol: TUNNEL_VXLAN, profile: PROFILES.cilium, partial: false },
   { tunnel: 'geneve', protocol: TUNNEL_GENEVE, profile: PROFILES.cilium, partial: false },
@@ -75,13 +76,13 @@ function fill(pool: Pool, size: number, flow: number): Packet {
   return p;
 }
 
-interface Measured {
-  encap: Summary;
-  decap: Summary;
-  heapBytesPerPacket: number;
+/** Both ways on the same packets: decapsulation wants them encapsulated. */
+export interface Ways {
+  runEncap(n: number): void;
+  runDecap(n: number): void;
 }
 
-function measure(c: Case, size: number): Measured {
+export function makeWays(c: Case, size: number): Ways {
   const pool = new Pool(PACKETS);
   const counters = new Counters();
   const mac = { macHi: 0x0242, macLo: 0x0af40200 };
@@ -137,7 +138,17 @@ function measure(c: Case, size: number): Measured {
     }
     if (bad > 0) throw new Error(`${bad} packets refused`);
   };
+  return { runEncap, runDecap };
+}
 
+interface Measured {
+  encap: Summary;
+  decap: Summary;
+  heapBytesPerPacket: number;
+}
+
+function measure(c: Case, size: number): Measured {
+  const { runEncap, runDecap } = makeWays(c, size);
   runEncap(PER_ROUND);
   runDecap(PER_ROUND);
   const encap: number[] = [];
@@ -197,4 +208,4 @@ function main(): void {
   else process.stdout.write(`${table.toString()}\n${env.cpu}, ${env.cores} cores, node ${env.node}\n`);
 }
 
-main();
+if (isMainModule(import.meta.url)) main();

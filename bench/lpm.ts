@@ -12,12 +12,14 @@
 import Table from 'cli-table3';
 import { Random } from '../datapath/random.ts';
 import { Lpm } from '../datapath/route/lpm.ts';
-import { internetTable, type Table as Routes } from '../test/model/prefixes.ts';
 import { environment } from './environment.ts';
+import { isMainModule } from './main-module.ts';
+import { internetTable, type Table as Routes } from './prefixes.ts';
+import { referenceTime, warmReference } from './reference.ts';
 import type { Report, Row } from './result.ts';
 import { type Summary, summarize } from './stats.ts';
 
-const SIZES = [10, 1_000, 100_000, 1 << 20];
+export const SIZES = [10, 1_000, 100_000, 1 << 20];
 const NEXT_HOPS = 256;
 const ADDRESSES = 1 << 21;
 const HOT = 1024;
@@ -25,7 +27,7 @@ const ROUNDS = 11;
 const EDITS = 5_000;
 
 /** Sum of the results, so that no lookup can be left out. */
-function lookupAll(lpm: Lpm, addresses: Int32Array): number {
+export function lookupAll(lpm: Lpm, addresses: Int32Array): number {
   let sum = 0;
   for (let i = 0; i < addresses.length; i++) sum = (sum + lpm.lookup(addresses[i])) | 0;
   return sum;
@@ -42,21 +44,26 @@ function lookupChained(lpm: Lpm, addresses: Int32Array): number {
   return sum;
 }
 
+type Rates = Pick<Row, 'ours' | 'reference'>;
+
 /**
  * Lookups per second of each round after the first, which compiles. By CPU time, not wall time: on a shared machine the
  * neighbours weigh less (they still take cache and memory bandwidth).
  */
-function rates(run: (lpm: Lpm, addresses: Int32Array) => number, lpm: Lpm, addresses: Int32Array): Summary {
+function rates(run: (lpm: Lpm, addresses: Int32Array) => number, lpm: Lpm, addresses: Int32Array): Rates {
   const expected = run(lpm, addresses);
+  warmReference();
+  const references: number[] = [];
   const samples: number[] = [];
   for (let round = 0; round < ROUNDS; round++) {
     const start = process.cpuUsage();
     const sum = run(lpm, addresses);
     const used = process.cpuUsage(start);
     samples.push((addresses.length * 1e6) / (used.user + used.system));
+    references.push(referenceTime());
     if (sum !== expected) throw new Error(`two rounds disagree: ${sum}, ${expected}`);
   }
-  return summarize(samples);
+  return { ours: summarize(samples), reference: summarize(references) };
 }
 
 /** Milliseconds that a load of the whole table takes. */
@@ -91,24 +98,34 @@ function quantile(samples: readonly number[], share: number): number {
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
 }
 
-/** The whole report. `log` is told what is being measured. */
-export function benchLpm(log: (line: string) => void = () => {}): Report {
-  const env = environment();
+export interface LpmOptions {
+  /** Table sizes. */
+  sizes?: readonly number[];
+  now?: Date;
+  /** Told what is being measured. */
+  print?: (line: string) => void;
+}
+
+/** The whole report. */
+export function benchLpm({ sizes = SIZES, now = new Date(), print: log = () => {} }: LpmOptions = {}): Report {
+  const env = environment(now);
   const random = new Random(0x1234567);
   const addresses = new Int32Array(ADDRESSES).map(() => random.next());
   const destinations = new Int32Array(HOT).map(() => random.next());
   const hot = new Int32Array(ADDRESSES).map(() => destinations[random.below(HOT)]);
   const results: Row[] = [];
-  for (const prefixes of SIZES) {
+  for (const prefixes of sizes) {
     log(`lpm: ${prefixes} prefixes`);
     const routes = internetTable(random, prefixes, NEXT_HOPS);
     const lpm = new Lpm();
     const add = (name: string, unit: string, ours: Summary) =>
       results.push({ suite: 'lpm', name, unit, params: { prefixes }, ours });
+    const addRates = (name: string, measured: Rates) =>
+      results.push({ suite: 'lpm', name, unit: 'lookups/s', params: { prefixes }, ...measured });
     add('load', 'ms', loadTimes(lpm, routes));
-    add('lookup, random', 'lookups/s', rates(lookupAll, lpm, addresses));
-    add('lookup, hot', 'lookups/s', rates(lookupAll, lpm, hot));
-    add('lookup, latency', 'lookups/s', rates(lookupChained, lpm, addresses));
+    addRates('lookup, random', rates(lookupAll, lpm, addresses));
+    addRates('lookup, hot', rates(lookupAll, lpm, hot));
+    addRates('lookup, latency', rates(lookupChained, lpm, addresses));
     const edits = editTimes(lpm, routes, random);
     // Thousands of samples would drown the rest of the report.
     const p99 = quantile(edits.samples, 0.99);
@@ -138,7 +155,11 @@ function print(report: Report): void {
   console.log(table.toString());
 }
 
-const json = process.argv.indexOf('-o');
-const report = benchLpm(line => process.stderr.write(`${line}\n`));
-if (json > 0 && process.argv[json + 1] === 'json') console.log(JSON.stringify(report));
-else print(report);
+function main(): void {
+  const json = process.argv.indexOf('-o');
+  const report = benchLpm({ print: line => process.stderr.write(`${line}\n`) });
+  if (json > 0 && process.argv[json + 1] === 'json') console.log(JSON.stringify(report));
+  else print(report);
+}
+
+if (isMainModule(import.meta.url)) main();

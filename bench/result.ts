@@ -9,6 +9,8 @@ export interface Row {
   unit: string;
   params: Record<string, unknown>;
   ours: Summary;
+  /** Time of a fixed piece of work (reference.ts) beside each sample of `ours`: what to compare two runs by. */
+  reference?: Summary;
 }
 
 /** A row measured in turn with the kernel's counterpart. */

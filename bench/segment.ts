@@ -21,12 +21,13 @@ import * as tcp from '../datapath/wire/tcp.ts';
 import * as udp from '../datapath/wire/udp.ts';
 import * as virtio from '../datapath/wire/virtio-net.ts';
 import { environment } from './environment.ts';
+import { isMainModule } from './main-module.ts';
 import { median, type Summary, summarize } from './stats.ts';
 
 const ROUNDS = 11;
 const ROUND_MS = 60;
 const HEAP_STEPS = 20_000;
-const PACKET = 'ns/packet';
+export const PACKET = 'ns/packet';
 const SUPERPACKET = 'ns/superpacket';
 const SRC = 0x0af4010a;
 const DST = 0x0af4020a;
@@ -72,10 +73,10 @@ function cut(p: Packet): Packet[] {
   return out.slice(0, n);
 }
 
-interface Case {
+export interface Case {
   name: string;
   unit: string;
-  params: object;
+  params: Record<string, unknown>;
   /** Packets on the wire that one step works on. */
   packets: number;
   step: () => void;
@@ -172,27 +173,29 @@ function heapPerPacket(c: Case): number {
   return Math.max(0, Math.round((10 * (process.memoryUsage().heapUsed - before)) / HEAP_STEPS / c.packets) / 10);
 }
 
+const { PROTO_TCP, PROTO_UDP } = ipv4;
+
+export const CASES: readonly (() => Case)[] = [
+  () => segmentCase(PROTO_TCP, 45 * 1448, 1448),
+  () => segmentCase(PROTO_TCP, 46 * 1398, 1398),
+  () => segmentCase(PROTO_UDP, 44 * 1472, 1472),
+  () => segmentCase(PROTO_UDP, 64 * 36, 36),
+  () => coalesceCase(PROTO_TCP, 45 * 1448, 1448, false, false),
+  () => coalesceCase(PROTO_TCP, 45 * 1448, 1448, true, false),
+  () => coalesceCase(PROTO_TCP, 46 * 1398, 1398, false, false),
+  () => coalesceCase(PROTO_UDP, 64 * 36, 36, false, true),
+  () => coalesceCase(PROTO_UDP, 64 * 36, 36, true, true),
+  unmergeableCase,
+];
+
 function main(): void {
   const json = process.argv.includes('json');
-  const { PROTO_TCP, PROTO_UDP } = ipv4;
-  const cases = [
-    () => segmentCase(PROTO_TCP, 45 * 1448, 1448),
-    () => segmentCase(PROTO_TCP, 46 * 1398, 1398),
-    () => segmentCase(PROTO_UDP, 44 * 1472, 1472),
-    () => segmentCase(PROTO_UDP, 64 * 36, 36),
-    () => coalesceCase(PROTO_TCP, 45 * 1448, 1448, false, false),
-    () => coalesceCase(PROTO_TCP, 45 * 1448, 1448, true, false),
-    () => coalesceCase(PROTO_TCP, 46 * 1398, 1398, false, false),
-    () => coalesceCase(PROTO_UDP, 64 * 36, 36, false, true),
-    () => coalesceCase(PROTO_UDP, 64 * 36, 36, true, true),
-    unmergeableCase,
-  ];
   const results: { suite: string; name: string; unit: string; params: object; ours: Summary }[] = [];
   const table = new Table({
     head: ['what', 'case', 'median', 'ci95', 'unit', 'heap B/packet'],
     style: { head: [], border: [] },
   });
-  for (const make of cases) {
+  for (const make of CASES) {
     const c = make();
     const { ns, heapBytes } = measure(c);
     c.end();
@@ -208,4 +211,4 @@ function main(): void {
   else process.stdout.write(`${table.toString()}\n${env.cpu}, ${env.cores} cores, node ${env.node}\n`);
 }
 
-main();
+if (isMainModule(import.meta.url)) main();

@@ -72,3 +72,47 @@ export function judge(ratio: Summary, better: 'higher' | 'lower'): Verdict {
   if (low <= 1 && high >= 1) return 'no difference';
   return low > 1 === (better === 'higher') ? 'better' : 'worse';
 }
+
+const T_CELLS = 1000;
+
+/**
+ * Quantile of Student's t distribution: the t that a variable exceeds in absolute value with probability `alpha`. To three
+ * digits. With t = sqrt(n) tan(x) the density becomes cos(x)^(n-1) on [0, pi/2], which is summed from its far end.
+ */
+export function studentT(alpha: number, degrees: number): number {
+  const width = Math.PI / 2 / T_CELLS;
+  const cells = Array.from({ length: T_CELLS }, (_, i) => Math.cos((i + 0.5) * width) ** (degrees - 1));
+  const wanted = alpha * cells.reduce((sum, cell) => sum + cell, 0);
+  let tail = 0;
+  let i = T_CELLS;
+  while (tail + cells[i - 1] < wanted) tail += cells[--i];
+  return Math.sqrt(degrees) * Math.tan((i - (wanted - tail) / cells[i - 1]) * width);
+}
+
+/**
+ * How much greater the mean of `after` is than that of `before`, from samples that were not taken in pairs: Welch's t
+ * interval.
+ * @param alpha probability of an interval that misses
+ * @param before, after  two values or more each
+ */
+export function compareMeans(
+  before: readonly number[],
+  after: readonly number[],
+  alpha: number,
+): { difference: number; low: number; high: number } {
+  const a = meanAndVariance(before);
+  const b = meanAndVariance(after);
+  const va = a.variance / before.length;
+  const vb = b.variance / after.length;
+  const difference = b.mean - a.mean;
+  if (va + vb === 0) return { difference, low: difference, high: difference };
+  const degrees = (va + vb) ** 2 / (va ** 2 / (before.length - 1) + vb ** 2 / (after.length - 1));
+  const half = studentT(alpha, degrees) * Math.sqrt(va + vb);
+  return { difference, low: difference - half, high: difference + half };
+}
+
+function meanAndVariance(values: readonly number[]): { mean: number; variance: number } {
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (values.length - 1);
+  return { mean, variance };
+}

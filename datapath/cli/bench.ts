@@ -1,7 +1,12 @@
 /** `tunpath bench ...`: figures on stdout, progress and warnings on stderr. */
 
+import { type Comparison, compareReports, hasRegression, readReport } from '../../bench/compare.ts';
 import { type E2eEnvironment, formatFigure, MODES, QUICK, runE2e, SUITES } from '../../bench/e2e.ts';
-import type { ComparedRow } from '../../bench/result.ts';
+import type { Environment } from '../../bench/environment.ts';
+import { benchLpm } from '../../bench/lpm.ts';
+import { GROUPS, runMicro } from '../../bench/micro.ts';
+import { NATS, MODES as PIPELINE_MODES, runPipeline, SIZES, type Size } from '../../bench/pipeline.ts';
+import type { ComparedRow, Report, Row } from '../../bench/result.ts';
 import type { Summary } from '../../bench/stats.ts';
 import { DONE, NO, UsageError } from './exit.ts';
 import type { Format } from './format.ts';
@@ -61,6 +66,148 @@ export async function e2e(flags: E2eFlags): Promise<number> {
   return environment.complete ? DONE : NO;
 }
 
+export interface PipelineFlags {
+  modes?: string;
+  sizes?: string;
+  flows?: string;
+  nat?: string;
+  visits?: string;
+  quick?: boolean;
+  output: Format;
+}
+
+export interface MicroFlags {
+  only?: string;
+  visits?: string;
+  quick?: boolean;
+  output: Format;
+}
+
+export interface LpmFlags {
+  prefixes?: string;
+  output: Format;
+}
+
+export interface CompareFlags {
+  check?: boolean;
+  output: Format;
+}
+
+/** A rate in millions with the time it means beside it, anything else as it is. */
+const ROW_COLUMNS: Column<Row>[] = [
+  { title: 'WHAT', value: row => row.name },
+  { title: 'WITH', value: row => describeParams(row.params) },
+  { title: 'MEDIAN', value: row => formatFigure(row.ours.median), align: 'right' },
+  { title: 'UNIT', value: row => row.unit },
+  { title: '95 % CI', value: row => rowInterval(row) },
+  { title: 'NS', value: row => (isRate(row) ? (1e9 / row.ours.median).toFixed(1) : undefined), align: 'right' },
+  { title: 'SAMPLES', value: row => row.ours.samples.length, align: 'right', wide: true },
+];
+
+const COMPARE_COLUMNS: Column<Comparison>[] = [
+  { title: 'SUITE', value: row => row.suite, wide: true },
+  { title: 'WHAT', value: row => row.name },
+  { title: 'WITH', value: row => describeParams(row.params) },
+  { title: 'UNIT', value: row => row.unit },
+  { title: 'BEFORE', value: row => formatFigure(row.before), align: 'right' },
+  { title: 'AFTER', value: row => formatFigure(row.after), align: 'right' },
+  { title: 'RATIO', value: row => row.ratio?.estimate.toFixed(3), align: 'right' },
+  { title: 'INTERVAL', value: row => row.ratio && `[${row.ratio.low.toFixed(3)}, ${row.ratio.high.toFixed(3)}]` },
+  { title: 'CHANGE', value: row => row.change },
+  { title: 'RELATIVE-TO', value: row => row.relativeTo, wide: true },
+];
+
+/** Answers no when it was ended early. */
+export async function pipeline(flags: PipelineFlags): Promise<number> {
+  const report = await runPipeline({
+    ...(flags.modes === undefined ? {} : { modes: parseList('--modes', flags.modes, PIPELINE_MODES) }),
+    ...(flags.sizes === undefined ? {} : { sizes: parseSizes(flags.sizes) }),
+    ...(flags.flows === undefined ? {} : { flows: parseNumbers('--flows', flags.flows, 1, 4_000_000) }),
+    ...(flags.nat === undefined ? {} : { nats: parseList('--nat', flags.nat, NATS) }),
+    ...(flags.visits === undefined ? {} : { visits: parseCount('--visits', flags.visits) }),
+    quick: flags.quick,
+    print: printProgress,
+    signal: endOnSignal(),
+  });
+  printReport(report, flags.output);
+  return report.environment.complete ? DONE : NO;
+}
+
+/** Answers no when it was ended early. */
+export async function micro(flags: MicroFlags): Promise<number> {
+  const report = await runMicro({
+    ...(flags.only === undefined ? {} : { groups: parseList('--only', flags.only, GROUPS) }),
+    ...(flags.visits === undefined ? {} : { visits: parseCount('--visits', flags.visits) }),
+    quick: flags.quick,
+    print: printProgress,
+    signal: endOnSignal(),
+  });
+  printReport(report, flags.output);
+  return report.environment.complete ? DONE : NO;
+}
+
+export async function lpm(flags: LpmFlags): Promise<number> {
+  const sizes = flags.prefixes === undefined ? undefined : parseNumbers('--prefixes', flags.prefixes, 1, 1 << 22);
+  printReport(benchLpm({ sizes, print: printProgress }), flags.output);
+  return DONE;
+}
+
+/** With --check answers no when something became slower beyond doubt. */
+export async function compare(before: string, after: string, flags: CompareFlags): Promise<number> {
+  const report = compareReports(readReport(before), readReport(after));
+  switch (flags.output) {
+    case 'json':
+      printJson(report);
+      break;
+    case 'jsonl':
+      process.stdout.write(report.rows.map(row => `${JSON.stringify(row)}\n`).join(''));
+      break;
+    default: {
+      for (const warning of report.warnings) process.stdout.write(`warning: ${warning}\n`);
+      process.stdout.write(formatTable(report.rows, COMPARE_COLUMNS, flags.output === 'wide'));
+      const count = (change: Comparison['change']) => report.rows.filter(row => row.change === change).length;
+      process.stdout.write(
+        `\n${count('faster')} faster, ${count('slower')} slower, ${count('no difference')} without a difference that this could show, ` +
+          `${count('too few samples')} with too few samples; ${report.unmatched} rows of one report only\n`,
+      );
+    }
+  }
+  return flags.check && hasRegression(report) ? NO : DONE;
+}
+
+function printProgress(line: string): void {
+  process.stderr.write(`${line}\n`);
+}
+
+function printReport({ environment, results }: Report, format: Format): void {
+  switch (format) {
+    case 'json':
+      printJson({ environment, results });
+      break;
+    case 'jsonl':
+      process.stdout.write(results.map(row => `${JSON.stringify(row)}\n`).join(''));
+      break;
+    default:
+      process.stdout.write(`${describeMachine(environment)}\n`);
+      process.stdout.write(`load ${environment.loadAverage.toFixed(2)} before the run; times are CPU times\n\n`);
+      process.stdout.write(formatTable(results, ROW_COLUMNS, format === 'wide'));
+  }
+}
+
+function isRate(row: Row): boolean {
+  return row.unit.endsWith('/s');
+}
+
+function rowInterval({ ours: { ci95, samples } }: Row): string | undefined {
+  return samples.length < 2 ? undefined : `[${ci95.map(formatFigure).join(', ')}]`;
+}
+
+function describeParams(params: Record<string, unknown>): string {
+  return Object.entries(params)
+    .map(([key, value]) => (typeof value === 'string' ? value : `${key} ${value}`))
+    .join(', ');
+}
+
 /** The first signal asks the run to end with what it has, the second ends it at once. */
 function endOnSignal(): AbortSignal {
   const controller = new AbortController();
@@ -76,10 +223,16 @@ function endOnSignal(): AbortSignal {
 function describe(env: E2eEnvironment): string {
   const share = (value: number) => `${(100 * value).toFixed(1)} %`;
   return [
-    `${env.cpu}, ${env.cores} cores${env.governor === null ? '' : `, governor ${env.governor}`}`,
-    `${env.kernel}, Node ${env.node}, tunpath ${env.tunpath}, TCP ${env.tcpCongestionControl ?? 'unknown'}, ${env.date}`,
+    describeMachine(env),
     `before the run: load ${env.loadAverage.toFixed(2)}, ${share(env.backgroundShare)} busy; stolen during it: ${share(env.stealShare)}`,
     ...env.warnings.map(warning => `warning: ${warning}`),
+  ].join('\n');
+}
+
+function describeMachine(env: Environment): string {
+  return [
+    `${env.cpu}, ${env.cores} cores${env.governor === null ? '' : `, governor ${env.governor}`}`,
+    `${env.kernel}, Node ${env.node}, tunpath ${env.tunpath}, TCP ${env.tcpCongestionControl ?? 'unknown'}, ${env.date}`,
   ].join('\n');
 }
 
@@ -99,6 +252,22 @@ function parseList<const T extends readonly string[]>(flag: string, text: string
     if (!known.includes(word)) throw new UsageError(`${flag} ${word}: expected one or more of ${known.join(',')}`);
   }
   return known.filter(word => words.includes(word));
+}
+
+function parseSizes(text: string): Size[] {
+  return text.split(',').map(word => {
+    const size = SIZES.find(known => String(known) === word) ?? Number(word);
+    if (size === 'IMIX' || (Number.isInteger(size) && size >= 28 && size <= 1500)) return size;
+    throw new UsageError(`--sizes ${word}: expected 28 to 1500, or IMIX`);
+  });
+}
+
+function parseNumbers(flag: string, text: string, least: number, most: number): number[] {
+  return text.split(',').map(word => {
+    const value = Number(word);
+    if (/^\d+$/.test(word) && value >= least && value <= most) return value;
+    throw new UsageError(`${flag} ${word}: expected whole numbers from ${least} to ${most}`);
+  });
 }
 
 function parseCount(flag: string, text: string): number {

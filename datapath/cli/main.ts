@@ -139,6 +139,50 @@ function addBench(bench: Command): void {
     .option('--quick', 'a first look: vxlan and local, 3 pairs of 1 s')
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./bench.ts')).e2e(flags)));
+
+  bench
+    .command('pipeline')
+    .description('the whole path over memory, without the kernel: packets per second and core, cost by step')
+    .option('--modes <list>', 'native, ipip, vxlan, geneve')
+    .option('--sizes <list>', 'bytes of an IP packet, or IMIX')
+    .option('--flows <list>', 'how many')
+    .option('--nat <list>', 'none, tracked, service, masquerade')
+    .option('--visits <count>', 'fresh threads for each case (default: 5)')
+    .option('--quick', 'a first look: fewer cases, 2 visits')
+    .addHelpText(
+      'after',
+      '\nWith any of the lists every combination is measured, without them a selection, the steps and burst sizes.',
+    )
+    .option(...OUTPUT)
+    .action(ends(async flags => (await import('./bench.ts')).pipeline(flags)));
+
+  bench
+    .command('micro')
+    .description('every operation of the path by itself: time and bytes per packet')
+    .option(
+      '--only <list>',
+      'parse, lpm, conntrack, service, rewrite, encap, checksum, fragment, segment; default: all',
+    )
+    .option('--visits <count>', 'fresh threads for each operation (default: 5)')
+    .option('--quick', 'a first look: 2 short visits')
+    .option(...OUTPUT)
+    .action(ends(async flags => (await import('./bench.ts')).micro(flags)));
+
+  bench
+    .command('lpm')
+    .description('longest prefix match in tables of 10 to a million prefixes')
+    .option('--prefixes <list>', 'table sizes')
+    .option(...OUTPUT)
+    .action(ends(async flags => (await import('./bench.ts')).lpm(flags)));
+
+  bench
+    .command('compare')
+    .description('what became faster or slower between two reports (-o json) of the same suite')
+    .argument('<before>')
+    .argument('<after>')
+    .option('--check', 'exit 1 if something became slower beyond doubt')
+    .option(...OUTPUT)
+    .action(ends(async (before, after, flags) => (await import('./bench.ts')).compare(before, after, flags)));
 }
 
 /** What stands behind `--` is the command's own, and where options pass through commander leaves the dashes in. */

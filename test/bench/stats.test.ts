@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { ci95, judge, median, summarizeRatios } from '../../bench/stats.ts';
+import { ci95, compareMeans, judge, median, studentT, summarizeRatios } from '../../bench/stats.ts';
 
 describe('bench/stats', () => {
   it('takes the middle, or the mean of the two in the middle', () => {
@@ -80,5 +80,26 @@ describe('bench/stats', () => {
       assert.ok(claims / 4000 <= 0.055, `${pairs} pairs: ${claims} of 4000`);
       assert.ok(claims > 0, `${pairs} pairs: never, so nothing is ever found`);
     }
+  });
+
+  // From printed tables, two-sided.
+  for (const [alpha, degrees, expected] of [
+    [0.05, 1, 12.706],
+    [0.05, 4, 2.776],
+    [0.01, 8, 3.355],
+    [0.001, 20, 3.85],
+    [0.05, 1000, 1.962],
+  ]) {
+    it(`Student's t for ${alpha} and ${degrees} degrees of freedom is ${expected}`, () => {
+      assert.ok(Math.abs(studentT(alpha, degrees) - expected) < 0.002, String(studentT(alpha, degrees)));
+    });
+  }
+
+  it("compares means by Welch's interval, worked by hand", () => {
+    // Variances 1 and 4, 3 values each: standard error sqrt(5/3) = 1.291, 2.941 degrees, t 3.220.
+    const { difference, low, high } = compareMeans([1, 2, 3], [8, 10, 12], 0.05);
+    assert.equal(difference, 8);
+    assert.ok(Math.abs(low - (8 - 4.157)) < 0.01 && Math.abs(high - (8 + 4.157)) < 0.01, `${low} ${high}`);
+    assert.deepEqual(compareMeans([1, 1], [2, 2], 0.05), { difference: 1, low: 1, high: 1 });
   });
 });

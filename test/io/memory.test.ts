@@ -86,7 +86,7 @@ describe('ReplayDevice', () => {
     assert.deepEqual(bytesOf(pool, slots[2]).subarray(0, 32), packets[0].subarray(0, 32));
     for (const p of slots) assert.equal(device.write(p), 0);
     assert.deepEqual([device.packets, device.bytes], [3, 100]);
-    assert.equal(device.touched, 3 * pool.view.getInt32(slots[0].off, true) + (2 << 24)); // total length, low byte: 33 34 33
+    assert.equal(device.touched, 3 * pool.view.getInt32(slots[0].off, true) + (1 << 24)); // total length, low byte: 33 34 33
     assert.deepEqual(
       [...device.offsets.subarray(0, 3)],
       slots.map(p => p.off),

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
+import { internetTable, maskOf, randomLength, type Table } from '../../bench/prefixes.ts';
 import { Random } from '../../datapath/random.ts';
 import { Lpm, MAX_VALUE, type Route } from '../../datapath/route/lpm.ts';
 import { SlowLpm } from '../model/lpm.ts';
-import { internetTable, maskOf, randomLength, type Table } from '../model/prefixes.ts';
 
 /** An address or the prefix part of one, as int32. */
 function ip(text: string): number {

@@ -106,17 +106,42 @@ export function flowRow(row: FlowRow) {
   };
 }
 
-/** Ports in use towards each destination, the fullest first, and when the rest would be gone at the pace so far. */
-export function natRows(usage: PortUsage[]): unknown[] {
-  return usage.map(({ address, dst, dstPort, protocol, used, of }) => ({
-    address: formatAddress(address),
-    protocol: protocolName(protocol),
-    destination: formatAddress(dst),
-    port: dstPort,
-    used,
-    free: Math.max(0, of - used),
-    usedPercent: Math.round((used / of) * 1000) / 10,
-  }));
+/** Ports in use some time ago, to tell where it is going. */
+export interface PortSample {
+  atMs: number;
+  /** By portKey(). */
+  used: Map<string, number>;
+}
+
+export function samplePorts(usage: PortUsage[], atMs: number): PortSample {
+  return { atMs, used: new Map(usage.map(row => [portKey(row), row.used])) };
+}
+
+function portKey({ address, dst, dstPort, protocol }: PortUsage): string {
+  return `${address} ${dst} ${dstPort} ${protocol}`;
+}
+
+/**
+ * Ports in use towards each destination, the fullest first, and in how many seconds the rest will be gone if it goes on
+ * as since `before`; null where it does not grow.
+ */
+export function natRows(usage: PortUsage[], before: PortSample, nowMs: number): unknown[] {
+  const seconds = (nowMs - before.atMs) / 1000;
+  return usage.map(row => {
+    const { address, dst, dstPort, protocol, used, of } = row;
+    const free = Math.max(0, of - used);
+    const perSecond = (used - (before.used.get(portKey(row)) ?? 0)) / seconds;
+    return {
+      address: formatAddress(address),
+      protocol: protocolName(protocol),
+      destination: formatAddress(dst),
+      port: dstPort,
+      used,
+      free,
+      usedPercent: Math.round((used / of) * 1000) / 10,
+      exhaustedInSeconds: perSecond > 0 ? Math.ceil(free / perSecond) : null,
+    };
+  });
 }
 
 /** The rules in order with the number of flows that each one has decided; `-` for flows that no rule matched. */

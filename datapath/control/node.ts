@@ -30,10 +30,15 @@ import {
   masqueradeRows,
   natRows,
   type PortedService,
+  type PortSample,
   type PortUsage,
+  samplePorts,
   serviceRows,
 } from './nat-rows.ts';
 import { serve, socketPath } from './server.ts';
+
+/** How often ports in use are looked at, for the forecast of `get nat`. */
+const PORT_SAMPLE_MS = 10_000;
 
 const EFD_NONBLOCK = 0o4000;
 const EFD_CLOEXEC = 0o2000000;
@@ -133,6 +138,9 @@ export class Node {
   private readonly started = process.hrtime.bigint();
   private socket: { close(): Promise<void> } | null = null;
   private stopping: Promise<void> | null = null;
+  /** The last two samples of ports in use: the older one is the base of the forecast, never younger than one interval. */
+  private portSamples: [PortSample, PortSample];
+  private readonly sampler: NodeJS.Timeout | null;
   /** Changes are made one after the other. */
   private applying: Promise<unknown> = Promise.resolve();
 
@@ -142,6 +150,9 @@ export class Node {
     this.handles = handles;
     const buffer = new Counters().values.buffer as SharedArrayBuffer;
     this.counters = new Counters(buffer);
+    const nothing = samplePorts([], performance.now());
+    this.portSamples = [nothing, nothing];
+    this.sampler = program.nat === null ? null : setInterval(() => void this.samplePorts(), PORT_SAMPLE_MS).unref();
     this.loop = new LoopThread({ program, devices: handles, counters: buffer, seed });
   }
 
@@ -165,6 +176,11 @@ export class Node {
     }
   }
 
+  private async samplePorts(): Promise<void> {
+    const usage = (await this.loop.request('ports-in-use').catch(() => [])) as PortUsage[];
+    this.portSamples = [this.portSamples[1], samplePorts(usage, performance.now())];
+  }
+
   /** Resolves when the loop has ended, for whatever reason. */
   get ended(): Promise<void> {
     return this.loop.ended;
@@ -173,6 +189,7 @@ export class Node {
   /** Ends the loop, which closes the devices and so removes them, and the socket. */
   stop(): Promise<void> {
     this.stopping ??= (async () => {
+      if (this.sampler !== null) clearInterval(this.sampler);
       await this.socket?.close();
       await this.loop.request('stop').catch(() => {});
       await this.loop.ended.catch(() => {});
@@ -293,7 +310,11 @@ export class Node {
       case 'conntrack':
         return (await this.flows()).map(flowRow);
       case 'nat':
-        return natRows((await this.loop.request('ports-in-use')) as PortUsage[]);
+        return natRows(
+          (await this.loop.request('ports-in-use')) as PortUsage[],
+          this.portSamples[0],
+          performance.now(),
+        );
       case 'masquerade': {
         const hits = (await this.loop.request('masquerade-hits')) as number[];
         return masqueradeRows(this.config.spec.masquerade, hits);

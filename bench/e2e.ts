@@ -255,8 +255,9 @@ function rowsOf(
   });
 }
 
-/** Three significant digits; thousands as k. */
+/** Three significant digits, four from a million on; thousands as k, from ten million on millions as M. */
 export function formatFigure(value: number): string {
+  if (value >= 1e7) return `${(value / 1e6).toPrecision(4)}M`;
   if (value >= 1000) return `${(value / 1000).toPrecision(value >= 1e6 ? 4 : 3)}k`;
   return value.toPrecision(3);
 }

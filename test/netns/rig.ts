@@ -34,6 +34,7 @@ export interface PortRow {
   kind: string;
   device: string;
   rxPackets: number;
+  rxBytes: number;
   rxDropped: number;
   txPackets: number;
   txDropped: number;

@@ -8,6 +8,7 @@
  * found: load-config.ts knows that, and joins the two.
  */
 import { z } from 'zod';
+import { OFFLOADS, type Offload } from '../io/device.ts';
 import { isGroup } from '../wire/ethernet.ts';
 import { formatCidr, formatMac, parseAddress, parseCidr, parseMac, prefixMask } from './address.ts';
 
@@ -293,17 +294,16 @@ const tunnel = z.discriminatedUnion(
 
 const route = record({ to: network, via: address, encap: flag.default(false), mtu: mtu.optional() });
 
-const OFFLOADS = ['csum', 'tso', 'uso', 'tunnel'] as const;
-export type Offload = (typeof OFFLOADS)[number];
+const OFFLOAD_NAMES = OFFLOADS.map(({ name }) => name);
 
 function isOffload(value: unknown): value is 'auto' | 'none' | Offload[] {
   if (value === 'auto' || value === 'none') return true;
-  return Array.isArray(value) && value.every(item => OFFLOADS.includes(item));
+  return Array.isArray(value) && value.every(item => OFFLOAD_NAMES.includes(item));
 }
 
 const offload = z.custom<'auto' | 'none' | Offload[]>(isOffload, {
   abort: false,
-  error: `auto, none, or a list of ${OFFLOADS.join(', ')}`,
+  error: `auto, none, or a list of ${OFFLOAD_NAMES.join(', ')}`,
 });
 
 /** "VALUE" or "VALUE/MASK", decimal or hexadecimal, 32 bits. A mask that cannot yield the value never matches. */

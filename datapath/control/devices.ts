@@ -1,35 +1,20 @@
 /** Opens a node's devices and sets up the kernel's side of them. */
 import { existsSync, writeFileSync } from 'node:fs';
-import {
-  OFFLOAD_CSUM,
-  OFFLOAD_TSO,
-  OFFLOAD_TSO_ECN,
-  OFFLOAD_TUNNEL,
-  OFFLOAD_TUNNEL_CSUM,
-  OFFLOAD_USO,
-} from '../io/device.ts';
+import { OFFLOADS, type Offload } from '../io/device.ts';
 import * as libc from '../io/libc.ts';
 import { openTunTap, type TunTapHandle } from '../io/tuntap.ts';
 import { ipBatch } from '../lab/ip.ts';
 import { type Mtus, mtusOf, type TapNodeConfig } from './compile.ts';
-import type { Offload } from './config.ts';
 import { hostRoutes } from './host-routes.ts';
 import { namespaceExists } from './netns.ts';
 
 /** Packets that a TUN keeps for us while we are busy: the ring between the kernel and our read(). */
 const QUEUE_PACKETS = 1000;
 
-const OFFLOAD_BITS: Record<Offload, number> = {
-  csum: OFFLOAD_CSUM,
-  tso: OFFLOAD_TSO | OFFLOAD_TSO_ECN,
-  uso: OFFLOAD_USO,
-  tunnel: OFFLOAD_TUNNEL | OFFLOAD_TUNNEL_CSUM,
-};
-
 /** The OFFLOAD_* bits that the configuration allows. Every other one needs the checksum. */
 export function allowedOffloads(offload: 'auto' | 'none' | Offload[]): number {
-  const names = offload === 'none' ? [] : offload === 'auto' ? (Object.keys(OFFLOAD_BITS) as Offload[]) : offload;
-  return names.reduce((bits, name) => bits | OFFLOAD_BITS[name], 0);
+  const allowed = OFFLOADS.filter(({ name }) => offload === 'auto' || (offload !== 'none' && offload.includes(name)));
+  return allowed.reduce((bits, { bits: more }) => bits | more, 0);
 }
 
 /** What stands in the way of opening the devices, each with the place in the configuration. Touches nothing. */

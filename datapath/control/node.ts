@@ -11,7 +11,7 @@ import {
   PORT_TX_PACKETS,
 } from '../counters.ts';
 import { flattened } from '../flattened.ts';
-import { OFFLOAD_CSUM, OFFLOAD_TSO, OFFLOAD_TUNNEL, OFFLOAD_USO } from '../io/device.ts';
+import { OFFLOADS } from '../io/device.ts';
 import * as libc from '../io/libc.ts';
 import type { TunTapHandle } from '../io/tuntap.ts';
 import { ipBatch } from '../lab/ip.ts';
@@ -442,10 +442,5 @@ interface NeighborRow {
 }
 
 function offloadNames(bits: number): string[] {
-  const names: string[] = [];
-  if (bits & OFFLOAD_CSUM) names.push('csum');
-  if (bits & OFFLOAD_TSO) names.push('tso');
-  if (bits & OFFLOAD_USO) names.push('uso');
-  if (bits & OFFLOAD_TUNNEL) names.push('tunnel');
-  return names;
+  return OFFLOADS.filter(offload => (bits & offload.bits) !== 0).map(({ name }) => name);
 }

@@ -21,6 +21,15 @@ export const OFFLOAD_TUNNEL = 16;
 /** The same with an outer UDP checksum. */
 export const OFFLOAD_TUNNEL_CSUM = 32;
 
+/** By the names that configuration and status use; each builds on those before it. */
+export const OFFLOADS = [
+  { name: 'csum', bits: OFFLOAD_CSUM },
+  { name: 'tso', bits: OFFLOAD_TSO | OFFLOAD_TSO_ECN },
+  { name: 'uso', bits: OFFLOAD_USO },
+  { name: 'tunnel', bits: OFFLOAD_TUNNEL | OFFLOAD_TUNNEL_CSUM },
+] as const;
+export type Offload = (typeof OFFLOADS)[number]['name'];
+
 export interface Device {
   readonly name: string;
   /** 2: frames begin with an Ethernet header; 3: with an IP header. */

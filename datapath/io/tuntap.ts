@@ -17,6 +17,8 @@ import {
   OFFLOAD_TUNNEL,
   OFFLOAD_TUNNEL_CSUM,
   OFFLOAD_USO,
+  OFFLOADS,
+  type Offload,
 } from './device.ts';
 import { EAGAIN, EINTR } from './errors.ts';
 import * as libc from './libc.ts';
@@ -60,13 +62,8 @@ export interface TunTapHandle {
   refused: string[];
 }
 
-/** Each builds on those before it. The kernel is asked for all; while it refuses, for all but the last. */
-const OFFLOADS: { name: string; bits: number; since: string }[] = [
-  { name: 'csum', bits: OFFLOAD_CSUM, since: '2.6.27' },
-  { name: 'tso', bits: OFFLOAD_TSO | OFFLOAD_TSO_ECN, since: '2.6.27' },
-  { name: 'uso', bits: OFFLOAD_USO, since: '6.2' },
-  { name: 'tunnel', bits: OFFLOAD_TUNNEL | OFFLOAD_TUNNEL_CSUM, since: '6.17' },
-];
+/** Linux that first took it. The kernel is asked for all offloads; while it refuses, for all but the last. */
+const SINCE: Record<Offload, string> = { csum: '2.6.27', tso: '2.6.27', uso: '6.2', tunnel: '6.17' };
 
 /**
  * Opens /dev/net/tun and attaches a new, non-persistent device: it disappears with its last descriptor, so a killed
@@ -116,7 +113,7 @@ function negotiate(fd: number, kind: 'tun' | 'tap', allowed: number): { offloads
       break;
     }
     reasons[last] =
-      `refused by the kernel (${libc.errnoName(libc.errno())}); there since Linux ${OFFLOADS[last].since}`;
+      `refused by the kernel (${libc.errnoName(libc.errno())}); there since Linux ${SINCE[OFFLOADS[last].name]}`;
   }
   const refused = OFFLOADS.flatMap(({ name }, i) => (reasons[i] === '' ? [] : [`${name}: ${reasons[i]}`]));
   return { offloads, refused };

@@ -25,7 +25,6 @@ export const DROP_MARTIAN_SOURCE = 23;
 export const DROP_NOT_ROUTED = 24;
 export const DROP_MULTICAST = 25;
 export const DROP_ENCAP_FROM_WORKLOAD = 26;
-export const DROP_INVALID_DESTINATION = 27;
 /** ARP: another station uses an address of ours. */
 export const DROP_ADDRESS_CONFLICT = 28;
 
@@ -44,7 +43,6 @@ export const DROP_TUNNEL_ECN = 40;
 export const DROP_TUNNEL_FRAGMENT = 41;
 export const DROP_TUNNEL_CONTROL = 42;
 export const DROP_GENEVE_OPTION_LENGTH = 43;
-export const DROP_TUNNEL_NOT_CONFIGURED = 44;
 export const DROP_TUNNEL_COALESCED = 45;
 
 // Routing and neighbours.
@@ -52,7 +50,6 @@ export const DROP_NO_ROUTE = 50;
 export const DROP_ROUTE_REFUSED = 51;
 export const DROP_TTL_EXCEEDED = 52;
 export const DROP_OVER_MTU_DONT_FRAGMENT = 53;
-export const DROP_OVER_MTU = 54;
 export const DROP_NEIGHBOR_UNREACHABLE = 55;
 export const DROP_NEIGHBOR_QUEUE_FULL = 56;
 export const DROP_NO_TUNNEL_PEER = 57;
@@ -137,7 +134,6 @@ export const VERDICT_NAMES: readonly string[] = (() => {
   set(DROP_NOT_ROUTED, 'drop-not-routed');
   set(DROP_MULTICAST, 'drop-multicast');
   set(DROP_ENCAP_FROM_WORKLOAD, 'drop-encap-from-workload');
-  set(DROP_INVALID_DESTINATION, 'drop-invalid-destination');
   set(DROP_ADDRESS_CONFLICT, 'drop-address-conflict');
   set(DROP_TUNNEL_UNKNOWN_PEER, 'drop-encap-unknown-peer');
   set(DROP_TUNNEL_MALFORMED, 'drop-tunnel-malformed');
@@ -153,13 +149,11 @@ export const VERDICT_NAMES: readonly string[] = (() => {
   set(DROP_TUNNEL_FRAGMENT, 'drop-tunnel-fragment');
   set(DROP_TUNNEL_CONTROL, 'drop-tunnel-control');
   set(DROP_GENEVE_OPTION_LENGTH, 'drop-geneve-option-length');
-  set(DROP_TUNNEL_NOT_CONFIGURED, 'drop-tunnel-not-configured');
   set(DROP_TUNNEL_COALESCED, 'drop-tunnel-coalesced');
   set(DROP_NO_ROUTE, 'drop-no-route');
   set(DROP_ROUTE_REFUSED, 'drop-route-refused');
   set(DROP_TTL_EXCEEDED, 'drop-ttl-exceeded');
   set(DROP_OVER_MTU_DONT_FRAGMENT, 'drop-over-mtu-dont-fragment');
-  set(DROP_OVER_MTU, 'drop-over-mtu');
   set(DROP_NEIGHBOR_UNREACHABLE, 'drop-neighbor-unreachable');
   set(DROP_NEIGHBOR_QUEUE_FULL, 'drop-neighbor-queue-full');
   set(DROP_NO_TUNNEL_PEER, 'drop-no-tunnel-peer');

@@ -170,7 +170,7 @@ export class TunnelQuote {
 
   /** True if the parsed packet is an ICMP error that says it is about a packet of this tunnel from us. */
   matches(view: DataView, p: Packet, tunnel: Tunnel): boolean {
-    if (p.protocol !== ipv4.PROTO_ICMP || (p.fragment & (ipv4.FLAG_MF | ipv4.OFFSET_MASK)) !== 0) return false;
+    if (p.protocol !== ipv4.PROTO_ICMP || ipv4.isFragment(p.fragment)) return false;
     if (!icmp.isError(view.getUint8(p.l4 + icmp.TYPE))) return false;
     const quote = p.l4 + icmp.HEADER_LEN;
     const end = p.off + p.len;

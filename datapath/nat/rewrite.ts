@@ -206,7 +206,7 @@ function apply(matrices: Int32Array, k: number, crc: number): number {
 function rewriteSctpPorts(view: DataView, p: Packet, ports: number): boolean {
   const difference = view.getInt32(p.l4) ^ ports;
   if (difference === 0) return true;
-  if ((p.fragment & (ipv4.FLAG_MF | ipv4.OFFSET_MASK)) !== 0) return false;
+  if (ipv4.isFragment(p.fragment)) return false;
   if (!isPartial(p)) {
     // The CRC takes bytes in wire order, low bit first.
     let crc = (difference >>> 24) | ((difference >>> 8) & 0xff00) | ((difference & 0xff00) << 8) | (difference << 24);

@@ -75,7 +75,7 @@ export function parseIpv4(view: DataView, p: Packet): number {
   p.dstPort = 0;
 
   const l4Len = totalLen - headerLen;
-  if ((word1 & (ipv4.FLAG_MF | ipv4.OFFSET_MASK)) !== 0) {
+  if (ipv4.isFragment(word1)) {
     const verdict = checkFragment(word1 & 0xffff, protocol, headerLen, l4Len);
     if (verdict !== CONTINUE) return verdict;
     if (p.gsoType !== virtio.GSO_NONE || (p.vnetFlags & OFFLOADED) !== 0) return DROP_MALFORMED_VNET_HEADER;

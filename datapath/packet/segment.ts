@@ -132,7 +132,7 @@ export function completeChecksum(view: DataView, p: Packet): void {
 export function verifyChecksum(view: DataView, p: Packet): boolean {
   if ((p.vnetFlags & virtio.FLAG_DATA_VALID) !== 0) return true;
   if ((p.vnetFlags & virtio.FLAG_NEEDS_CSUM) !== 0 && p.csumStart === p.l4) return true;
-  if ((p.fragment & (ipv4.FLAG_MF | ipv4.OFFSET_MASK)) !== 0) return true;
+  if (ipv4.isFragment(p.fragment)) return true;
   const available = p.off + p.len - p.l4;
   if (p.protocol === ipv4.PROTO_UDP) {
     if (view.getUint16(p.l4 + udp.CHECKSUM) === 0) return true;

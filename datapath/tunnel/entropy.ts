@@ -3,7 +3,7 @@
  * each flow on one (RFC 7348 section 5, RFC 8926 section 3.3).
  */
 import type { Packet } from '../packet/packet.ts';
-import { FLAG_MF, OFFSET_MASK } from '../wire/ipv4.ts';
+import { isFragment } from '../wire/ipv4.ts';
 
 /**
  * The source port for the flow of the parsed packet: the same for all its packets, in [from, from + range).
@@ -14,7 +14,7 @@ import { FLAG_MF, OFFSET_MASK } from '../wire/ipv4.ts';
  * @param seed keeps outsiders from foreseeing which port a flow gets
  */
 export function sourcePort(p: Packet, seed: number, from: number, range: number): number {
-  const ports = (p.fragment & (FLAG_MF | OFFSET_MASK)) !== 0 ? 0 : (p.srcPort << 16) | p.dstPort;
+  const ports = isFragment(p.fragment) ? 0 : (p.srcPort << 16) | p.dstPort;
   // The 32-bit steps and the finish of MurmurHash3 (Appleby): every input bit reaches the upper 16 bits used below.
   let h = seed;
   h = Math.imul(h ^ p.src, 0xcc9e2d51);

@@ -185,7 +185,7 @@ export class Tunnel {
    */
   decap(p: Packet): number {
     if (!this.acceptAny && this.findPeer(p.src) < 0) return DROP_TUNNEL_UNKNOWN_PEER;
-    if ((p.fragment & (ipv4.FLAG_MF | ipv4.OFFSET_MASK)) !== 0) return DROP_TUNNEL_FRAGMENT;
+    if (ipv4.isFragment(p.fragment)) return DROP_TUNNEL_FRAGMENT;
     // A train of tunnel datagrams (UDP GRO on the way): each has its own tunnel header, so it must be cut first.
     if (p.gsoType !== virtio.GSO_NONE && (p.gsoType & virtio.GSO_UDP_TUNNEL_IPV4) === 0) return DROP_TUNNEL_COALESCED;
     return this.protocol === TUNNEL_IPIP ? decapIpip(this, p) : decapUdp(this, p);

@@ -52,14 +52,9 @@ export function headerLen(view: DataView, off: number): number {
   return (view.getUint8(off) & 15) << 2;
 }
 
-/** True for every fragment, the first one included. */
-export function isFragment(view: DataView, off: number): boolean {
-  return (view.getUint16(off + FLAGS_FRAGMENT) & (FLAG_MF | OFFSET_MASK)) !== 0;
-}
-
-/** Fragment offset in bytes. */
-export function fragmentOffset(view: DataView, off: number): number {
-  return (view.getUint16(off + FLAGS_FRAGMENT) & OFFSET_MASK) << 3;
+/** True for every fragment, the first one included. @param word the 16 bits at FLAGS_FRAGMENT; more above them do not matter */
+export function isFragment(word: number): boolean {
+  return (word & (FLAG_MF | OFFSET_MASK)) !== 0;
 }
 
 /** Writes the header checksum. The header must be complete otherwise. RFC 791 section 3.1. */

@@ -336,7 +336,7 @@ export class Datapath {
 
   /** A packet for the node's own address: the tunnel's, an error about the tunnel's, or anybody's. */
   private toNode(p: Packet, tunnel: Tunnel): number {
-    if (isFragment(p) && tunnel.mayCarry(p)) return this.reassemble(p, tunnel);
+    if (ipv4.isFragment(p.fragment) && tunnel.mayCarry(p)) return this.reassemble(p, tunnel);
     if (tunnel.matches(p)) return this.fromTunnel(p, tunnel);
     if (p.protocol === ipv4.PROTO_ICMP && this.quote.matches(this.view, p, tunnel)) return this.tunnelError(p, tunnel);
     return this.forward(p);
@@ -408,7 +408,7 @@ export class Datapath {
   /** A parsed packet, wherever it came from. */
   private forward(p: Packet): number {
     if (p.dst >>> 28 >= 14) return verdict.DROP_MULTICAST;
-    if (this.nat !== null && isFragment(p)) return this.forwardFragment(p, this.nat, this.virtual);
+    if (this.nat !== null && ipv4.isFragment(p.fragment)) return this.forwardFragment(p, this.nat, this.virtual);
     const v = this.judge(p);
     return v === CONTINUE ? this.send(p, this.hop) : v;
   }
@@ -692,22 +692,18 @@ export class Datapath {
   // ---------------------------------------------------------------- 10. encapsulate
 
   private encapAndSend(p: Packet, hop: NextHop, uplink: Port): number {
-    const { tunnel } = this;
-    if (hop.kind !== hops.HOP_TUNNEL) {
-      if (!takes(uplink, p)) {
-        if (p.gsoType !== 0) return this.segmentAndSend(p, hop, uplink);
-        completeChecksum(this.view, p);
-      }
-      return this.sendToNeighbor(p, hop.kind === hops.HOP_ONLINK ? p.dst : hop.gateway, uplink);
-    }
-    if (tunnel === null) return verdict.DROP_NO_TUNNEL_PEER;
-    if (!takesTunnel(uplink, p, tunnel)) {
+    const isTunnel = hop.kind === hops.HOP_TUNNEL;
+    const tunnel = isTunnel ? this.tunnel : null;
+    if (isTunnel && tunnel === null) return verdict.DROP_NO_TUNNEL_PEER;
+    if (!(tunnel === null ? takes(uplink, p) : takesTunnel(uplink, p, tunnel))) {
       if (p.gsoType !== 0) return this.segmentAndSend(p, hop, uplink);
       completeChecksum(this.view, p);
     }
-    tunnel.encap(p, hop.peer);
-    this.counters.event(counters.EVENT_ENCAPSULATED);
-    return this.sendToNeighbor(p, hop.gateway, uplink);
+    if (tunnel !== null) {
+      tunnel.encap(p, hop.peer);
+      this.counters.event(counters.EVENT_ENCAPSULATED);
+    }
+    return this.sendToNeighbor(p, hop.kind === hops.HOP_ONLINK ? p.dst : hop.gateway, uplink);
   }
 
   // ---------------------------------------------------------------- 11. next hop
@@ -784,8 +780,8 @@ export class Datapath {
   /** A node without a host port still answers ping to its own addresses. */
   private answerEcho(p: Packet): number {
     const { view } = this;
-    const whole = (p.fragment & (ipv4.FLAG_MF | ipv4.OFFSET_MASK)) === 0;
-    if (p.protocol !== ipv4.PROTO_ICMP || !whole || view.getUint8(p.l4 + icmp.TYPE) !== icmp.ECHO) {
+    const isPart = ipv4.isFragment(p.fragment);
+    if (p.protocol !== ipv4.PROTO_ICMP || isPart || view.getUint8(p.l4 + icmp.TYPE) !== icmp.ECHO) {
       return verdict.DROP_NO_HOST_PORT;
     }
     const checksum = p.l4 + icmp.CHECKSUM;
@@ -803,10 +799,6 @@ export class Datapath {
     this.counters.event(counters.EVENT_ICMP_ECHO_ANSWERED);
     return this.forward(p);
   }
-}
-
-function isFragment(p: Packet): boolean {
-  return (p.fragment & (ipv4.FLAG_MF | ipv4.OFFSET_MASK)) !== 0;
 }
 
 /** Sources that no packet from outside may carry: RFC 1812 section 5.3.7. */

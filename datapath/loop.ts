@@ -9,9 +9,9 @@ import { monotonicClock } from './clock.ts';
 import type { FlowRow } from './conntrack/conntrack.ts';
 import { Counters, EVENT_WAKEUPS } from './counters.ts';
 import { BURST, type Datapath, NEIGHBORS } from './forward.ts';
+import { createDevice, type DeviceHandle } from './io/handle.ts';
 import { hugeMemory } from './io/huge-memory.ts';
 import * as libc from './io/libc.ts';
-import { TunTap, type TunTapHandle } from './io/tuntap.ts';
 import { type MasqueradeRule, MasqueradeRules } from './nat/masquerade.ts';
 import type { Service } from './nat/service.ts';
 import { Pool } from './packet/pool.ts';
@@ -38,7 +38,7 @@ const POLLFD_BYTES = 8;
 export interface LoopData {
   program: Program;
   /** One for each port of the program, in order. */
-  devices: TunTapHandle[];
+  devices: DeviceHandle[];
   counters: SharedArrayBuffer;
   control: MessagePort;
   /** eventfd that is written after a message has been posted to `control`. */
@@ -103,7 +103,7 @@ class Loop {
     this.makeTunnel = spec => (spec === null ? null : new Tunnel(spec, profile, pool.view, this.counters, random));
     this.datapath = createDatapath(
       data.program,
-      data.devices.map(handle => new TunTap(handle, pool)),
+      data.devices.map(handle => createDevice(handle, pool)),
       { pool, counters: this.counters, clock: monotonicClock, random, memory: hugeMemory },
     );
     const { ports } = this.datapath;

@@ -1,7 +1,9 @@
 /** A datapath over memory, from a node's configuration, for tests: packets in by one port, out by another, time by hand. */
+import { strict as assert } from 'node:assert';
 import { ManualClock } from '../datapath/clock.ts';
-import { compile, mtusOf, type TapNodeConfig } from '../datapath/control/compile.ts';
+import { compile, mtusOf } from '../datapath/control/compile.ts';
 import { loadConfig } from '../datapath/control/load-config.ts';
+import { type ResolvedConfig, resolveTap, withUplink } from '../datapath/control/resolved.ts';
 import {
   Counters,
   EVENT_ARP_RECEIVED,
@@ -195,7 +197,7 @@ export function balance(t: Totals): number {
   return t.read + made - t.written - drops - arpConsumed - t.held;
 }
 
-function nodeConfig(o: NodeOptions): TapNodeConfig {
+function nodeConfig(o: NodeOptions): ResolvedConfig {
   const protocol = o.protocol ?? 'vxlan';
   const encap = protocol !== 'none';
   const withMac = protocol === 'vxlan' || protocol === 'geneve';
@@ -223,7 +225,9 @@ function nodeConfig(o: NodeOptions): TapNodeConfig {
   };
   const loaded = loadConfig(JSON.stringify(config), 'test');
   if (loaded.config === undefined) throw new Error(JSON.stringify(loaded.problems));
-  return loaded.config as TapNodeConfig;
+  const { uplink } = loaded.config.spec;
+  assert(uplink.kind === 'tap');
+  return withUplink(loaded.config, resolveTap(uplink));
 }
 
 /** An IP packet as it comes from the peer or the gateway, in its frame. */

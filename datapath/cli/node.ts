@@ -1,10 +1,10 @@
 /** `tunpath node --config FILE`: one node in the foreground, until SIGTERM or SIGINT. */
 import { readFileSync } from 'node:fs';
-import type { TapNodeConfig } from '../control/compile.ts';
 import { findObstacles } from '../control/devices.ts';
 import { formatProblems, loadConfig } from '../control/load-config.ts';
 import { Node } from '../control/node.ts';
 import { chooseSeed, expectedSeed } from '../control/seed.ts';
+import { resolveUplink } from '../control/uplink/index.ts';
 
 /** @returns the exit code: 0 stopped as asked, 1 it could not run, 2 bad input */
 export async function node(flags: { config: string }): Promise<number> {
@@ -21,15 +21,9 @@ export async function node(flags: { config: string }): Promise<number> {
     process.stderr.write(`${formatProblems(loaded.problems)}\n`);
     return 2;
   }
-  if (loaded.config.spec.uplink.kind !== 'tap') {
-    process.stderr.write(
-      `${file}: spec.uplink.kind: ${loaded.config.spec.uplink.kind} does not run yet, expected tap\n`,
-    );
-    return 2;
-  }
-  const config = loaded.config as TapNodeConfig;
-  const obstacles = findObstacles(config);
-  if (obstacles.length > 0) {
+  const { config, obstacles: unresolved } = await resolveUplink(loaded.config);
+  const obstacles = config === undefined ? unresolved : await findObstacles(config);
+  if (config === undefined || obstacles.length > 0) {
     process.stderr.write(`${obstacles.map(obstacle => `${file}: ${obstacle}`).join('\n')}\n`);
     return 2;
   }
@@ -39,17 +33,23 @@ export async function node(flags: { config: string }): Promise<number> {
     process.stderr.write(`${expectedSeed}\n`);
     return 2;
   }
-  let running: Node;
+  // From here on there is something to remove: a signal that comes while the node starts ends it once it has started.
+  let running: Node | null = null;
+  let asked = false;
+  const stop = () => {
+    asked = true;
+    void running?.stop();
+  };
+  process.once('SIGTERM', stop);
+  process.once('SIGINT', stop);
   try {
     running = await Node.start(config, seed);
   } catch (error) {
     process.stderr.write(`${config.metadata.name}: ${(error as Error).message}\n`);
     return 1;
   }
-  const stop = () => void running.stop();
-  process.once('SIGTERM', stop);
-  process.once('SIGINT', stop);
-  process.stderr.write('ready\n');
+  if (asked) stop();
+  else process.stderr.write('ready\n');
   try {
     await running.ended;
     await running.stop();

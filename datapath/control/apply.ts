@@ -7,10 +7,11 @@ import type { MasqueradeRule } from '../nat/masquerade.ts';
 import type { Service } from '../nat/service.ts';
 import type { Program } from '../program.ts';
 import type { NextHop, Route } from '../route/nexthop.ts';
-import { compile, mtusOf, type TapNodeConfig } from './compile.ts';
+import { compile, mtusOf } from './compile.ts';
 import { compileNat } from './compile-nat.ts';
-import type { ServiceConfig } from './config.ts';
+import type { NodeConfig, ServiceConfig } from './config.ts';
 import { hostRoutes } from './host-routes.ts';
+import { type ResolvedConfig, withUplink } from './resolved.ts';
 
 export interface Refusal {
   /** Where in the new configuration. */
@@ -19,6 +20,8 @@ export interface Refusal {
 }
 
 export interface Change {
+  /** The new configuration, with the uplink that the node runs with. */
+  config: ResolvedConfig;
   /** The program, with next hops where the running one has them. */
   program: Program;
   /** Names of services that are gone. */
@@ -48,8 +51,9 @@ const MAGLEV_WEIGHT = ENDPOINTS_PER_REQUEST;
  * @param running the program that the loop has, compiled from `from` or come of earlier changes
  * @returns what is to be done, or why it cannot be done; then nothing of it is
  */
-export function planChange(from: TapNodeConfig, running: Program, to: TapNodeConfig): Change | Refusal[] {
-  const refusals = findRefusals(from, to);
+export function planChange(from: ResolvedConfig, running: Program, written: NodeConfig): Change | Refusal[] {
+  const to = withUplink(written, from.spec.uplink);
+  const refusals = findRefusals(from, written, to);
   if (refusals.length > 0) return refusals;
   const program = withHopsOf(running, compile(to));
   const { removed, set } = compareServices(from, to);
@@ -57,6 +61,7 @@ export function planChange(from: TapNodeConfig, running: Program, to: TapNodeCon
   const newRoutes = new Set(hostRoutes(to));
   const sameRules = isDeepStrictEqual(from.spec.masquerade, to.spec.masquerade);
   return {
+    config: to,
     program,
     removed,
     set,
@@ -114,14 +119,15 @@ export function* inRequests(services: readonly Service[]): Generator<Service[]> 
   if (piece.length > 0) yield piece;
 }
 
-function findRefusals(from: TapNodeConfig, to: TapNodeConfig): Refusal[] {
+function findRefusals(from: ResolvedConfig, written: NodeConfig, to: ResolvedConfig): Refusal[] {
   const refusals: Refusal[] = [];
   const refuse = (path: (string | number)[], message: string) => refusals.push({ path, message });
   const { name } = from.metadata;
   if (to.metadata.name !== name)
     refuse(['metadata', 'name'], `got ${to.metadata.name}, expected ${name}, the running node`);
+  const unchanged = { ...from.spec, uplink: from.spec.uplink.written };
   for (const part of ['uplink', 'host', 'pods', 'profile', 'offload', 'conntrack'] as const) {
-    const path = firstDifference(from.spec[part], to.spec[part], ['spec', part]);
+    const path = firstDifference(unchanged[part], written.spec[part], ['spec', part]);
     if (path !== null) refuse(path, 'cannot change while the node runs: restart it');
   }
   const was = mtusOf(from);
@@ -160,7 +166,7 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null;
 }
 
-function compareServices(from: TapNodeConfig, to: TapNodeConfig): { removed: string[]; set: Service[] } {
+function compareServices(from: ResolvedConfig, to: ResolvedConfig): { removed: string[]; set: Service[] } {
   const old = new Map(from.spec.services.map(service => [service.name, service]));
   const compiled = new Map(compileNat(to, 0)?.services.map(service => [service.name, service]));
   const kept = new Set(to.spec.services.map(service => service.name));

@@ -6,7 +6,7 @@ import type { PortProfile } from '../nat/ports.ts';
 import type { SelectorKind } from '../nat/select.ts';
 import type { Service } from '../nat/service.ts';
 import { PROTO_SCTP, PROTO_TCP, PROTO_UDP } from '../wire/ipv4.ts';
-import type { MasqueradeRuleConfig, NodeConfig, Profile, ServiceConfig } from './config.ts';
+import type { MasqueradeRuleConfig, NodeSpec, Profile, ServiceConfig } from './config.ts';
 import { parseAddress, parseCidr } from './validated.ts';
 
 const PROTOCOLS = { TCP: PROTO_TCP, UDP: PROTO_UDP, SCTP: PROTO_SCTP } as const;
@@ -34,7 +34,7 @@ const PORTS: Record<Profile, PortProfile> = {
   rfc: 'linux',
 };
 
-type Timeouts = NodeConfig['spec']['conntrack']['timeouts'];
+type Timeouts = NodeSpec['conntrack']['timeouts'];
 const STATES: Record<keyof Timeouts, number> = {
   synSent: states.TCP_SYN_SENT,
   synRecv: states.TCP_SYN_RECV,
@@ -53,7 +53,7 @@ const STATES: Record<keyof Timeouts, number> = {
 };
 
 /** @param nodeAddress where node ports answer (int32). @returns null where there is nothing to translate */
-export function compileNat(config: NodeConfig, nodeAddress: number): NatProgram | null {
+export function compileNat(config: { spec: Omit<NodeSpec, 'uplink'> }, nodeAddress: number): NatProgram | null {
   const { services, masquerade, conntrack, profile, pods } = config.spec;
   if (services.length === 0 && masquerade.length === 0) return null;
   const seconds: Record<number, number> = {};

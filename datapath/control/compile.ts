@@ -9,7 +9,7 @@ import { TUNNEL_GENEVE, TUNNEL_IPIP, TUNNEL_VXLAN, type TunnelSpec } from '../tu
 import { UDP_OVERHEAD } from '../tunnel/udp-encap.ts';
 import { type Cidr, contains } from './address.ts';
 import { compileNat } from './compile-nat.ts';
-import type { NodeConfig, UplinkConfig } from './config.ts';
+import type { ResolvedConfig } from './resolved.ts';
 import { parseAddress, parseCidr, parseMac } from './validated.ts';
 
 const PROTOCOLS = { none: 0, ipip: TUNNEL_IPIP, vxlan: TUNNEL_VXLAN, geneve: TUNNEL_GENEVE } as const;
@@ -19,9 +19,6 @@ const OVERHEADS = { none: 0, ipip: IPIP_OVERHEAD, vxlan: UDP_OVERHEAD, geneve: U
 const NEVER_ROUTED = ['0.0.0.0/8', '127.0.0.0/8'];
 
 const NO_MAC = { hi: 0, lo: 0 };
-
-/** A configuration whose uplink has its own address, MAC and MTU written down. */
-export type TapNodeConfig = NodeConfig & { spec: { uplink: Extract<UplinkConfig, { kind: 'tap' }> } };
 
 /** MTUs that follow from the uplink's and the tunnel's. */
 export interface Mtus {
@@ -33,7 +30,7 @@ export interface Mtus {
   route: number;
 }
 
-export function mtusOf(config: TapNodeConfig): Mtus {
+export function mtusOf(config: ResolvedConfig): Mtus {
   const { uplink, tunnel, profile } = config.spec;
   const inner = uplink.mtu - OVERHEADS[tunnel.protocol];
   const perRoute = PROFILES[profile].mtuAt === 'route';
@@ -44,8 +41,8 @@ export function mtusOf(config: TapNodeConfig): Mtus {
   };
 }
 
-/** Compiles a configuration that loadConfig has accepted. Port order: pods, host, uplink. */
-export function compile(config: TapNodeConfig): Program {
+/** Compiles a configuration that loadConfig has accepted, its uplink resolved. Port order: pods, host, uplink. */
+export function compile(config: ResolvedConfig): Program {
   const { spec } = config;
   const uplinkNet = parseCidr(spec.uplink.address);
   const mac = parseMac(spec.uplink.mac);
@@ -160,7 +157,7 @@ class UnderlayRoutes {
   private readonly gateway: number | undefined;
   private readonly routes: { to: Cidr; via: number }[];
 
-  constructor(config: TapNodeConfig, subnet: Cidr) {
+  constructor(config: ResolvedConfig, subnet: Cidr) {
     const { uplink, routes } = config.spec;
     this.subnet = subnet;
     this.gateway = uplink.gateway === undefined ? undefined : parseAddress(uplink.gateway);
@@ -185,7 +182,7 @@ class UnderlayRoutes {
   }
 }
 
-function compileTunnel(config: NodeConfig, localAddress: number): TunnelSpec | null {
+function compileTunnel(config: ResolvedConfig, localAddress: number): TunnelSpec | null {
   const { tunnel } = config.spec;
   if (tunnel.protocol === 'none') return null;
   const mac = tunnel.mac === undefined ? NO_MAC : parseMac(tunnel.mac);

@@ -1,15 +1,17 @@
 /** Opens a node's devices and sets up the kernel's side of them. */
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { OFFLOADS, type Offload } from '../io/device.ts';
-import * as libc from '../io/libc.ts';
+import { closeHandle, type DeviceHandle } from '../io/handle.ts';
 import { openTunTap, type TunTapHandle } from '../io/tuntap.ts';
 import { ipBatch } from '../lab/ip.ts';
-import { type Mtus, mtusOf, type TapNodeConfig } from './compile.ts';
+import { type Mtus, mtusOf } from './compile.ts';
+import type { PodConfig } from './config.ts';
 import { hostRoutes } from './host-routes.ts';
+import { QUEUE_PACKETS, withoutIpv6 } from './kernel-side.ts';
 import { namespaceExists } from './netns.ts';
-
-/** Packets that a TUN keeps for us while we are busy: the ring between the kernel and our read(). */
-const QUEUE_PACKETS = 1000;
+import type { ResolvedConfig } from './resolved.ts';
+import { openUplink, uplinkObstacles } from './uplink/index.ts';
+import type { OpenUplink } from './uplink/uplink.ts';
 
 /** The OFFLOAD_* bits that the configuration allows. Every other one needs the checksum. */
 export function allowedOffloads(offload: 'auto' | 'none' | Offload[]): number {
@@ -18,24 +20,33 @@ export function allowedOffloads(offload: 'auto' | 'none' | Offload[]): number {
 }
 
 /** What stands in the way of opening the devices, each with the place in the configuration. Touches nothing. */
-export function findObstacles(config: TapNodeConfig): string[] {
+export async function findObstacles(config: ResolvedConfig): Promise<string[]> {
   const { pods } = config.spec;
-  return pods.flatMap((pod, i) =>
+  const missing = pods.flatMap((pod, i) =>
     namespaceExists(pod.netns)
       ? []
       : [`spec.pods[${i}].netns: network namespace "${pod.netns}" does not exist (ip netns add ${pod.netns})`],
   );
+  return [...(await uplinkObstacles(config)), ...missing];
+}
+
+/** A node's open devices. */
+export interface Devices {
+  /** In the order of compile()'s ports; the last is the uplink's. */
+  handles: DeviceHandle[];
+  uplink: OpenUplink;
 }
 
 /**
  * Opens every device, in the order of compile()'s ports, and configures addresses, routes and MTUs behind them.
- * All or nothing: if one fails, those already open are closed, which removes them.
+ * All or nothing: if one fails, those already open are closed, which removes them, and what the uplink made is undone.
  */
-export async function openDevices(config: TapNodeConfig): Promise<TunTapHandle[]> {
+export async function openDevices(config: ResolvedConfig): Promise<Devices> {
   const { spec } = config;
   const mtus = mtusOf(config);
   const allowed = allowedOffloads(spec.offload);
   const handles: TunTapHandle[] = [];
+  let uplink: OpenUplink | null = null;
   try {
     // Made here and moved: a descriptor opened inside the pod's namespace would keep that alive after `ip netns del`.
     for (const [i, pod] of spec.pods.entries()) {
@@ -45,19 +56,24 @@ export async function openDevices(config: TapNodeConfig): Promise<TunTapHandle[]
       handles.push(openTunTap({ kind: 'tun', name: spec.host.device, mtu: spec.uplink.mtu, allowed }));
       withoutIpv6(spec.host.device);
     }
-    handles.push(openTunTap({ kind: 'tap', name: spec.uplink.device, mtu: spec.uplink.mtu, allowed }));
-    withoutIpv6(spec.uplink.device);
+    uplink = await openUplink(config, allowed);
     await ipBatch(spec.pods.map((pod, i) => `link set dev ${passageName(i)} netns ${pod.netns} name ${pod.device}`));
-    await Promise.all([...spec.pods.map(pod => setUpPod(pod, mtus)), setUpNode(config)]);
-    return handles.map((handle, i) => (i < spec.pods.length ? { ...handle, name: spec.pods[i].device } : handle));
+    await Promise.all([...spec.pods.map(pod => setUpPod(pod, mtus)), setUpHostPort(config)]);
+    const named = handles.map((handle, i) =>
+      i < spec.pods.length ? { ...handle, name: spec.pods[i].device } : handle,
+    );
+    return { handles: [...named, uplink.handle], uplink };
   } catch (error) {
-    closeDevices(handles);
+    await uplink?.close();
+    for (const handle of [...handles, ...(uplink === null ? [] : [uplink.handle])]) closeHandle(handle);
     throw error;
   }
 }
 
-export function closeDevices(handles: TunTapHandle[]): void {
-  for (const handle of handles) libc.close(handle.fd);
+/** Closes what no loop has taken over. */
+export async function closeDevices({ handles, uplink }: Devices): Promise<void> {
+  await uplink.close();
+  for (const handle of handles) closeHandle(handle);
 }
 
 /** Name of a pod's device until it is in its namespace. */
@@ -65,13 +81,7 @@ function passageName(pod: number): string {
   return `tp${process.pid}.${pod}`;
 }
 
-/** The datapath speaks IPv4: the kernel need not solicit routers behind our devices. In the current namespace. */
-function withoutIpv6(device: string): void {
-  const file = `/proc/sys/net/ipv6/conf/${device}/disable_ipv6`;
-  if (existsSync(file)) writeFileSync(file, '1');
-}
-
-function setUpPod(pod: TapNodeConfig['spec']['pods'][number], mtus: Mtus): Promise<void> {
+function setUpPod(pod: PodConfig, mtus: Mtus): Promise<void> {
   const { device, address } = pod;
   const mtu = pod.mtu ?? mtus.device;
   const routeMtu = mtus.route > 0 && mtus.route < mtu ? ` mtu ${mtus.route}` : '';
@@ -89,23 +99,17 @@ function setUpPod(pod: TapNodeConfig['spec']['pods'][number], mtus: Mtus): Promi
   );
 }
 
-/**
- * The node's own namespace: the uplink is only brought up; the host port gets the node's addresses and, as routes, all
- * that the datapath can reach.
- */
-function setUpNode(config: TapNodeConfig): Promise<void> {
+/** In the node's own namespace the host port gets the node's addresses and, as routes, all that the datapath can reach. */
+async function setUpHostPort(config: ResolvedConfig): Promise<void> {
   const { uplink, host } = config.spec;
-  const lines = [`link set dev ${uplink.device} mtu ${uplink.mtu} txqueuelen ${QUEUE_PACKETS} up`];
-  if (host !== undefined) {
-    const [nodeAddress] = uplink.address.split('/');
-    const { device } = host;
-    lines.push(
-      `link set dev lo up`,
-      `addr add ${host.address} dev ${device} noprefixroute`,
-      `addr replace ${nodeAddress}/32 dev ${device} noprefixroute`,
-      `link set dev ${device} mtu ${uplink.mtu} txqueuelen ${QUEUE_PACKETS} up`,
-    );
-    lines.push(...hostRoutes(config).map(route => `route append ${route}`));
-  }
-  return ipBatch(lines);
+  if (host === undefined) return;
+  const [nodeAddress] = uplink.address.split('/');
+  const { device } = host;
+  await ipBatch([
+    `link set dev lo up`,
+    `addr add ${host.address} dev ${device} noprefixroute`,
+    ...(uplink.onHostPort ? [`addr replace ${nodeAddress}/32 dev ${device} noprefixroute`] : []),
+    `link set dev ${device} mtu ${uplink.mtu} txqueuelen ${QUEUE_PACKETS} up`,
+    ...hostRoutes(config).map(route => `route append ${route}`),
+  ]);
 }

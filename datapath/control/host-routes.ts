@@ -1,15 +1,17 @@
 /** The kernel's routes by the host port: all that the datapath can reach, for the node's own processes. */
 import { formatCidr, parseCidr } from './address.ts';
-import { mtusOf, type TapNodeConfig } from './compile.ts';
+import { mtusOf } from './compile.ts';
+import type { ResolvedConfig } from './resolved.ts';
 
 /** The node's own routes stand behind whatever the host has: a default route of the host's goes on to win. */
 const ROUTE_METRIC = 4278;
 
 /**
  * The routes of a configuration in the words of `ip route`, without the verb; none without a host port. Sources as on a
- * real node: the host address towards pods behind a tunnel or here, the underlay address elsewhere.
+ * real node: the host address towards pods behind a tunnel or here, the underlay address elsewhere. Without the underlay
+ * address at the host port there are no routes to elsewhere: the host has its own.
  */
-export function hostRoutes(config: TapNodeConfig): string[] {
+export function hostRoutes(config: ResolvedConfig): string[] {
   const { uplink, host, pods, routes, services } = config.spec;
   if (host === undefined) return [];
   const mtus = mtusOf(config);
@@ -21,17 +23,19 @@ export function hostRoutes(config: TapNodeConfig): string[] {
     lines.push(`${to} dev ${host.device} src ${source} metric ${ROUTE_METRIC}${lower}`);
   };
   for (const pod of pods) add(`${pod.address}/32`, hostAddress);
-  if (Number(length) < 32) add(networkOf(uplink.address), nodeAddress);
-  if (uplink.gateway !== undefined && Number(length) === 32) add(`${uplink.gateway}/32`, nodeAddress);
+  if (uplink.onHostPort) {
+    if (Number(length) < 32) add(networkOf(uplink.address), nodeAddress);
+    if (uplink.gateway !== undefined && Number(length) === 32) add(`${uplink.gateway}/32`, nodeAddress);
+  }
   for (const address of new Set(services.flatMap(service => [...service.addresses, ...service.externalIPs]))) {
     add(`${address}/32`, hostAddress);
   }
   for (const route of routes) {
     if (route.encap) add(route.to, hostAddress, Math.min(mtus.tunnel, route.mtu ?? mtus.tunnel));
-    else add(route.to, nodeAddress, Math.min(uplink.mtu, route.mtu ?? uplink.mtu));
+    else if (uplink.onHostPort) add(route.to, nodeAddress, Math.min(uplink.mtu, route.mtu ?? uplink.mtu));
   }
   const hasDefault = routes.some(route => route.to === '0.0.0.0/0');
-  if (uplink.gateway !== undefined && !hasDefault) add('0.0.0.0/0', nodeAddress);
+  if (uplink.onHostPort && uplink.gateway !== undefined && !hasDefault) add('0.0.0.0/0', nodeAddress);
   return lines;
 }
 

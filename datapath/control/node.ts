@@ -12,16 +12,16 @@ import {
 } from '../counters.ts';
 import { flattened } from '../flattened.ts';
 import { OFFLOADS } from '../io/device.ts';
+import type { DeviceHandle } from '../io/handle.ts';
 import * as libc from '../io/libc.ts';
-import type { TunTapHandle } from '../io/tuntap.ts';
 import { ipBatch } from '../lab/ip.ts';
 import type { LoopData, LoopRequest, LoopResponse, RoutesRequest } from '../loop.ts';
 import { PORT_KINDS } from '../port.ts';
 import type { Program } from '../program.ts';
 import { formatAddress, formatCidr, formatMac } from './address.ts';
 import { type Change, inRequests, planChange, type Refusal } from './apply.ts';
-import { compile, mtusOf, type TapNodeConfig } from './compile.ts';
-import { closeDevices, openDevices } from './devices.ts';
+import { compile, mtusOf } from './compile.ts';
+import { closeDevices, type Devices, openDevices } from './devices.ts';
 import { KINDS } from './kinds.ts';
 import { loadConfig, type Problem } from './load-config.ts';
 import {
@@ -35,7 +35,9 @@ import {
   samplePorts,
   serviceRows,
 } from './nat-rows.ts';
-import { serve, socketPath } from './server.ts';
+import type { ResolvedConfig } from './resolved.ts';
+import { alreadyRunning, isListening, serve, socketPath } from './server.ts';
+import type { OpenUplink } from './uplink/uplink.ts';
 
 /** How often ports in use are looked at, for the forecast of `get nat`. */
 const PORT_SAMPLE_MS = 10_000;
@@ -130,9 +132,10 @@ class LoopThread {
 }
 
 export class Node {
-  private config: TapNodeConfig;
+  private config: ResolvedConfig;
   private program: Program;
-  private readonly handles: TunTapHandle[];
+  private readonly handles: DeviceHandle[];
+  private readonly uplink: OpenUplink;
   private readonly counters: Counters;
   private readonly loop: LoopThread;
   private readonly started = process.hrtime.bigint();
@@ -144,33 +147,36 @@ export class Node {
   /** Changes are made one after the other. */
   private applying: Promise<unknown> = Promise.resolve();
 
-  private constructor(config: TapNodeConfig, program: Program, handles: TunTapHandle[], seed: number) {
+  private constructor(config: ResolvedConfig, program: Program, devices: Devices, seed: number) {
     this.config = config;
     this.program = program;
-    this.handles = handles;
+    this.handles = devices.handles;
+    this.uplink = devices.uplink;
     const buffer = new Counters().values.buffer as SharedArrayBuffer;
     this.counters = new Counters(buffer);
     const nothing = samplePorts([], performance.now());
     this.portSamples = [nothing, nothing];
     this.sampler = program.nat === null ? null : setInterval(() => void this.samplePorts(), PORT_SAMPLE_MS).unref();
-    this.loop = new LoopThread({ program, devices: handles, counters: buffer, seed });
+    this.loop = new LoopThread({ program, devices: devices.handles, counters: buffer, seed });
   }
 
   /**
    * Opens devices, starts the loop, and resolves once packets flow and the control socket listens.
    * @throws Error with nothing left behind
    */
-  static async start(config: TapNodeConfig, seed: number): Promise<Node> {
+  static async start(config: ResolvedConfig, seed: number): Promise<Node> {
     const program = compile(config);
-    const handles = await openDevices(config);
+    const path = socketPath(config.metadata.name);
+    if (await isListening(path)) throw new Error(alreadyRunning(path));
+    const devices = await openDevices(config);
     let node: Node | null = null;
     try {
-      node = new Node(config, program, handles, seed);
+      node = new Node(config, program, devices, seed);
       await Promise.race([node.loop.ready(), node.loop.ended]);
-      node.socket = await serve(socketPath(config.metadata.name), (method, params) => node!.handle(method, params));
+      node.socket = await serve(path, (method, params) => node!.handle(method, params));
       return node;
     } catch (error) {
-      if (node === null) closeDevices(handles);
+      if (node === null) await closeDevices(devices);
       else await node.stop();
       throw error;
     }
@@ -191,6 +197,7 @@ export class Node {
     this.stopping ??= (async () => {
       if (this.sampler !== null) clearInterval(this.sampler);
       await this.socket?.close();
+      await this.uplink.close();
       await this.loop.request('stop').catch(() => {});
       await this.loop.ended.catch(() => {});
     })();
@@ -224,15 +231,9 @@ export class Node {
   private async apply(text: string, file: string): Promise<ApplyResult> {
     const loaded = loadConfig(text, file);
     if (loaded.problems !== undefined) return { problems: loaded.problems };
-    if (loaded.config.spec.uplink.kind !== 'tap') {
-      return {
-        refused: [{ path: ['spec', 'uplink', 'kind'], message: 'cannot change while the node runs: restart it' }],
-      };
-    }
-    const config = loaded.config as TapNodeConfig;
-    const change = planChange(this.config, this.program, config);
+    const change = planChange(this.config, this.program, loaded.config);
     if (Array.isArray(change)) return { refused: change };
-    const { program, removed, set, rules } = change;
+    const { config, program, removed, set, rules } = change;
     this.loop.longestMs = 0;
 
     // The kernel first: it may refuse. Its routes to what is not there yet lead to the datapath's own answer.
@@ -338,7 +339,7 @@ export class Node {
   }
 
   /** What a device does for us, and of the rest why not. */
-  private offloadsOf({ kind, offloads, refused }: TunTapHandle): { offloads: string[]; refused: string[] } {
+  private offloadsOf({ kind, offloads, refused }: DeviceHandle): { offloads: string[]; refused: string[] } {
     const names = offloadNames(offloads);
     if (kind !== 'tap' || this.config.spec.tunnel.protocol !== 'ipip') return { offloads: names, refused };
     return {
@@ -350,11 +351,20 @@ export class Node {
   private async status(): Promise<unknown> {
     const { metadata, spec } = this.config;
     const { tunnel } = spec;
+    const uplinkLines = await this.uplink.status();
     return {
       node: metadata.name,
       profile: spec.profile,
       uptimeSeconds: Number((process.hrtime.bigint() - this.started) / 1_000_000_000n),
-      underlay: { address: spec.uplink.address, mac: spec.uplink.mac, gateway: spec.uplink.gateway ?? null },
+      underlay: {
+        kind: spec.uplink.kind,
+        device: spec.uplink.device,
+        address: spec.uplink.address,
+        mac: spec.uplink.mac,
+        gateway: spec.uplink.gateway ?? null,
+        mtu: spec.uplink.mtu,
+      },
+      ...(uplinkLines.length === 0 ? {} : { uplink: uplinkLines }),
       tunnel: {
         protocol: tunnel.protocol,
         ...('port' in tunnel ? { port: tunnel.port, vni: tunnel.vni, mac: tunnel.mac } : {}),

@@ -17,13 +17,17 @@ export function socketPath(node: string): string {
   return `/run/tunpath/${node}.sock`;
 }
 
+export function alreadyRunning(path: string): string {
+  return `${path}: a node of this name is running already`;
+}
+
 /**
  * Listens. A socket that a killed node left behind is replaced; one that still answers is not.
  * @throws Error when a node of that name is running
  */
 export async function serve(path: string, handler: Handler): Promise<{ close(): Promise<void> }> {
   mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
-  if (await answers(path)) throw new Error(`${path}: a node of this name is running already`);
+  if (await isListening(path)) throw new Error(alreadyRunning(path));
   rmSync(path, { force: true });
   const connections = new Set<Socket>();
   const server: Server = createServer(socket => {
@@ -75,7 +79,8 @@ async function answer(line: string, handler: Handler): Promise<string> {
   }
 }
 
-function answers(path: string): Promise<boolean> {
+/** Is there anyone behind this socket? */
+export function isListening(path: string): Promise<boolean> {
   return new Promise(resolve => {
     const socket = createConnection(path);
     socket.once('connect', () => {

@@ -1,0 +1,43 @@
+/**
+ * A configuration whose uplink is known in full. A tap and a macvtap write their address down; a raw and a routed uplink
+ * have their interface's, which is read when the node starts (uplink/index.ts). Everything behind that point, compile() first,
+ * sees only this form and does not ask which kind it is.
+ */
+import { defaultVtepMac, type NodeConfig, type NodeSpec, type UplinkConfig } from './config.ts';
+import { parseCidr } from './validated.ts';
+
+export interface ResolvedUplink {
+  kind: UplinkConfig['kind'];
+  /** The device of the uplink port, by the name it has in the node's namespace. */
+  device: string;
+  /** ADDRESS/LENGTH. */
+  address: string;
+  mac: string;
+  gateway?: string;
+  mtu: number;
+  /**
+   * Whether the node's own processes have this address, at the host port. Not where an interface of the kernel has it
+   * already, nor where one is on the same segment: the kernel would answer ARP for it there.
+   */
+  onHostPort: boolean;
+  /** What it was made from: a running node accepts a configuration that says the same. */
+  written: UplinkConfig;
+}
+
+export type ResolvedSpec = Omit<NodeSpec, 'uplink'> & { uplink: ResolvedUplink };
+export type ResolvedConfig = Omit<NodeConfig, 'spec'> & { spec: ResolvedSpec };
+
+/** The configuration with this uplink, and what follows from its address. */
+export function withUplink(config: NodeConfig, uplink: ResolvedUplink): ResolvedConfig {
+  const { tunnel } = config.spec;
+  const withMac =
+    tunnel.port === undefined
+      ? tunnel
+      : { ...tunnel, mac: tunnel.mac ?? defaultVtepMac(parseCidr(uplink.address).address) };
+  return { ...config, spec: { ...config.spec, uplink, tunnel: withMac } };
+}
+
+/** A tap has everything written down. */
+export function resolveTap(written: Extract<UplinkConfig, { kind: 'tap' }>): ResolvedUplink {
+  return { ...written, onHostPort: true, written };
+}

@@ -1,0 +1,48 @@
+/** The kinds of uplink that run, and what a node does with the one that its configuration names. */
+import { checkSpec, formatPath, type Path } from '../check-config.ts';
+import type { NodeConfig, UplinkConfig } from '../config.ts';
+import { type ResolvedConfig, withUplink } from '../resolved.ts';
+import { tap } from './tap.ts';
+import type { OpenUplink, UplinkKind } from './uplink.ts';
+
+type Kind = UplinkConfig['kind'];
+
+/** A kind that is not here is refused by name when a node starts. */
+const KINDS: { [K in Kind]?: UplinkKind<Extract<UplinkConfig, { kind: K }>> } = { tap };
+
+type Resolved = { config: ResolvedConfig; obstacles?: undefined } | { config?: undefined; obstacles: string[] };
+
+/** Completes a configuration that loadConfig has accepted; the checks that wanted the uplink's address are made here. */
+export async function resolveUplink(config: NodeConfig): Promise<Resolved> {
+  const { uplink: written } = config.spec;
+  const kind = KINDS[written.kind] as UplinkKind | undefined;
+  if (kind === undefined) {
+    const running = Object.keys(KINDS).join(', ');
+    return { obstacles: [`spec.uplink.kind: ${written.kind} does not run yet, expected ${running}`] };
+  }
+  const uplink = await kind.resolve(written, config);
+  if (Array.isArray(uplink)) return { obstacles: uplink };
+  const resolved = withUplink(config, uplink);
+  const isNew = !('address' in written) || written.mtu === undefined;
+  const obstacles = isNew ? checkResolved(resolved) : [];
+  return obstacles.length > 0 ? { obstacles } : { config: resolved };
+}
+
+/** As check-config.ts, now that address, gateway and MTU are known. */
+function checkResolved({ spec }: ResolvedConfig): string[] {
+  const { device, mac, address, gateway, mtu } = spec.uplink;
+  const obstacles: string[] = [];
+  const report = (path: Path, expected: string) =>
+    obstacles.push(`${formatPath(['spec', ...path])}: expected ${expected}`);
+  checkSpec({ ...spec, uplink: { kind: 'tap', device, mac, address, gateway, mtu } }, [], report);
+  return obstacles;
+}
+
+export function uplinkObstacles(config: ResolvedConfig): Promise<string[]> {
+  return KINDS[config.spec.uplink.kind]!.findObstacles(config);
+}
+
+/** @throws Error with nothing left behind */
+export function openUplink(config: ResolvedConfig, allowed: number): Promise<OpenUplink> {
+  return KINDS[config.spec.uplink.kind]!.open(config, allowed);
+}

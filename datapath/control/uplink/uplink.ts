@@ -1,0 +1,44 @@
+/**
+ * What a kind of uplink is made of. Each has a file of its own beside this one, and its line in index.ts; nothing else asks
+ * which kind a node has.
+ *
+ * A start calls, in this order: resolve, findObstacles, open. The first two touch nothing, and what they object to ends the
+ * start with exit code 2. Whatever open has made is taken back by close, on every way out.
+ */
+import type { DeviceHandle } from '../../io/handle.ts';
+import type { NodeConfig, UplinkConfig } from '../config.ts';
+import type { ResolvedConfig, ResolvedUplink } from '../resolved.ts';
+
+export interface UplinkKind<Written extends UplinkConfig = UplinkConfig> {
+  /**
+   * Address, MAC, MTU and gateway, from the configuration or from the interface.
+   * @returns the uplink, or what stands in the way as text: "spec.uplink.interface: there is no eth7 (eth0, eth1)"
+   */
+  resolve(written: Written, config: NodeConfig): Promise<ResolvedUplink | string[]>;
+  /** Why this node cannot have this uplink on this machine, each with the place in the configuration and what to do. */
+  findObstacles(config: ResolvedConfig): Promise<string[]>;
+  /**
+   * Opens the device and brings it up, in the current namespace.
+   * @param allowed OFFLOAD_* bits that the configuration allows
+   * @throws Error with nothing left behind
+   */
+  open(config: ResolvedConfig, allowed: number): Promise<OpenUplink>;
+}
+
+export interface OpenUplink {
+  /** For the loop's thread, which makes the device of it and closes it. */
+  readonly handle: DeviceHandle;
+  /** What `tunpath status` shows of it: what is in use, and what works differently from a TAP and why. */
+  status(): StatusLine[] | Promise<StatusLine[]>;
+  /**
+   * Takes back everything that does not go with the handle. Called once the node takes no more requests, with the loop
+   * still running, or after it has died; perhaps more than once. Never throws: what cannot be removed is said on stderr.
+   */
+  close(): Promise<void>;
+}
+
+/** A row of the table `uplink` of the status. */
+export interface StatusLine {
+  what: string;
+  how: string;
+}

@@ -13,7 +13,7 @@ import { Coalescer } from './packet/coalesce.ts';
 import type { Packet } from './packet/packet.ts';
 import type { Pool } from './packet/pool.ts';
 import { segmentsOf, wireBytes } from './packet/segment.ts';
-import { UDP_OVERHEAD } from './tunnel/udp-encap.ts';
+import { MAX_UDP_OVERHEAD } from './tunnel/udp-encap.ts';
 import * as verdict from './verdict.ts';
 import { MAX_TOTAL_LEN } from './wire/ipv4.ts';
 
@@ -139,7 +139,7 @@ function makeCoalescer(kind: number, device: Device, pool: Pool): Coalescer | nu
     tcp: (device.offloads & OFFLOAD_TSO) !== 0,
     ecn: (device.offloads & OFFLOAD_TSO_ECN) !== 0,
     udp: (device.offloads & OFFLOAD_USO) !== 0,
-    maxLen: MAX_TOTAL_LEN - UDP_OVERHEAD,
+    maxLen: MAX_TOTAL_LEN - MAX_UDP_OVERHEAD,
   });
 }
 

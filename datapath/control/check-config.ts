@@ -3,10 +3,10 @@
  * nothing is given that would have no effect. Each value by itself has been checked by the schema (config.ts); what it
  * refused is undefined here, and no check speaks where the refused value could have been the answer.
  */
-import { IPIP_OVERHEAD } from '../tunnel/ipip.ts';
-import { UDP_OVERHEAD } from '../tunnel/udp-encap.ts';
+import { MAX_OPTIONS_LEN, OPT_HEADER_LEN } from '../wire/geneve.ts';
 import { type Cidr, contains, parseAddress, parseCidr, parseMac, prefixMask } from './address.ts';
-import { defaultVni, defaultVtepMac, type WrittenConfig } from './config.ts';
+import { configuredOverhead } from './compile.ts';
+import { defaultVni, defaultVtepMac, type GeneveOptionConfig, type WrittenConfig } from './config.ts';
 
 export type Path = (string | number)[];
 
@@ -53,6 +53,7 @@ export function checkSpec(spec: Spec, refusedPaths: Path[], report: Report): voi
   checkDevices(check);
   const owners = checkAddresses(check);
   checkTunnel(check);
+  checkOptions(check);
   checkPeers(check, owners);
   checkRoutes(check);
   checkNextHops(check, owners);
@@ -123,7 +124,6 @@ function isLocal(owner: string | undefined): boolean {
 // ---- tunnel ---------------------------------------------------------------------------------------------------------
 
 const MIN_IPV4_MTU = 68; // RFC 791
-const OVERHEAD = { none: 0, ipip: IPIP_OVERHEAD, vxlan: UDP_OVERHEAD, geneve: UDP_OVERHEAD };
 
 function checkTunnel({ spec, report, refused }: Check): void {
   const { tunnel, uplink, profile } = spec;
@@ -133,9 +133,10 @@ function checkTunnel({ spec, report, refused }: Check): void {
     report(['tunnel', 'peers'], 'no peers: tunnel.protocol is none');
   }
   if (uplink !== undefined && 'mtu' in uplink && uplink.mtu !== undefined) {
-    const least = MIN_IPV4_MTU + OVERHEAD[protocol];
+    const overhead = configuredOverhead({ protocol, options: knownOptions(tunnel) });
+    const least = MIN_IPV4_MTU + overhead;
     if (uplink.mtu < least) {
-      report(['uplink', 'mtu'], `at least ${least}: ${protocol} adds ${OVERHEAD[protocol]} bytes, IPv4 needs 68`);
+      report(['uplink', 'mtu'], `at least ${least}: ${protocol} adds ${overhead} bytes, IPv4 needs 68`);
     }
   }
   if (tunnel.protocol !== 'vxlan' && tunnel.protocol !== 'geneve') return;
@@ -146,6 +147,26 @@ function checkTunnel({ spec, report, refused }: Check): void {
     if (pod.identity === undefined && !refused('pods', i, 'identity')) {
       report(['pods', i, 'identity'], `an identity: tunnel.vni is identity (${given})`);
     }
+  }
+}
+
+/** The options of which nothing was refused. */
+function knownOptions(tunnel: NonNullable<Spec['tunnel']>): GeneveOptionConfig[] {
+  if (!('options' in tunnel)) return [];
+  return entries(tunnel.options).flatMap(([, { class: optionClass, type, data }]) =>
+    optionClass === undefined || type === undefined || data === undefined ? [] : [{ class: optionClass, type, data }],
+  );
+}
+
+function checkOptions({ spec, report }: Check): void {
+  const { tunnel } = spec;
+  if (tunnel?.protocol === 'vxlan' && (tunnel.options?.length ?? 0) > 0) {
+    report(['tunnel', 'options'], 'no options: VXLAN has none (GENEVE has)');
+  }
+  if (tunnel?.protocol !== 'geneve') return;
+  const bytes = knownOptions(tunnel).reduce((sum, { data }) => sum + OPT_HEADER_LEN + data.length / 2, 0);
+  if (bytes > MAX_OPTIONS_LEN) {
+    report(['tunnel', 'options'], `at most ${MAX_OPTIONS_LEN} bytes, headers of 4 included (these are ${bytes})`);
   }
 }
 

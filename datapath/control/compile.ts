@@ -4,16 +4,15 @@ import { PROFILES } from '../profile.ts';
 import type { PortProgram, Program } from '../program.ts';
 import type { NextHop, Route } from '../route/nexthop.ts';
 import * as hops from '../route/nexthop.ts';
-import { IPIP_OVERHEAD } from '../tunnel/ipip.ts';
-import { TUNNEL_GENEVE, TUNNEL_IPIP, TUNNEL_VXLAN, type TunnelSpec } from '../tunnel/tunnel.ts';
-import { UDP_OVERHEAD } from '../tunnel/udp-encap.ts';
+import { overheadOf } from '../tunnel/overhead.ts';
+import { type GeneveOption, TUNNEL_GENEVE, TUNNEL_IPIP, TUNNEL_VXLAN, type TunnelSpec } from '../tunnel/spec.ts';
 import { type Cidr, contains } from './address.ts';
 import { compileNat } from './compile-nat.ts';
+import type { GeneveOptionConfig } from './config.ts';
 import type { ResolvedConfig } from './resolved.ts';
 import { parseAddress, parseCidr, parseMac } from './validated.ts';
 
 const PROTOCOLS = { none: 0, ipip: TUNNEL_IPIP, vxlan: TUNNEL_VXLAN, geneve: TUNNEL_GENEVE } as const;
-const OVERHEADS = { none: 0, ipip: IPIP_OVERHEAD, vxlan: UDP_OVERHEAD, geneve: UDP_OVERHEAD } as const;
 
 /** Destinations that never leave a host (RFC 6890): whatever the default route says, the answer is no. */
 const NEVER_ROUTED = ['0.0.0.0/8', '127.0.0.0/8'];
@@ -30,9 +29,19 @@ export interface Mtus {
   route: number;
 }
 
+/** Bytes that a tunnel as configured adds to a packet; 0 for none. */
+export function configuredOverhead(tunnel: {
+  protocol: keyof typeof PROTOCOLS;
+  options?: readonly GeneveOptionConfig[];
+}): number {
+  const { protocol, options = [] } = tunnel;
+  if (protocol === 'none') return 0;
+  return overheadOf({ protocol: PROTOCOLS[protocol], options: options.map(compileOption) });
+}
+
 export function mtusOf(config: ResolvedConfig): Mtus {
   const { uplink, tunnel, profile } = config.spec;
-  const inner = uplink.mtu - OVERHEADS[tunnel.protocol];
+  const inner = uplink.mtu - configuredOverhead(tunnel);
   const perRoute = PROFILES[profile].mtuAt === 'route';
   return {
     tunnel: inner,
@@ -198,5 +207,10 @@ function compileTunnel(config: ResolvedConfig, localAddress: number): TunnelSpec
       return { address: parseAddress(peer.address), macHi: hi, macLo: lo };
     }),
     acceptAny: tunnel.acceptFrom === 'any',
+    options: (tunnel.options ?? []).map(compileOption),
   };
+}
+
+function compileOption(option: GeneveOptionConfig): GeneveOption {
+  return { optionClass: option.class, type: option.type, data: [...Buffer.from(option.data, 'hex')] };
 }

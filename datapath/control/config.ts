@@ -10,6 +10,7 @@
 import { z } from 'zod';
 import { OFFLOADS, type Offload } from '../io/device.ts';
 import { isGroup } from '../wire/ethernet.ts';
+import { OPT_MAX_DATA_LEN } from '../wire/geneve.ts';
 import { formatCidr, formatMac, parseAddress, parseCidr, parseMac, prefixMask } from './address.ts';
 
 export const API_VERSION = 'tunpath.dev/v1';
@@ -261,6 +262,16 @@ const vni = z.custom<number | 'identity'>(
   { abort: false, error: `identity, or a whole number from 0 to ${MAX_VNI}` },
 );
 
+/** Hex digits as text: without quotes YAML would take most of them for a number, and lose leading zeros. */
+const optionData = text(value => {
+  const isHex = /^([0-9a-f]{8})+$/i.test(value) && value.length <= 2 * OPT_MAX_DATA_LEN;
+  return isHex
+    ? undefined
+    : `up to ${OPT_MAX_DATA_LEN} bytes in words of 4, as hex digits in quotes: "0a60000a00000050"`;
+}).transform(value => value.toLowerCase());
+
+const geneveOption = record({ class: whole(0, 0xffff), type: whole(0, 0xff), data: optionData.default('') });
+
 const tunnel = z.discriminatedUnion(
   'protocol',
   [
@@ -287,6 +298,7 @@ const tunnel = z.discriminatedUnion(
       mac: mac.optional(),
       peers: list(record({ address, mac: mac.optional() })).default([]),
       acceptFrom,
+      options: list(geneveOption).default([]), // GENEVE only: check-config.ts
     }),
   ],
   { error: expectedKind('protocol', ['none', 'ipip', 'vxlan', 'geneve']) },
@@ -450,6 +462,8 @@ export function defaultVtepMac(underlayAddress: number): string {
 }
 
 /** A tunnel with everything it needs: no tunnel, one without Ethernet, or one with. */
+export type GeneveOptionConfig = z.output<typeof geneveOption>;
+
 export type TunnelConfig = NoTunnelConfig | IpipConfig | UdpTunnelConfig;
 
 /** What only a tunnel with Ethernet inside has. */
@@ -457,6 +471,7 @@ interface WithoutEthernet {
   port?: undefined;
   vni?: undefined;
   mac?: undefined;
+  options?: undefined;
 }
 
 interface NoTunnelConfig extends WithoutEthernet {
@@ -479,6 +494,8 @@ interface UdpTunnelConfig {
   mac?: string;
   peers: { address: string; mac: string }[];
   acceptFrom: 'peers' | 'any';
+  /** GENEVE only: sent with every packet. */
+  options?: GeneveOptionConfig[];
 }
 
 function completeTunnel({ tunnel, profile, uplink }: WrittenConfig['spec']): TunnelConfig {
@@ -497,6 +514,7 @@ function completeTunnel({ tunnel, profile, uplink }: WrittenConfig['spec']): Tun
       mac: peer.mac ?? defaultVtepMac(parseAddress(peer.address)!),
     })),
     acceptFrom,
+    ...(tunnel.options.length === 0 ? {} : { options: tunnel.options }),
   };
 }
 

@@ -229,7 +229,7 @@ export class TunnelQuote {
     const port = view.getUint16(l4 + udp.SRC_PORT);
     if (port < tunnel.portFrom || port >= tunnel.portFrom + tunnel.portRange) return DROP_TUNNEL_ERROR_QUOTE;
     const header = l4 + udp.HEADER_LEN;
-    const frame = header + vxlan.HEADER_LEN;
+    const frame = header + vxlan.HEADER_LEN + 4 * tunnel.optionWords.length;
     if (end - header >= vxlan.HEADER_LEN) {
       if (view.getInt32(header) !== tunnel.headerWord) return DROP_TUNNEL_ERROR_QUOTE;
       if (!tunnel.vniIsIdentity && view.getInt32(header + vxlan.VNI) !== tunnel.vniWord) return DROP_TUNNEL_ERROR_QUOTE;

@@ -11,8 +11,8 @@
  * which V8 keeps unboxed; addresses therefore are int32, too.
  */
 
-/** Room for virtio-net (24), Ethernet (14), IPv4 (20), UDP (8), GENEVE with one option (20), Ethernet (14): 100 bytes. */
-export const HEADROOM = 128;
+/** Room for virtio-net (24), Ethernet (14), IPv4 (20), UDP (8), GENEVE with all options (260), Ethernet (14): 340 bytes. */
+export const HEADROOM = 384;
 /** 1034 cache lines: not a multiple of 4096, or every slot would fall into the same few sets of the L1 cache. */
 export const SLOT_BYTES = 66176;
 /** The longest frame that a slot takes: 64 KiB of IP behind an Ethernet header. */

@@ -12,6 +12,16 @@ export interface TunnelPeer {
   macLo: number;
 }
 
+/** An option that GENEVE carries in front of the inner frame (RFC 8926 section 3.5). */
+export interface GeneveOption {
+  /** Option class, 16 bits: whose option it is. */
+  optionClass: number;
+  /** 8 bits; with the high one set it is critical: who does not know it must drop the packet. */
+  type: number;
+  /** A multiple of 4 bytes, at most 124. */
+  data: readonly number[];
+}
+
 export interface TunnelSpec {
   /** TUNNEL_*. */
   protocol: number;
@@ -27,4 +37,6 @@ export interface TunnelSpec {
   peers: TunnelPeer[];
   /** Take packets from senders that are not peers, too. */
   acceptAny: boolean;
+  /** GENEVE: sent with every packet, 252 bytes at most in all, and known when they come. */
+  options?: readonly GeneveOption[];
 }

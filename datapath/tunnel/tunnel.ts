@@ -3,7 +3,7 @@
  *
  *   IPIP      outer IPv4 | inner IPv4 ...                                                  20 bytes
  *   VXLAN     outer IPv4 | UDP | VXLAN  | inner Ethernet | inner IPv4 ...                  50 bytes
- *   GENEVE    outer IPv4 | UDP | GENEVE | (options) | inner Ethernet | inner IPv4 ...      50 bytes, options on receipt only
+ *   GENEVE    outer IPv4 | UDP | GENEVE | (options) | inner Ethernet | inner IPv4 ...      50 bytes and the options
  *
  * The inner packet never moves: its headers are written into, or skipped out of, the headroom in front of it. What is the
  * same for all packets to a peer is prebuilt; what the system profile decides (profile.ts) is compiled into a few numbers
@@ -31,11 +31,12 @@ import * as ipv4 from '../wire/ipv4.ts';
 import * as virtio from '../wire/virtio-net.ts';
 import * as vxlan from '../wire/vxlan.ts';
 import { ECN_DROP, ECN_ODD, innerEcnTable, outerTosTable } from './ecn.ts';
-import { GENEVE_WORD } from './geneve.ts';
-import { decapIpip, encapIpip, IPIP_OVERHEAD, templateIpip } from './ipip.ts';
+import { geneveWord, optionKeys, optionWords } from './geneve.ts';
+import { decapIpip, encapIpip, templateIpip } from './ipip.ts';
+import { overheadOf } from './overhead.ts';
 import type { TunnelSpec } from './spec.ts';
 import { TUNNEL_GENEVE, TUNNEL_IPIP, TUNNEL_VXLAN } from './spec.ts';
-import { decapUdp, encapUdp, templateUdp, UDP_OVERHEAD } from './udp-encap.ts';
+import { decapUdp, encapUdp, templateUdp } from './udp-encap.ts';
 
 export type { TunnelPeer, TunnelSpec } from './spec.ts';
 export { TUNNEL_GENEVE, TUNNEL_IPIP, TUNNEL_VXLAN } from './spec.ts';
@@ -45,7 +46,7 @@ export const TEMPLATE_WORDS = 8;
 
 export class Tunnel {
   readonly protocol: number;
-  /** Bytes in front of the inner IP header, without the outer Ethernet header: 20 or 50. */
+  /** Bytes in front of the inner IP header, without the outer Ethernet header: overheadOf the specification. */
   readonly overhead: number;
   readonly port: number;
 
@@ -70,6 +71,9 @@ export class Tunnel {
   readonly portSeed: number;
   /** First word of the VXLAN or GENEVE header. */
   readonly headerWord: number;
+  /** GENEVE options that every packet carries, and class and type of those that we know. */
+  readonly optionWords: Int32Array;
+  readonly knownOptions: Int32Array;
   readonly dropReserved: boolean;
   readonly dropCriticalBit: boolean;
   readonly acceptIpPayload: boolean;
@@ -95,7 +99,8 @@ export class Tunnel {
   constructor(spec: TunnelSpec, profile: Profile, view: DataView, counters: Counters, random: Random) {
     const outer = outerHeader(spec.protocol, profile);
     this.protocol = spec.protocol;
-    this.overhead = spec.protocol === TUNNEL_IPIP ? IPIP_OVERHEAD : UDP_OVERHEAD;
+    const options = spec.options ?? [];
+    this.overhead = overheadOf(spec);
     this.port = spec.port;
     this.view = view;
     this.localAddress = spec.localAddress | 0;
@@ -111,7 +116,9 @@ export class Tunnel {
     this.portFrom = outer.sourcePorts[0];
     this.portRange = outer.sourcePorts[1] - outer.sourcePorts[0];
     this.portSeed = random.next();
-    this.headerWord = spec.protocol === TUNNEL_GENEVE ? GENEVE_WORD : vxlan.FLAG_VNI;
+    this.headerWord = spec.protocol === TUNNEL_GENEVE ? geneveWord(options) : vxlan.FLAG_VNI;
+    this.optionWords = optionWords(options);
+    this.knownOptions = optionKeys(options);
     this.dropReserved = profile.vxlanReserved === 'drop';
     this.dropCriticalBit = profile.geneveCriticalBit === 'drop';
     this.acceptIpPayload = profile.genevePayload === 'ethernet-or-ipv4';

@@ -3,6 +3,8 @@
  *
  *   off        +20      +28              +36                +50
  *    | IPv4     | UDP    | VXLAN, GENEVE  | inner Ethernet   | inner IPv4 ...
+ *
+ * GENEVE's options stand behind its header, and move what follows.
  */
 import type { Packet } from '../packet/packet.ts';
 import {
@@ -32,7 +34,10 @@ import { checkVxlan } from './vxlan.ts';
 // Both tunnel headers are 8 bytes and have the VNI in the same place.
 const TUNNEL_HEADER_LEN = vxlan.HEADER_LEN;
 const ETHERNET = ipv4.HEADER_LEN + udp.HEADER_LEN + TUNNEL_HEADER_LEN;
+/** Without options. */
 export const UDP_OVERHEAD = ETHERNET + ethernet.HEADER_LEN;
+/** With as many options as GENEVE can carry. */
+export const MAX_UDP_OVERHEAD = UDP_OVERHEAD + geneve.MAX_OPTIONS_LEN;
 
 // Template words behind TEMPLATE_DST and TEMPLATE_IP_SUM: the inner Ethernet header but its type, and the sum of all the
 // words under the UDP checksum that are the same for every packet to the peer.
@@ -53,16 +58,18 @@ export function templateUdp(t: Tunnel, peer: TunnelPeer, words: Int32Array): voi
     t.port +
     (t.headerWord >>> 16) +
     (t.headerWord & 0xffff);
-  words[TEMPLATE_UDP_SUM] = foldSum(sumWords(frame, 0, ethernet.HEADER_LEN, constant));
+  let sum = sumWords(frame, 0, ethernet.HEADER_LEN, constant);
+  for (const word of t.optionWords) sum += (word >>> 16) + (word & 0xffff);
+  words[TEMPLATE_UDP_SUM] = foldSum(sum);
 }
 
 /** Tunnel.encap for VXLAN and GENEVE. `template` is the index of the peer's first word. */
 export function encapUdp(t: Tunnel, p: Packet, template: number): void {
   const view = t.view;
   const inner = p.off;
-  const off = inner - UDP_OVERHEAD;
+  const off = inner - t.overhead;
   const l4 = off + ipv4.HEADER_LEN;
-  const len = p.len + UDP_OVERHEAD;
+  const len = p.len + t.overhead;
   const udpLen = len - ipv4.HEADER_LEN;
   const source = sourcePort(p, t.portSeed, t.portFrom, t.portRange);
   const vniWord = t.vniIsIdentity ? p.identity << 8 : t.vniWord;
@@ -97,10 +104,13 @@ export function encapUdp(t: Tunnel, p: Packet, template: number): void {
   view.setInt32(l4 + udp.LENGTH, (udpLen << 16) | checksum);
   view.setInt32(l4 + udp.HEADER_LEN, t.headerWord);
   view.setInt32(l4 + udp.HEADER_LEN + vxlan.VNI, vniWord);
-  view.setInt32(off + ETHERNET, t.templates[template + TEMPLATE_MACS]);
-  view.setInt32(off + ETHERNET + 4, t.templates[template + TEMPLATE_MACS + 1]);
-  view.setInt32(off + ETHERNET + 8, t.templates[template + TEMPLATE_MACS + 2]);
-  view.setUint16(off + ETHERNET + ethernet.TYPE, ethernet.TYPE_IPV4);
+  const { optionWords } = t;
+  for (let i = 0; i < optionWords.length; i++) view.setInt32(off + ETHERNET + 4 * i, optionWords[i]);
+  const frame = inner - ethernet.HEADER_LEN;
+  view.setInt32(frame, t.templates[template + TEMPLATE_MACS]);
+  view.setInt32(frame + 4, t.templates[template + TEMPLATE_MACS + 1]);
+  view.setInt32(frame + 8, t.templates[template + TEMPLATE_MACS + 2]);
+  view.setUint16(frame + ethernet.TYPE, ethernet.TYPE_IPV4);
 }
 
 /**
@@ -130,7 +140,7 @@ export function decapUdp(t: Tunnel, p: Packet): number {
     const verdict = checkVxlan(view, header, t.dropReserved);
     if (verdict !== CONTINUE) return verdict;
   } else {
-    const verdict = checkGeneve(view, header, end, t.dropCriticalBit);
+    const verdict = checkGeneve(view, header, end, t.dropCriticalBit, t.knownOptions);
     if (verdict !== CONTINUE) return verdict;
     at += geneve.optionsLen(view, header);
     const type = view.getUint16(header + geneve.PROTOCOL);

@@ -251,6 +251,38 @@ const MISTAKES: { what: string; edits: [string, string][]; problems: string[] }[
     ],
   },
   {
+    what: 'options for VXLAN',
+    edits: [['    port: 8472\n', '    port: 8472\n    options: [{ class: 0x14b, type: 1 }]\n']],
+    problems: ['18:5: spec.tunnel.options: got a list of 1, expected no options: VXLAN has none (GENEVE has)'],
+  },
+  {
+    what: 'options without quotes, with half a word, and out of range',
+    edits: [
+      [
+        '    protocol: vxlan\n',
+        '    protocol: geneve\n    options:\n      - { class: 0x14b, type: 1, data: 01020304 }\n      - { class: 65536, type: 256, data: "0a0b" }\n',
+      ],
+    ],
+    problems: [
+      '18:40: spec.tunnel.options[0].data: got 1020304, expected up to 124 bytes in words of 4, as hex digits in quotes: "0a60000a00000050"',
+      '19:18: spec.tunnel.options[1].class: got 65536, expected a whole number from 0 to 65535',
+      '19:31: spec.tunnel.options[1].type: got 256, expected a whole number from 0 to 255',
+      '19:42: spec.tunnel.options[1].data: got "0a0b", expected up to 124 bytes in words of 4, as hex digits in quotes: "0a60000a00000050"',
+    ],
+  },
+  {
+    what: 'more options than the header has room for',
+    edits: [
+      [
+        '    protocol: vxlan\n',
+        `    protocol: geneve\n    options: [{ class: 1, type: 1, data: "${'00'.repeat(124)}" }, { class: 1, type: 2, data: "${'00'.repeat(124)}" }]\n`,
+      ],
+    ],
+    problems: [
+      '17:5: spec.tunnel.options: got a list of 2, expected at most 252 bytes, headers of 4 included (these are 256)',
+    ],
+  },
+  {
     what: 'VXLAN fields for IPIP',
     edits: [['protocol: vxlan', 'protocol: ipip']],
     problems: [

@@ -18,6 +18,8 @@ export interface SlowRules {
   df: 0 | 1 | 'inherit';
   udpChecksum: boolean;
   copyCe: boolean;
+  /** GENEVE options as they lie: class, type, length, data, one after the other. */
+  options?: readonly number[];
 }
 
 const u16 = (n: number) => [(n >> 8) & 255, n & 255];
@@ -32,7 +34,10 @@ export function slowEncap(
   let payload = [...inner];
   if (r.protocol !== 'ipip') {
     const vni = r.vni < 0 ? to.identity : r.vni;
-    const header = r.protocol === 'vxlan' ? [0x08, 0, 0, 0, ...u24(vni), 0] : [0x00, 0x00, 0x65, 0x58, ...u24(vni), 0];
+    const options = r.options ?? [];
+    const critical = findOptions(options).some(option => option[2] >= 128);
+    const first = r.protocol === 'vxlan' ? [0x08, 0, 0, 0] : [options.length / 4, critical ? 0x40 : 0, 0x65, 0x58];
+    const header = [...first, ...u24(vni), 0, ...options];
     const body = [...header, ...to.mac, ...r.localMac, 0x08, 0x00, ...payload];
     payload = [...u16(to.source), ...u16(r.port), ...u16(8 + body.length), 0, 0, ...body];
   }
@@ -62,6 +67,13 @@ export function slowEncap(
   return packet;
 }
 
+/** Options one by one. */
+function findOptions(bytes: readonly number[]): number[][] {
+  if (bytes.length === 0) return [];
+  const length = 4 + (bytes[3] & 31) * 4;
+  return [bytes.slice(0, length), ...findOptions(bytes.slice(length))];
+}
+
 export interface SlowReceiver {
   protocol: 'ipip' | 'vxlan' | 'geneve';
   vni: number;
@@ -71,6 +83,8 @@ export interface SlowReceiver {
   dropCriticalBit: boolean;
   acceptIpPayload: boolean;
   checkInnerMac: boolean;
+  /** Class and type of the options it knows, 3 bytes each. */
+  known?: readonly (readonly number[])[];
 }
 
 export interface SlowResult {
@@ -121,7 +135,8 @@ export function slowDecap(r: SlowReceiver, packet: Uint8Array): SlowResult {
     while (options.length > 0) {
       const optionLen = 4 + (options[3] & 31) * 4;
       if (optionLen > options.length) return drop(verdict.DROP_GENEVE_OPTION_LENGTH);
-      if (options[2] >> 7 === 1) return drop(verdict.DROP_GENEVE_CRITICAL_OPTION);
+      const known = (r.known ?? []).some(key => same(key, options.slice(0, 3)));
+      if (options[2] >> 7 === 1 && !known) return drop(verdict.DROP_GENEVE_CRITICAL_OPTION);
       options = options.slice(optionLen);
     }
     const type = header[2] * 256 + header[3];

@@ -10,7 +10,7 @@
  *    6. route               longest prefix match: a pod, the host, a gateway, a tunnel peer, or a reason to refuse
  *    7. ingress policy      (its place)
  *    8. masquerade          the first matching rule allocates a source port; then the new flow exists
- *    9. TTL and MTU         time exceeded; fragment, or fragmentation needed
+ *    9. TTL and MTU         time exceeded; MSS clamp; too big: one of the four ways of RFC 4459
  *   10. encapsulate         a header template moved into the headroom
  *   11. next hop            ARP on the uplink, then out
  *
@@ -26,6 +26,7 @@ import * as counters from './counters.ts';
 import { OFFLOAD_CSUM, OFFLOAD_TSO, OFFLOAD_TUNNEL, OFFLOAD_TUNNEL_CSUM, OFFLOAD_USO } from './io/device.ts';
 import { fragment } from './mtu/fragment.ts';
 import { buildIcmpError, IcmpLimiter, mayAnswer } from './mtu/icmp-error.ts';
+import { clampMss } from './mtu/mss.ts';
 import { PathMtu, TunnelQuote } from './mtu/path-mtu.ts';
 import { Reassembly } from './mtu/reassembly.ts';
 import { VirtualReassembly } from './mtu/virtual-reassembly.ts';
@@ -65,7 +66,11 @@ const NAT_TICK_MS = 1000;
 /** A 64 KiB superpacket cut to the smallest sensible MTU. */
 const MAX_PIECES = 1400;
 
-const NO_HOP: NextHop = { kind: hops.HOP_REFUSE, port: -1, gateway: 0, peer: -1, peerAddress: 0, mtu: 0, transit: 0 };
+const NO_HOP = hops.nextHop(hops.HOP_REFUSE, { mtu: 0 });
+
+// What Datapath.admit says of a packet that may go: as it is, or in pieces.
+const FITS = CONTINUE;
+const MUST_CUT = 2;
 
 /** Zone of fragments that came through the tunnel; the others' is the port that they came by. */
 const ZONE_TUNNEL = -1;
@@ -105,6 +110,10 @@ export class Datapath {
   private hop: NextHop = NO_HOP;
   /** 1 if the packet in hand has other addresses than it came with. */
   private translated = 0;
+  /** The source that the packet in hand came with (int32): what answers it comes back by the way that leads there. */
+  private sender = 0;
+  /** IP id of the next packet that is cut although it said DF: its own need not be unique (RFC 6864 section 4.1). */
+  private fragmentId: number;
   private readonly virtual: VirtualReassembly;
   private readonly reassembly: Reassembly;
   private readonly pathMtu: PathMtu;
@@ -116,6 +125,8 @@ export class Datapath {
   touched = 0;
   private readonly segments: Packet[] = [];
   private readonly fragments: Packet[] = [];
+  /** Of a tunnel packet, whose inner packet may be a fragment itself. */
+  private readonly outerFragments: Packet[] = [];
   private readonly train: Packet[] = [];
   private uplink: Port | null = null;
   private host: Port | null = null;
@@ -147,9 +158,11 @@ export class Datapath {
     for (let i = 0; i < MAX_PIECES; i++) {
       this.segments.push(pool.packets[0]);
       this.fragments.push(pool.packets[0]);
+      this.outerFragments.push(pool.packets[0]);
       this.train.push(pool.packets[0]);
     }
     const { random } = options;
+    this.fragmentId = random.next() & 0xffff;
     this.virtual = new VirtualReassembly({ pool, counters, random, events: this });
     this.reassembly = new Reassembly({ pool, counters, random, events: this });
     this.pathMtu = new PathMtu({ counters, random, linkMtu: underlay.mtu });
@@ -354,7 +367,7 @@ export class Datapath {
     return v;
   }
 
-  /** The underlay says that a tunnel packet was too big: the peer's path MTU goes down, and the inner sender hears of it. */
+  /** The underlay says that a tunnel packet was too big: the peer's path MTU goes down, and the inner sender hears of it if that is our way. */
   private tunnelError(p: Packet, tunnel: Tunnel): number {
     const { quote, view, pathMtu } = this;
     const v = quote.read(view, p, tunnel);
@@ -362,10 +375,11 @@ export class Datapath {
     const isTooBig = view.getUint8(p.l4) === icmp.UNREACHABLE && view.getUint8(p.l4 + 1) === icmp.CODE_FRAG_NEEDED;
     if (!isTooBig) return verdict.DROP_TUNNEL_ERROR;
     const mtu = pathMtu.update(quote.destination, quote.mtu, quote.totalLen, quote.headerLen, this.now);
-    if (mtu > 0 && quote.inner.len > 0) {
-      quote.inner.inPort = p.inPort;
-      quote.inner.tunnelSource = quote.destination;
-      this.answer(quote.inner, icmp.UNREACHABLE, icmp.CODE_FRAG_NEEDED, mtu - tunnel.overhead);
+    const { inner } = quote;
+    if (mtu > 0 && inner.len > 0 && this.nextHops[this.routes.lookup(inner.dst)].tooBig === hops.TOO_BIG_SIGNAL) {
+      inner.inPort = p.inPort;
+      inner.tunnelSource = quote.destination;
+      this.answer(inner, icmp.UNREACHABLE, icmp.CODE_FRAG_NEEDED, mtu - tunnel.overhead);
     }
     return CONTINUE;
   }
@@ -417,6 +431,7 @@ export class Datapath {
   private judge(p: Packet): number {
     const { nat } = this;
     this.translated = 0;
+    this.sender = p.src;
     if (nat !== null) {
       const v = this.trackFlow(p, nat);
       if (v !== CONTINUE) return v;
@@ -558,14 +573,11 @@ export class Datapath {
 
   private toPod(p: Packet, hop: NextHop): number {
     // Linux decrements wherever it forwards; Cilium at delivery, whoever sent.
-    if (this.decrementAtDelivery || !this.isFromHost(p)) {
-      const v = this.decrementTtl(p);
-      if (v !== CONTINUE) return v;
-    }
+    const forwarded = this.decrementAtDelivery || !this.isFromHost(p);
     const port = this.ports[hop.port];
-    const v = this.fit(p, hop, port);
-    if (v !== CONTINUE) return v;
-    return this.deliver(p, port, counters.EVENT_DELIVERED_POD);
+    const v = this.admit(p, hop, forwarded);
+    if (v === FITS) return this.deliver(p, port, counters.EVENT_DELIVERED_POD);
+    return v === MUST_CUT ? this.cutAndSend(p, hop, port) : v;
   }
 
   private toHost(p: Packet): number {
@@ -594,13 +606,9 @@ export class Datapath {
     if (foreign && hop.transit === 0) return verdict.DROP_NOT_ROUTED;
     // Cilium's tunnel node leaves the TTL alone on the way in; what comes from a tunnel and goes on is decremented always.
     const intoTunnel = hop.kind === hops.HOP_TUNNEL && this.decrementAtDelivery && inPort.kind === PORT_POD;
-    if (!intoTunnel && !this.isFromHost(p)) {
-      const v = this.decrementTtl(p);
-      if (v !== CONTINUE) return v;
-    }
-    const v = this.fit(p, hop, uplink);
-    if (v !== CONTINUE) return v;
-    return this.encapAndSend(p, hop, uplink);
+    const v = this.admit(p, hop, !intoTunnel && !this.isFromHost(p));
+    if (v === FITS) return this.encapAndSend(p, hop, uplink);
+    return v === MUST_CUT ? this.cutAndSend(p, hop, uplink) : v;
   }
 
   // ---------------------------------------------------------------- 9. TTL and MTU
@@ -610,36 +618,57 @@ export class Datapath {
     return p.local !== 0 || this.ports[p.inPort].kind === PORT_HOST;
   }
 
-  private decrementTtl(p: Packet): number {
+  /**
+   * May it go this way, and in one piece? In the order of Linux's ip_forward: a packet that is refused is quoted with the
+   * TTL that it came with.
+   * @returns FITS, MUST_CUT, or the reason to drop it
+   */
+  private admit(p: Packet, hop: NextHop, forwarded: boolean): number {
     const { view } = this;
-    const ttl = view.getUint8(p.off + ipv4.TTL);
-    if (ttl <= 1) {
+    if (forwarded && view.getUint8(p.off + ipv4.TTL) <= 1) {
       this.answer(p, icmp.TIME_EXCEEDED, icmp.CODE_TTL_IN_TRANSIT, 0);
       return verdict.DROP_TTL_EXCEEDED;
     }
-    const word = view.getUint16(p.off + ipv4.TTL);
-    view.setUint16(p.off + ipv4.TTL, word - 0x100);
-    const checksum = p.off + ipv4.CHECKSUM;
-    view.setUint16(checksum, update16(view.getUint16(checksum), word, word - 0x100));
-    return CONTINUE;
-  }
-
-  /** Does it fit the way it is going? If not: fragments are sent instead (TAKEN), or the sender is told (DROP_OVER_MTU_*). */
-  private fit(p: Packet, hop: NextHop, port: Port): number {
-    const mtu = this.mtuOf(hop);
-    if (this.wireLength(p) <= mtu) return CONTINUE;
-    if ((p.fragment & ipv4.FLAG_DF) !== 0) {
-      this.answer(p, icmp.UNREACHABLE, icmp.CODE_FRAG_NEEDED, mtu);
-      return verdict.DROP_OVER_MTU_DONT_FRAGMENT;
+    if (hop.clampMss !== 0 && p.protocol === ipv4.PROTO_TCP) this.clampToPath(p, hop);
+    let v = FITS;
+    if (this.wireLength(p) > this.mtuOf(hop)) {
+      v = this.tooBig(p, hop);
+      if (v !== MUST_CUT) return v;
     }
-    if (p.gsoType !== 0) return this.segmentAndSend(p, hop, port);
-    return this.fragmentAndSend(p, hop, port);
+    if (forwarded) decrementTtl(view, p.off);
+    return v;
   }
 
-  /** What fits this way: the route's MTU, or less where the path to the tunnel's peer has turned out narrower. */
+  /** Too long for its way, which of the four ways of RFC 4459 is taken decides about it. */
+  private tooBig(p: Packet, hop: NextHop): number {
+    if (hop.tooBig === hops.TOO_BIG_FRAGMENT_INNER) return MUST_CUT;
+    if (hop.tooBig === hops.TOO_BIG_LARGER_UNDERLAY) return verdict.DROP_UNDERLAY_TOO_SMALL;
+    if ((p.fragment & ipv4.FLAG_DF) === 0) return MUST_CUT;
+    this.answer(p, icmp.UNREACHABLE, icmp.CODE_FRAG_NEEDED, this.mtuOf(hop));
+    return verdict.DROP_OVER_MTU_DONT_FRAGMENT;
+  }
+
+  /**
+   * What may take this way: the route's MTU, or less where the path to the tunnel's peer has turned out narrower and that
+   * is the packet's business, not the tunnel's.
+   */
   private mtuOf(hop: NextHop): number {
-    if (hop.kind !== hops.HOP_TUNNEL || this.tunnel === null || this.pathMtu.size === 0) return hop.mtu;
+    if (hop.tooBig === hops.TOO_BIG_FRAGMENT_OUTER || hop.tooBig === hops.TOO_BIG_LARGER_UNDERLAY) return hop.mtu;
+    return this.uncutMtuOf(hop);
+  }
+
+  /** What takes this way without being cut anywhere, as far as is known. */
+  private uncutMtuOf(hop: NextHop): number {
+    if (hop.kind !== hops.HOP_TUNNEL || this.tunnel === null) return hop.mtu;
+    if (this.pathMtu.size === 0 && hop.tooBig !== hops.TOO_BIG_FRAGMENT_OUTER) return hop.mtu;
     return Math.min(hop.mtu, this.pathMtu.lookup(hop.peerAddress, this.now) - this.tunnel.overhead);
+  }
+
+  /** The MSS that a SYN offers is for what will come back: its way back counts as well as the way it goes. */
+  private clampToPath(p: Packet, hop: NextHop): void {
+    const back = this.nextHops[this.routes.lookup(this.sender)];
+    const mtu = Math.min(this.uncutMtuOf(hop), back === NO_HOP ? hop.mtu : this.uncutMtuOf(back));
+    if (clampMss(this.view, p, mtu)) this.counters.event(counters.EVENT_MSS_CLAMPED);
   }
 
   /** Length of the longest IP packet that `p` will be on the wire: for a superpacket that of one full segment. */
@@ -650,7 +679,13 @@ export class Datapath {
     return Math.min(segmentLength, p.len);
   }
 
+  private cutAndSend(p: Packet, hop: NextHop, port: Port): number {
+    return p.gsoType !== 0 ? this.segmentAndSend(p, hop, port) : this.fragmentAndSend(p, hop, port);
+  }
+
   private fragmentAndSend(p: Packet, hop: NextHop, port: Port): number {
+    const atomic = (p.fragment & ipv4.FLAG_DF) !== 0 && !ipv4.isFragment(p.fragment);
+    if (atomic) this.view.setUint16(p.off + ipv4.ID, this.takeFragmentId());
     const n = fragment(this.pool, p, this.mtuOf(hop), this.fragments);
     if (n === 0) return verdict.DROP_NO_BUFFER;
     this.counters.event(counters.EVENT_FRAGMENTED);
@@ -658,6 +693,11 @@ export class Datapath {
     for (let i = 0; i < n; i++) this.sendPiece(this.fragments[i], hop, port);
     this.pool.release(p);
     return TAKEN;
+  }
+
+  private takeFragmentId(): number {
+    this.fragmentId = (this.fragmentId + 1) & 0xffff;
+    return this.fragmentId;
   }
 
   /** Cuts a superpacket in software, for a way that does not take it whole. Pieces still too long are fragmented. */
@@ -695,6 +735,9 @@ export class Datapath {
     const isTunnel = hop.kind === hops.HOP_TUNNEL;
     const tunnel = isTunnel ? this.tunnel : null;
     if (isTunnel && tunnel === null) return verdict.DROP_NO_TUNNEL_PEER;
+    if (tunnel !== null && hop.tooBig === hops.TOO_BIG_FRAGMENT_OUTER && this.wireLength(p) > this.uncutMtuOf(hop)) {
+      return p.gsoType !== 0 ? this.segmentAndSend(p, hop, uplink) : this.encapAndFragment(p, hop, tunnel, uplink);
+    }
     if (!(tunnel === null ? takes(uplink, p) : takesTunnel(uplink, p, tunnel))) {
       if (p.gsoType !== 0) return this.segmentAndSend(p, hop, uplink);
       completeChecksum(this.view, p);
@@ -704,6 +747,28 @@ export class Datapath {
       this.counters.event(counters.EVENT_ENCAPSULATED);
     }
     return this.sendToNeighbor(p, hop.kind === hops.HOP_ONLINK ? p.dst : hop.gateway, uplink);
+  }
+
+  /** The tunnel's own packet is what is cut (RFC 4459 section 3.1). */
+  private encapAndFragment(p: Packet, hop: NextHop, tunnel: Tunnel, uplink: Port): number {
+    completeChecksum(this.view, p);
+    const { outerFragments: pieces } = this;
+    const l4 = tunnel.overhead + p.l4 - p.off;
+    tunnel.encap(p, hop.peer);
+    this.counters.event(counters.EVENT_ENCAPSULATED);
+    const n = fragment(this.pool, p, this.pathMtu.lookup(hop.peerAddress, this.now), pieces);
+    if (n === 0) return verdict.DROP_NO_BUFFER;
+    this.counters.event(counters.EVENT_FRAGMENTED);
+    this.counters.event(counters.EVENT_FRAGMENTS_SENT, n);
+    for (let i = 0; i < n; i++) {
+      const q = pieces[i];
+      // As after every encapsulation, what was parsed is the inner packet's.
+      q.l4 = q.off + l4;
+      const v = this.sendToNeighbor(q, hop.gateway, uplink);
+      if (v !== TAKEN) this.drop(q, v);
+    }
+    this.pool.release(p);
+    return TAKEN;
   }
 
   // ---------------------------------------------------------------- 11. next hop
@@ -739,6 +804,10 @@ export class Datapath {
   /** The next hop of a held packet never answered: its sender hears of it, as from Linux. */
   unreachable(p: Packet): void {
     p.pull(ethernet.HEADER_LEN);
+    if ((p.fragment & ipv4.OFFSET_MASK) !== 0) {
+      this.drop(p, verdict.DROP_NEIGHBOR_UNREACHABLE);
+      return;
+    }
     // Parsed fields are those of the inner packet: if the header in front is not that of `l4`, it is the tunnel's.
     if (this.tunnel !== null && p.off + ipv4.headerLen(this.view, p.off) !== p.l4) p.pull(this.tunnel.overhead);
     this.answer(p, icmp.UNREACHABLE, icmp.CODE_HOST_UNREACHABLE, 0);
@@ -799,6 +868,14 @@ export class Datapath {
     this.counters.event(counters.EVENT_ICMP_ECHO_ANSWERED);
     return this.forward(p);
   }
+}
+
+/** The node that forwards takes one from the TTL, 2 or more (RFC 1812 section 5.3.1). */
+function decrementTtl(view: DataView, off: number): void {
+  const word = view.getUint16(off + ipv4.TTL);
+  view.setUint16(off + ipv4.TTL, word - 0x100);
+  const checksum = off + ipv4.CHECKSUM;
+  view.setUint16(checksum, update16(view.getUint16(checksum), word, word - 0x100));
 }
 
 /** Sources that no packet from outside may carry: RFC 1812 section 5.3.7. */

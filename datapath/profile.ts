@@ -23,8 +23,12 @@
 export interface OuterHeader {
   /** Outer TTL, or the inner one copied. */
   readonly ttl: number | 'inherit';
-  /** Outer DSCP (6 bits), or the inner one copied. ECN has its own rule. */
-  readonly dscp: number | 'inherit';
+  /**
+   * Outer DSCP (6 bits), or the inner one copied. ECN has its own rule. With a number, and with 'inherit', what becomes of
+   * the outer DSCP on the way ends with the tunnel: the pipe model of RFC 2983 section 3. 'uniform' is its other model:
+   * copied on the way in, and back on the way out.
+   */
+  readonly dscp: number | 'inherit' | 'uniform';
   readonly df: 0 | 1 | 'inherit';
   /** False: the outer UDP checksum is sent as 0. */
   readonly udpChecksum: boolean;

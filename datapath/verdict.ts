@@ -107,6 +107,8 @@ export const DROP_TUNNEL_ERROR_QUOTE = 126;
 export const DROP_TUNNEL_ERROR_CHECKSUM = 127;
 /** An ICMP error about one of the tunnel's packets that says nothing of its size. */
 export const DROP_TUNNEL_ERROR = 128;
+/** Too long for an underlay that was to have room for everything (RFC 4459 section 3.3). */
+export const DROP_UNDERLAY_TOO_SMALL = 129;
 
 /** Numbers below this are reserved for verdicts and drop reasons; counters are laid out by it. */
 export const VERDICTS = 160;
@@ -200,6 +202,7 @@ export const VERDICT_NAMES: readonly string[] = (() => {
   set(DROP_TUNNEL_ERROR_QUOTE, 'drop-tunnel-error-quote');
   set(DROP_TUNNEL_ERROR_CHECKSUM, 'drop-tunnel-error-checksum');
   set(DROP_TUNNEL_ERROR, 'drop-tunnel-error');
+  set(DROP_UNDERLAY_TOO_SMALL, 'drop-underlay-too-small');
   return names;
 })();
 

@@ -52,6 +52,10 @@ export interface NodeOptions {
   /** OFFLOAD_* of every device. */
   offloads?: number;
   routes?: object[];
+  /** spec.mtu, and more fields of spec.tunnel and spec.uplink. */
+  mtu?: object;
+  tunnel?: object;
+  uplink?: object;
   masquerade?: object[];
   services?: object[];
   /** Packets in the pool. */
@@ -77,7 +81,7 @@ export class TestNode {
         new MemoryDevice(this.pool, {
           name: port.name,
           layer: port.kind === PORT_UPLINK ? 2 : 3,
-          mtu: port.kind === PORT_POD ? podMtu : 1500,
+          mtu: port.kind === PORT_POD ? podMtu : config.spec.uplink.mtu,
           offloads: o.offloads ?? 0,
         }),
     );
@@ -206,7 +210,7 @@ function nodeConfig(o: NodeOptions): ResolvedConfig {
     kind: 'NodeConfig',
     metadata: { name: 'a' },
     spec: {
-      uplink: { kind: 'tap', device: 'ul0', mac: NODE_MAC, address: `${NODE}/24`, gateway: GATEWAY },
+      uplink: { kind: 'tap', device: 'ul0', mac: NODE_MAC, address: `${NODE}/24`, gateway: GATEWAY, ...o.uplink },
       ...(o.withHost === false ? {} : { host: { device: 'tp0', address: `${HOST}/32` } }),
       pods: [
         { name: 'p1', netns: 'n1', device: 'eth0', address: POD, identity: 101 },
@@ -215,10 +219,12 @@ function nodeConfig(o: NodeOptions): ResolvedConfig {
       tunnel: {
         protocol,
         ...(withMac ? { port: protocol === 'vxlan' ? 8472 : 6081, vni: o.vni ?? 7, mac: VTEP_MACS[0] } : {}),
+        ...o.tunnel,
         peers: encap ? [{ address: PEER, ...(withMac ? { mac: VTEP_MACS[1] } : {}) }] : [],
       },
       routes: [{ to: '10.244.2.0/24', via: PEER, encap }, ...(o.routes ?? [])],
       profile: o.profile ?? 'linux',
+      ...(o.mtu === undefined ? {} : { mtu: o.mtu }),
       ...(o.masquerade === undefined ? {} : { masquerade: o.masquerade }),
       ...(o.services === undefined ? {} : { services: o.services }),
     },

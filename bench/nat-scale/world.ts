@@ -21,7 +21,6 @@ import { Pool } from '../../datapath/packet/pool.ts';
 import { PORT_POD, PORT_UPLINK } from '../../datapath/port.ts';
 import { createDatapath } from '../../datapath/program.ts';
 import { Random } from '../../datapath/random.ts';
-import type { NextHop } from '../../datapath/route/nexthop.ts';
 import * as hops from '../../datapath/route/nexthop.ts';
 import { VERDICT_NAMES } from '../../datapath/verdict.ts';
 import * as arp from '../../datapath/wire/arp.ts';
@@ -134,15 +133,7 @@ export class World {
     const { clock, counters } = this;
     this.inside = new SegmentDevice(pool, 'inside', 3);
     this.outside = new SegmentDevice(pool, 'outside', 2);
-    const hop = (kind: number, port: number, gateway = 0): NextHop => ({
-      kind,
-      port,
-      gateway,
-      peer: -1,
-      peerAddress: 0,
-      mtu: 1500,
-      transit: 0,
-    });
+    const hop = (kind: number, port: number, gateway = 0) => hops.nextHop(kind, { port, gateway, mtu: 1500 });
     this.datapath = createDatapath(
       {
         profile: 'linux',

@@ -183,10 +183,10 @@ export class Rig {
 function programOf(c: Case): Program {
   const tunnel = c.mode !== 'native';
   const nextHops: NextHop[] = [
-    { kind: hops.HOP_REFUSE, port: -1, gateway: 0, peer: -1, peerAddress: 0, mtu: 0, transit: 0 },
-    { kind: hops.HOP_POD, port: 0, gateway: 0, peer: -1, peerAddress: 0, mtu: MTU, transit: 0 },
-    { kind: hops.HOP_ONLINK, port: 1, gateway: 0, peer: -1, peerAddress: 0, mtu: MTU, transit: 0 },
-    { kind: hops.HOP_HOST, port: -1, gateway: 0, peer: -1, peerAddress: 0, mtu: MTU, transit: 0 },
+    hops.nextHop(hops.HOP_REFUSE),
+    hops.nextHop(hops.HOP_POD, { port: 0, mtu: MTU }),
+    hops.nextHop(hops.HOP_ONLINK, { port: 1, mtu: MTU }),
+    hops.nextHop(hops.HOP_HOST, { mtu: MTU }),
   ];
   const routes: Route[] = [
     { prefix: POD, length: 32, hop: 1 },
@@ -195,17 +195,10 @@ function programOf(c: Case): Program {
     { prefix: HOST, length: 32, hop: 3 },
   ];
   for (let k = 0; k < PEERS; k++) {
+    const gateway = peerAddress(k);
     const hop = tunnel
-      ? {
-          kind: hops.HOP_TUNNEL,
-          port: 1,
-          gateway: peerAddress(k),
-          peer: k,
-          peerAddress: peerAddress(k),
-          mtu: MTU - 50,
-          transit: 1,
-        }
-      : { kind: hops.HOP_GATEWAY, port: 1, gateway: peerAddress(k), peer: -1, peerAddress: 0, mtu: MTU, transit: 1 };
+      ? hops.nextHop(hops.HOP_TUNNEL, { port: 1, gateway, peer: k, peerAddress: gateway, mtu: MTU - 50, transit: 1 })
+      : hops.nextHop(hops.HOP_GATEWAY, { port: 1, gateway, mtu: MTU, transit: 1 });
     routes.push({ prefix: remotePod(k) & ~0xff, length: 24, hop: nextHops.push(hop) - 1 });
   }
   return {

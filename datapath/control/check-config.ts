@@ -124,6 +124,7 @@ function isLocal(owner: string | undefined): boolean {
 // ---- tunnel ---------------------------------------------------------------------------------------------------------
 
 const MIN_IPV4_MTU = 68; // RFC 791
+const ETHERNET_MTU = 1500;
 
 function checkTunnel({ spec, report, refused }: Check): void {
   const { tunnel, uplink, profile } = spec;
@@ -134,6 +135,7 @@ function checkTunnel({ spec, report, refused }: Check): void {
   }
   if (uplink !== undefined && 'mtu' in uplink && uplink.mtu !== undefined) {
     const overhead = configuredOverhead({ protocol, options: knownOptions(tunnel) });
+    checkLargerUnderlay(spec, protocol, overhead, report);
     const least = MIN_IPV4_MTU + overhead;
     if (uplink.mtu < least) {
       report(['uplink', 'mtu'], `at least ${least}: ${protocol} adds ${overhead} bytes, IPv4 needs 68`);
@@ -168,6 +170,19 @@ function checkOptions({ spec, report }: Check): void {
   if (bytes > MAX_OPTIONS_LEN) {
     report(['tunnel', 'options'], `at most ${MAX_OPTIONS_LEN} bytes, headers of 4 included (these are ${bytes})`);
   }
+}
+
+/** RFC 4459 section 3.3 is a promise: whatever a pod sends fits through the underlay with the tunnel's headers on. */
+function checkLargerUnderlay({ uplink, pods, mtu }: Spec, protocol: string, overhead: number, report: Report): void {
+  if (mtu?.tooBig !== 'larger-underlay' || uplink === undefined || !('mtu' in uplink) || uplink.mtu === undefined)
+    return;
+  const widest = Math.max(ETHERNET_MTU, ...entries(pods).map(([, pod]) => pod.mtu ?? 0));
+  const least = widest + overhead;
+  if (uplink.mtu >= least) return;
+  report(
+    ['uplink', 'mtu'],
+    `at least ${least}: mtu.tooBig is larger-underlay, pods send ${widest} bytes, ${protocol} adds ${overhead}`,
+  );
 }
 
 function checkPeers({ spec, report, subnet }: Check, owners: Owners): void {
@@ -208,6 +223,12 @@ function checkRoutes({ spec, report, refused }: Check): void {
       const first = paths.get(route.to);
       if (first === undefined) paths.set(route.to, `spec.routes[${i}]`);
       else report(['routes', i, 'to'], `a network no other route has (${first} has it)`);
+    }
+    if (route.encap === false && (route.tooBig === 'fragment-outer' || route.tooBig === 'larger-underlay')) {
+      report(
+        ['routes', i, 'tooBig'],
+        `signal or fragment-inner: ${route.tooBig} is about a tunnel, and encap is false`,
+      );
     }
     if (route.encap !== true || !peersKnown) continue;
     if (tunnel.protocol === 'none') {

@@ -1,6 +1,6 @@
 /** From a node's configuration, in words, to the datapath's program, in numbers. Pure: no device is touched. */
 import { IDENTITY_REMOTE_NODE, IDENTITY_WORLD, PORT_HOST, PORT_POD, PORT_UPLINK } from '../port.ts';
-import { PROFILES } from '../profile.ts';
+import { type OuterHeader, PROFILES } from '../profile.ts';
 import type { PortProgram, Program } from '../program.ts';
 import type { NextHop, Route } from '../route/nexthop.ts';
 import * as hops from '../route/nexthop.ts';
@@ -16,6 +16,9 @@ const PROTOCOLS = { none: 0, ipip: TUNNEL_IPIP, vxlan: TUNNEL_VXLAN, geneve: TUN
 
 /** Destinations that never leave a host (RFC 6890): whatever the default route says, the answer is no. */
 const NEVER_ROUTED = ['0.0.0.0/8', '127.0.0.0/8'];
+
+/** What pods have where the underlay has room for it and the tunnel's headers. */
+const ETHERNET_MTU = 1500;
 
 const NO_MAC = { hi: 0, lo: 0 };
 
@@ -40,8 +43,11 @@ export function configuredOverhead(tunnel: {
 }
 
 export function mtusOf(config: ResolvedConfig): Mtus {
-  const { uplink, tunnel, profile } = config.spec;
+  const { uplink, tunnel, profile, mtu } = config.spec;
   const inner = uplink.mtu - configuredOverhead(tunnel);
+  // Where the tunnel cuts what is too long, pods need not know of it.
+  if (mtu.tooBig.startsWith('fragment')) return { tunnel: inner, device: uplink.mtu, route: 0 };
+  if (mtu.tooBig === 'larger-underlay') return { tunnel: inner, device: Math.min(inner, ETHERNET_MTU), route: 0 };
   const perRoute = PROFILES[profile].mtuAt === 'route';
   return {
     tunnel: inner,
@@ -74,44 +80,50 @@ export function compile(config: ResolvedConfig): Program {
   const tunnel = compileTunnel(config, uplinkNet.address);
   const underlay = new UnderlayRoutes(config, uplinkNet);
 
-  for (const never of NEVER_ROUTED) table.add(parseCidr(never), refuse());
+  for (const never of NEVER_ROUTED) table.add(parseCidr(never), hops.nextHop(hops.HOP_REFUSE));
   if (uplinkNet.length < 31) {
     // Directed broadcasts are nobody's neighbour.
     const size = 2 ** (32 - uplinkNet.length);
-    table.add({ ...uplinkNet, prefix: uplinkNet.prefix, length: 32 }, refuse());
-    table.add({ ...uplinkNet, prefix: (uplinkNet.prefix + size - 1) | 0, length: 32 }, refuse());
+    table.add({ ...uplinkNet, prefix: uplinkNet.prefix, length: 32 }, hops.nextHop(hops.HOP_REFUSE));
+    table.add({ ...uplinkNet, prefix: (uplinkNet.prefix + size - 1) | 0, length: 32 }, hops.nextHop(hops.HOP_REFUSE));
   }
   if (uplinkNet.length < 32) {
-    table.add(uplinkNet, { ...uplinkHop(hops.HOP_ONLINK, uplinkPort, 0, spec.uplink.mtu), transit: 0 });
+    table.add(uplinkNet, hops.nextHop(hops.HOP_ONLINK, { port: uplinkPort, mtu: spec.uplink.mtu }));
   }
   if (spec.uplink.gateway !== undefined) {
     const gateway = parseAddress(spec.uplink.gateway);
-    table.add(parseCidr('0.0.0.0/0'), uplinkHop(hops.HOP_GATEWAY, uplinkPort, gateway, spec.uplink.mtu));
+    const hop = hops.nextHop(hops.HOP_GATEWAY, { port: uplinkPort, gateway, mtu: spec.uplink.mtu });
+    table.add(parseCidr('0.0.0.0/0'), hop);
   }
   for (const route of spec.routes) {
     const to = parseCidr(route.to);
     const via = parseAddress(route.via);
-    const mtu = Math.min(route.mtu ?? 65535, route.encap ? mtus.tunnel : spec.uplink.mtu);
-    const gateway = underlay.neighborFor(via);
-    const hop = uplinkHop(route.encap ? hops.HOP_TUNNEL : hops.HOP_GATEWAY, uplinkPort, gateway, mtu);
-    hop.transit = to.length > 0 ? 1 : 0;
+    const tooBig = route.tooBig ?? spec.mtu.tooBig;
+    // A tunnel whose own packets are cut takes any that IPv4 can count with the tunnel's headers on.
+    const cutOutside = route.encap && tooBig === 'fragment-outer';
+    const widest = cutOutside ? 65535 - configuredOverhead(spec.tunnel) : route.encap ? mtus.tunnel : spec.uplink.mtu;
+    const hop = hops.nextHop(route.encap ? hops.HOP_TUNNEL : hops.HOP_GATEWAY, {
+      port: uplinkPort,
+      gateway: underlay.neighborFor(via),
+      mtu: Math.min(route.mtu ?? 65535, widest),
+      transit: to.length > 0 ? 1 : 0,
+    });
+    if (route.encap || route.tooBig !== undefined) hop.tooBig = hops.TOO_BIG_NAMES.indexOf(tooBig);
     if (route.encap) {
       hop.peer = tunnel?.peers.findIndex(peer => peer.address === via) ?? -1;
       hop.peerAddress = via;
     }
     table.add(to, hop);
   }
-  const host: NextHop = { kind: hops.HOP_HOST, port: -1, gateway: 0, peer: -1, peerAddress: 0, mtu: 65535, transit: 1 };
+  const host = hops.nextHop(hops.HOP_HOST, { transit: 1 });
   table.add({ ...uplinkNet, prefix: uplinkNet.address, length: 32 }, host);
   if (spec.host !== undefined) table.add({ ...uplinkNet, prefix: hostAddress, length: 32 }, host);
   spec.pods.forEach((pod, port) => {
     const { address } = parseCidr(pod.address);
     const mtu = pod.mtu ?? mtus.device;
-    table.add(
-      { prefix: address, length: 32 },
-      { kind: hops.HOP_POD, port, gateway: 0, peer: -1, peerAddress: 0, mtu, transit: 1 },
-    );
+    table.add({ prefix: address, length: 32 }, hops.nextHop(hops.HOP_POD, { port, mtu, transit: 1 }));
   });
+  if (spec.mtu.clampMss) for (const hop of table.nextHops) hop.clampMss = 1;
 
   return {
     profile: spec.profile,
@@ -131,17 +143,9 @@ export function compile(config: ResolvedConfig): Program {
   };
 }
 
-function refuse(): NextHop {
-  return { kind: hops.HOP_REFUSE, port: -1, gateway: 0, peer: -1, peerAddress: 0, mtu: 65535, transit: 0 };
-}
-
-function uplinkHop(kind: number, port: number, gateway: number, mtu: number): NextHop {
-  return { kind, port, gateway, peer: -1, peerAddress: 0, mtu, transit: 0 };
-}
-
 /** Collects routes; a later one replaces an earlier one to the same prefix; equal next hops are shared. */
 class RouteBuilder {
-  readonly nextHops: NextHop[] = [refuse()];
+  readonly nextHops: NextHop[] = [hops.nextHop(hops.HOP_REFUSE)];
   private readonly byPrefix = new Map<string, Route>();
   private readonly byHop = new Map<string, number>();
 
@@ -207,7 +211,25 @@ function compileTunnel(config: ResolvedConfig, localAddress: number): TunnelSpec
       return { address: parseAddress(peer.address), macHi: hi, macLo: lo };
     }),
     acceptAny: tunnel.acceptFrom === 'any',
+    outer: outerOf(config),
+    ...(tunnel.ecn === undefined ? {} : { ecnEncap: tunnel.ecn, ecnDecap: tunnel.ecn }),
     options: (tunnel.options ?? []).map(compileOption),
+  };
+}
+
+const DF = { clear: 0, set: 1, inherit: 'inherit' } as const;
+
+/** What the configuration says of the outer header instead of the profile. */
+function outerOf({ spec: { tunnel, mtu, routes } }: ResolvedConfig): Partial<OuterHeader> {
+  const cuts =
+    mtu.tooBig === 'fragment-outer' || routes.some(route => route.encap && route.tooBig === 'fragment-outer');
+  // Cut by us or by a router on the way: with DF only the first of these could be.
+  const df = tunnel.df ?? (cuts ? 'clear' : undefined);
+  return {
+    ...(df === undefined ? {} : { df: DF[df] }),
+    ...(tunnel.ttl === undefined ? {} : { ttl: tunnel.ttl }),
+    ...(tunnel.dscp === undefined ? {} : { dscp: tunnel.dscp }),
+    ...(tunnel.udpChecksum === undefined ? {} : { udpChecksum: tunnel.udpChecksum }),
   };
 }
 

@@ -9,6 +9,7 @@
  */
 import { z } from 'zod';
 import { OFFLOADS, type Offload } from '../io/device.ts';
+import { TOO_BIG_NAMES } from '../route/nexthop.ts';
 import { isGroup } from '../wire/ethernet.ts';
 import { OPT_MAX_DATA_LEN } from '../wire/geneve.ts';
 import { formatCidr, formatMac, parseAddress, parseCidr, parseMac, prefixMask } from './address.ts';
@@ -257,10 +258,26 @@ const pod = record({
 
 const acceptFrom = choice('peers', 'any').default('peers');
 
-const vni = z.custom<number | 'identity'>(
-  value => value === 'identity' || (Number.isInteger(value) && (value as number) >= 0 && (value as number) <= MAX_VNI),
-  { abort: false, error: `identity, or a whole number from 0 to ${MAX_VNI}` },
-);
+function numberOr<const W extends string>(min: number, max: number, ...words: W[]) {
+  return z.custom<number | W>(
+    value =>
+      words.includes(value as W) || (Number.isInteger(value) && (value as number) >= min && (value as number) <= max),
+    { abort: false, error: `${words.join(', ')}, or a whole number from ${min} to ${max}` },
+  );
+}
+
+/** The outer header, where it is not to be as the profile has it. */
+const outer = {
+  ttl: numberOr(1, 255, 'inherit').optional(),
+  dscp: numberOr(0, 63, 'inherit', 'uniform').optional(),
+  df: choice('set', 'clear', 'inherit').optional(),
+  ecn: choice('linux', 'rfc6040').optional(),
+};
+
+/** The four ways of RFC 4459. */
+const tooBig = choice(...TOO_BIG_NAMES);
+
+const vni = numberOr(0, MAX_VNI, 'identity');
 
 /** Hex digits as text: without quotes YAML would take most of them for a number, and lose leading zeros. */
 const optionData = text(value => {
@@ -284,8 +301,10 @@ const tunnel = z.discriminatedUnion(
         protocol: z.literal('ipip'),
         peers: list(record({ address }, { mac: 'no mac: IPIP carries no Ethernet header' })).default([]),
         acceptFrom,
+        ...outer,
       },
       {
+        udpChecksum: 'no udpChecksum: IPIP has no UDP header',
         port: 'no port: IPIP has no UDP header',
         vni: 'no vni: IPIP has no network identifier',
         mac: 'no mac: IPIP carries no Ethernet header',
@@ -299,12 +318,20 @@ const tunnel = z.discriminatedUnion(
       peers: list(record({ address, mac: mac.optional() })).default([]),
       acceptFrom,
       options: list(geneveOption).default([]), // GENEVE only: check-config.ts
+      ...outer,
+      udpChecksum: flag.optional(),
     }),
   ],
   { error: expectedKind('protocol', ['none', 'ipip', 'vxlan', 'geneve']) },
 );
 
-const route = record({ to: network, via: address, encap: flag.default(false), mtu: mtu.optional() });
+const route = record({
+  to: network,
+  via: address,
+  encap: flag.default(false),
+  mtu: mtu.optional(),
+  tooBig: tooBig.optional(), // default: the node's
+});
 
 const OFFLOAD_NAMES = OFFLOADS.map(({ name }) => name);
 
@@ -420,6 +447,10 @@ const spec = record({
   pods: list(pod).default([]),
   tunnel: tunnel.default(() => ({ protocol: 'none' as const, peers: [], acceptFrom: 'peers' as const })),
   routes: list(route).default([]),
+  mtu: record({ tooBig: tooBig.default('signal'), clampMss: flag.default(false) }).default(() => ({
+    tooBig: 'signal' as const,
+    clampMss: false,
+  })),
   profile: choice('linux', 'cilium', 'calico', 'flannel', 'rfc').default('linux'),
   offload: offload.default('auto'),
   masquerade: list(masqueradeRule).default([]),
@@ -468,25 +499,35 @@ export type TunnelConfig = NoTunnelConfig | IpipConfig | UdpTunnelConfig;
 
 /** What only a tunnel with Ethernet inside has. */
 interface WithoutEthernet {
+  udpChecksum?: undefined;
   port?: undefined;
   vni?: undefined;
   mac?: undefined;
   options?: undefined;
 }
 
-interface NoTunnelConfig extends WithoutEthernet {
+/** What a configuration may say of the outer header; what is absent follows the profile. */
+interface OuterConfig {
+  ttl?: number | 'inherit';
+  dscp?: number | 'inherit' | 'uniform';
+  df?: 'set' | 'clear' | 'inherit';
+  ecn?: 'linux' | 'rfc6040';
+}
+
+interface NoTunnelConfig extends WithoutEthernet, Partial<Record<keyof OuterConfig, undefined>> {
   protocol: 'none';
   peers: { address: string }[]; // always empty
   acceptFrom: 'peers' | 'any';
 }
 
-interface IpipConfig extends WithoutEthernet {
+interface IpipConfig extends WithoutEthernet, OuterConfig {
   protocol: 'ipip';
   peers: { address: string }[];
   acceptFrom: 'peers' | 'any';
 }
 
-interface UdpTunnelConfig {
+interface UdpTunnelConfig extends OuterConfig {
+  udpChecksum?: boolean;
   protocol: 'vxlan' | 'geneve';
   port: number;
   vni: number | 'identity';
@@ -501,11 +542,12 @@ interface UdpTunnelConfig {
 function completeTunnel({ tunnel, profile, uplink }: WrittenConfig['spec']): TunnelConfig {
   const { acceptFrom } = tunnel;
   if (tunnel.protocol === 'none') return { protocol: tunnel.protocol, peers: [], acceptFrom };
-  if (tunnel.protocol === 'ipip') return { protocol: tunnel.protocol, peers: tunnel.peers, acceptFrom };
+  if (tunnel.protocol === 'ipip') return tunnel;
   const own = underlayAddress(uplink);
   const mac = tunnel.mac ?? (own === undefined ? undefined : defaultVtepMac(own));
+  const { options, ...rest } = tunnel;
   return {
-    protocol: tunnel.protocol,
+    ...rest,
     port: tunnel.port ?? defaultTunnelPort(tunnel.protocol, profile),
     vni: tunnel.vni ?? defaultVni(profile),
     ...(mac === undefined ? {} : { mac }),
@@ -513,8 +555,7 @@ function completeTunnel({ tunnel, profile, uplink }: WrittenConfig['spec']): Tun
       address: peer.address,
       mac: peer.mac ?? defaultVtepMac(parseAddress(peer.address)!),
     })),
-    acceptFrom,
-    ...(tunnel.options.length === 0 ? {} : { options: tunnel.options }),
+    ...(options.length === 0 ? {} : { options }),
   };
 }
 

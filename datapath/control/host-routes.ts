@@ -15,6 +15,7 @@ export function hostRoutes(config: ResolvedConfig): string[] {
   const { uplink, host, pods, routes, services } = config.spec;
   if (host === undefined) return [];
   const mtus = mtusOf(config);
+  const { tooBig } = config.spec.mtu;
   const [nodeAddress, length] = uplink.address.split('/');
   const [hostAddress] = host.address.split('/');
   const lines: string[] = [];
@@ -31,7 +32,8 @@ export function hostRoutes(config: ResolvedConfig): string[] {
     add(`${address}/32`, hostAddress);
   }
   for (const route of routes) {
-    if (route.encap) add(route.to, hostAddress, Math.min(mtus.tunnel, route.mtu ?? mtus.tunnel));
+    const cut = (route.tooBig ?? tooBig).startsWith('fragment');
+    if (route.encap) add(route.to, hostAddress, Math.min(cut ? uplink.mtu : mtus.tunnel, route.mtu ?? uplink.mtu));
     else if (uplink.onHostPort) add(route.to, nodeAddress, Math.min(uplink.mtu, route.mtu ?? uplink.mtu));
   }
   const hasDefault = routes.some(route => route.to === '0.0.0.0/0');

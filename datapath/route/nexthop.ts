@@ -15,6 +15,20 @@ export const HOP_TUNNEL = 6;
 
 export const HOP_NAMES: readonly string[] = ['', 'refuse', 'pod', 'host', 'gateway', 'onlink', 'tunnel'];
 
+// What becomes of a packet that is longer than its way takes: the four ways of RFC 4459.
+
+/** Section 3.2: with DF its sender is told the MTU; without, it is cut, as a router does (RFC 791). */
+export const TOO_BIG_SIGNAL = 0;
+/** Section 3.1: it goes into the tunnel whole; the tunnel's packet is cut, and put together at the exit. */
+export const TOO_BIG_FRAGMENT_OUTER = 1;
+/** Section 3.4: it is cut before the tunnel, whatever its DF says, and put together by its receiver. */
+export const TOO_BIG_FRAGMENT_INNER = 2;
+/** Section 3.3: the underlay has room for whatever pods send, by arrangement. Should it not, nothing is done about it. */
+export const TOO_BIG_LARGER_UNDERLAY = 3;
+
+/** By the names that configurations use. */
+export const TOO_BIG_NAMES = ['signal', 'fragment-outer', 'fragment-inner', 'larger-underlay'] as const;
+
 export interface NextHop {
   kind: number;
   /** Index of the port that it leaves by; -1 for HOP_REFUSE. */
@@ -27,8 +41,28 @@ export interface NextHop {
   peerAddress: number;
   /** Longest IP packet in bytes that may take this way, the tunnel's headers already taken off. */
   mtu: number;
+  /** TOO_BIG_*. */
+  tooBig: number;
+  /** 1: the MSS of connections that take it, or come by it, is lowered to what fits. */
+  clampMss: number;
   /** 1 if packets from the uplink may take it: an explicit route, as opposed to the default and the connected one. */
   transit: number;
+}
+
+/** A next hop; what `fields` leaves out means nothing to its kind. */
+export function nextHop(kind: number, fields: Partial<NextHop> = {}): NextHop {
+  return {
+    kind,
+    port: -1,
+    gateway: 0,
+    peer: -1,
+    peerAddress: 0,
+    mtu: 65535,
+    tooBig: TOO_BIG_SIGNAL,
+    clampMss: 0,
+    transit: 0,
+    ...fields,
+  };
 }
 
 /** A route as the control plane gives it. */

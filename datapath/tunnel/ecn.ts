@@ -2,7 +2,7 @@
  * DSCP and ECN at the two ends of a tunnel, as tables: the hot path does one load instead of the case distinctions of
  * RFC 3168, 6040 and 2983.
  */
-import type { EcnVariant } from '../profile.ts';
+import type { EcnVariant, OuterHeader } from '../profile.ts';
 import { ECN_CE, ECN_ECT0, ECN_ECT1, ECN_MASK, ECN_NOT_ECT } from '../wire/ipv4.ts';
 
 /** Decapsulation result: the packet must be dropped. */
@@ -14,12 +14,12 @@ export const ECN_ODD = 0x40;
  * The outer TOS byte for each inner one (256 entries).
  * @param dscp the outer DSCP (6 bits), or the inner one copied
  */
-export function outerTosTable(dscp: number | 'inherit', variant: EcnVariant): Uint8Array {
+export function outerTosTable(dscp: OuterHeader['dscp'], variant: EcnVariant): Uint8Array {
   const table = new Uint8Array(256);
   for (let tos = 0; tos < 256; tos++) {
     const ecn = tos & ECN_MASK;
     const outerEcn = variant === 'linux' && ecn === ECN_CE ? ECN_ECT0 : ecn;
-    table[tos] = (dscp === 'inherit' ? tos & ~ECN_MASK : dscp << 2) | outerEcn;
+    table[tos] = (typeof dscp === 'number' ? dscp << 2 : tos & ~ECN_MASK) | outerEcn;
   }
   return table;
 }

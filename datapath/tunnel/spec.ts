@@ -1,4 +1,5 @@
 /** What a tunnel is made from. */
+import type { EcnVariant, OuterHeader } from '../profile.ts';
 
 export const TUNNEL_IPIP = 1;
 export const TUNNEL_VXLAN = 2;
@@ -39,4 +40,8 @@ export interface TunnelSpec {
   acceptAny: boolean;
   /** GENEVE: sent with every packet, 252 bytes at most in all, and known when they come. */
   options?: readonly GeneveOption[];
+  /** Instead of what the profile says. */
+  outer?: Partial<OuterHeader>;
+  ecnEncap?: EcnVariant;
+  ecnDecap?: EcnVariant;
 }

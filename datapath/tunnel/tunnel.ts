@@ -41,6 +41,9 @@ import { decapUdp, encapUdp, templateUdp } from './udp-encap.ts';
 export type { TunnelPeer, TunnelSpec } from './spec.ts';
 export { TUNNEL_GENEVE, TUNNEL_IPIP, TUNNEL_VXLAN } from './spec.ts';
 
+/** The six bits of the TOS byte that are no ECN. */
+const DSCP_MASK = 0xfc;
+
 /** Words of a peer's template: half a cache line. The encapsulations give them their meaning. */
 export const TEMPLATE_WORDS = 8;
 
@@ -84,6 +87,8 @@ export class Tunnel {
   private readonly counters: Counters;
   private readonly acceptAny: boolean;
   private readonly innerEcn: Uint8Array;
+  /** Bits of the outer TOS that the inner one gets at the exit: its DSCP in the uniform model. */
+  private readonly dscpReturns: number;
   private outerId: number;
 
   /** Peer number by address: open addressing, at most half full. A slot without a peer holds -1. */
@@ -97,7 +102,7 @@ export class Tunnel {
    * @throws RangeError for an unknown protocol
    */
   constructor(spec: TunnelSpec, profile: Profile, view: DataView, counters: Counters, random: Random) {
-    const outer = outerHeader(spec.protocol, profile);
+    const outer = { ...outerHeader(spec.protocol, profile), ...spec.outer };
     this.protocol = spec.protocol;
     const options = spec.options ?? [];
     this.overhead = overheadOf(spec);
@@ -108,7 +113,7 @@ export class Tunnel {
     this.localMacLo = spec.localMacLo | 0;
     this.vniIsIdentity = spec.vni < 0;
     this.vniWord = spec.vni < 0 ? 0 : spec.vni << 8;
-    this.tos = outerTosTable(outer.dscp, profile.ecnEncap);
+    this.tos = outerTosTable(outer.dscp, spec.ecnEncap ?? profile.ecnEncap);
     this.ttl = outer.ttl === 'inherit' ? 0 : outer.ttl;
     this.dfMask = outer.df === 'inherit' ? ipv4.FLAG_DF : 0;
     this.dfSet = outer.df === 1 ? ipv4.FLAG_DF : 0;
@@ -125,7 +130,8 @@ export class Tunnel {
     this.checkInnerMac = profile.innerDestinationMac === 'own-or-group';
     this.counters = counters;
     this.acceptAny = spec.acceptAny;
-    this.innerEcn = innerEcnTable(profile.ecnDecap);
+    this.innerEcn = innerEcnTable(spec.ecnDecap ?? profile.ecnDecap);
+    this.dscpReturns = outer.dscp === 'uniform' ? DSCP_MASK : 0;
     this.outerId = random.next() & 0xffff;
 
     const slots = slotCount(spec.peers.length);
@@ -208,7 +214,7 @@ export class Tunnel {
     if (end - inner < ipv4.HEADER_LEN) return DROP_TUNNEL_MALFORMED;
     const tunnelGso = p.gsoType & virtio.GSO_UDP_TUNNEL_IPV4;
     if (tunnelGso !== 0 && p.innerNetwork !== inner) return DROP_MALFORMED_VNET_HEADER;
-    const verdict = this.carryEcn(p.off, inner);
+    const verdict = this.carryTos(p.off, inner);
     if (verdict !== CONTINUE) return verdict;
 
     if (p.vnetFlags !== 0) p.vnetFlags = innerVnetFlags(p);
@@ -230,20 +236,22 @@ export class Tunnel {
     return id;
   }
 
-  /** Sets the inner ECN to what the outer one makes of it, with the inner header checksum updated. */
-  private carryEcn(outer: number, inner: number): number {
-    const word = this.view.getUint16(inner + ipv4.VERSION_IHL);
-    const from = word & ipv4.ECN_MASK;
-    const result = this.innerEcn[(from << 2) | (this.view.getUint8(outer + ipv4.TOS) & ipv4.ECN_MASK)];
-    if (result === from) return CONTINUE;
-    if (result === ECN_DROP) return DROP_TUNNEL_ECN;
-    if ((result & ECN_ODD) !== 0) {
+  /** Sets the inner ECN, and in the uniform model the DSCP, to what the outer ones make of it, the header checksum updated. */
+  private carryTos(outer: number, inner: number): number {
+    const { view, dscpReturns } = this;
+    const word = view.getUint16(inner + ipv4.VERSION_IHL);
+    const outerTos = view.getUint8(outer + ipv4.TOS);
+    let ecn = this.innerEcn[((word & ipv4.ECN_MASK) << 2) | (outerTos & ipv4.ECN_MASK)];
+    if (ecn === ECN_DROP) return DROP_TUNNEL_ECN;
+    if ((ecn & ECN_ODD) !== 0) {
       this.counters.event(EVENT_ECN_ODD);
-      return CONTINUE; // no odd combination changes the inner field
+      ecn &= ipv4.ECN_MASK;
     }
-    const checksum = this.view.getUint16(inner + ipv4.CHECKSUM);
-    this.view.setUint8(inner + ipv4.TOS, (word & 0xff & ~ipv4.ECN_MASK) | result);
-    this.view.setUint16(inner + ipv4.CHECKSUM, update16(checksum, word, (word & ~ipv4.ECN_MASK) | result));
+    const result = (word & ~ipv4.ECN_MASK & ~dscpReturns) | (outerTos & dscpReturns) | ecn;
+    if (result === word) return CONTINUE;
+    const checksum = inner + ipv4.CHECKSUM;
+    view.setUint8(inner + ipv4.TOS, result & 0xff);
+    view.setUint16(checksum, update16(view.getUint16(checksum), word, result));
     return CONTINUE;
   }
 

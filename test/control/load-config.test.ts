@@ -644,6 +644,7 @@ describe('control/load-config: good files', () => {
           { to: '10.244.2.0/24', via: '192.168.10.2', encap: true },
           { to: '0.0.0.0/0', via: '192.168.10.254', encap: false },
         ],
+        mtu: { tooBig: 'signal', clampMss: false },
         profile: 'linux',
         offload: 'auto',
         masquerade: [
@@ -690,6 +691,7 @@ describe('control/load-config: good files', () => {
       pods: [],
       tunnel: { protocol: 'none', peers: [], acceptFrom: 'peers' },
       routes: [],
+      mtu: { tooBig: 'signal', clampMss: false },
       profile: 'linux',
       offload: 'auto',
       masquerade: [],

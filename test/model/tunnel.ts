@@ -14,7 +14,7 @@ export interface SlowRules {
   local: number[];
   localMac: number[];
   ttl: number | 'inherit';
-  dscp: number | 'inherit';
+  dscp: number | 'inherit' | 'uniform';
   df: 0 | 1 | 'inherit';
   udpChecksum: boolean;
   copyCe: boolean;
@@ -43,7 +43,7 @@ export function slowEncap(
   }
   const innerEcn = inner[1] & 3;
   const ecn = innerEcn === 3 && !r.copyCe ? 2 : innerEcn;
-  const dscp = r.dscp === 'inherit' ? inner[1] >> 2 : r.dscp;
+  const dscp = typeof r.dscp === 'number' ? r.dscp : inner[1] >> 2;
   const df = r.df === 'inherit' ? (inner[6] >> 6) & 1 : r.df;
   const packet = Uint8Array.from([
     0x45,
@@ -85,6 +85,8 @@ export interface SlowReceiver {
   checkInnerMac: boolean;
   /** Class and type of the options it knows, 3 bytes each. */
   known?: readonly (readonly number[])[];
+  /** The inner packet gets the outer DSCP. */
+  uniform?: boolean;
 }
 
 export interface SlowResult {
@@ -102,12 +104,11 @@ export function slowDecap(r: SlowReceiver, packet: Uint8Array): SlowResult {
   const source = packet.slice(12, 16);
   if (!r.peers.some(peer => same(peer, source))) return drop(verdict.DROP_TUNNEL_UNKNOWN_PEER);
   if ((packet[6] & 0x3f) !== 0 || packet[7] !== 0) return drop(verdict.DROP_TUNNEL_FRAGMENT);
-  const outerEcn = packet[1] & 3;
   let rest = packet.slice((packet[0] & 15) * 4);
   if (r.protocol === 'ipip') {
     if (rest.length < 20) return drop(verdict.DROP_TUNNEL_MALFORMED);
     if (rest[0] >> 4 !== 4) return drop(verdict.DROP_TUNNEL_INNER_TYPE);
-    return carryEcn(rest, outerEcn);
+    return carryTos(rest, packet[1], r.uniform === true);
   }
 
   const datagramLen = rest[4] * 256 + rest[5];
@@ -154,7 +155,7 @@ export function slowDecap(r: SlowReceiver, packet: Uint8Array): SlowResult {
     rest = rest.slice(14);
   }
   if (rest.length < 20) return drop(verdict.DROP_TUNNEL_MALFORMED);
-  return { ...carryEcn(rest, outerEcn), vni };
+  return { ...carryTos(rest, packet[1], r.uniform === true), vni };
 }
 
 // RFC 6040 figure 4, row by row. Columns: outer Not-ECT (0), ECT(1) (1), ECT(0) (2), CE (3).
@@ -165,14 +166,15 @@ const FIGURE_4 = [
   [3, 3, 3, 3],
 ] as const;
 
-function carryEcn(inner: Uint8Array, outerEcn: number): SlowResult {
-  const result = FIGURE_4[inner[1] & 3][outerEcn];
-  if (result === 'drop') return { verdict: verdict.DROP_TUNNEL_ECN };
+function carryTos(inner: Uint8Array, outerTos: number, uniform: boolean): SlowResult {
+  const ecn = FIGURE_4[inner[1] & 3][outerTos & 3];
+  if (ecn === 'drop') return { verdict: verdict.DROP_TUNNEL_ECN };
+  const tos = ((uniform ? outerTos : inner[1]) & 0xfc) | ecn;
   const headerLen = (inner[0] & 15) * 4;
   const headerRight = slowSum(inner.slice(0, headerLen)) === 0xffff;
   const changed = inner.slice();
-  if (result !== (inner[1] & 3)) {
-    changed[1] = (inner[1] & 0xfc) | result;
+  if (tos !== inner[1]) {
+    changed[1] = tos;
     changed.set([0, 0], 10);
     changed.set(u16(slowChecksum(changed.slice(0, headerLen))), 10);
   }

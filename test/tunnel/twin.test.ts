@@ -56,8 +56,14 @@ describe(`tunnels against the slow model (SEED=${SEED})`, () => {
       it(`${profile.name} ${name}: every byte, there and back`, () => {
         const random = new Random(SEED);
         const rules = profile[name];
-        for (const vni of [-1, 1, 0x9053fc]) {
-          const rig = new Rig(name, { profile, a: { vni }, b: { vni } });
+        for (const [vni, dscp] of [
+          [-1, rules.dscp],
+          [1, rules.dscp],
+          [0x9053fc, rules.dscp],
+          [1, 'uniform'],
+        ] as const) {
+          const outerRules = { vni, outer: { dscp } };
+          const rig = new Rig(name, { profile, a: outerRules, b: outerRules });
           for (let round = 0; round < 100; round++) {
             const inner = randomInner(random);
             const identity = 1 + random.below(0xffffff);
@@ -70,7 +76,7 @@ describe(`tunnels against the slow model (SEED=${SEED})`, () => {
                 local: bytes4(NODE_A),
                 localMac: MAC_A_BYTES,
                 ttl: rules.ttl,
-                dscp: rules.dscp,
+                dscp,
                 df: rules.df,
                 udpChecksum: rules.udpChecksum,
                 copyCe: profile.ecnEncap === 'rfc6040',
@@ -85,7 +91,7 @@ describe(`tunnels against the slow model (SEED=${SEED})`, () => {
               },
             );
             assert.deepEqual(outer, want);
-            const expected = slowDecap(receiver(name, profile, vni), outer);
+            const expected = slowDecap({ ...receiver(name, profile, vni), uniform: dscp === 'uniform' }, outer);
             const got = rig.decap(outer);
             assert.equal(got.verdict, expected.verdict);
             assert.equal(got.verdict, CONTINUE);

@@ -48,16 +48,8 @@ export class OurNode implements Node {
       in: new MemoryDevice(pool, { name: 'in', mtu: 9000 }),
       out: new MemoryDevice(pool, { name: 'out', layer: 2, mtu: OUT_MTU }),
     };
-    const hop = (change: Partial<NextHop>): NextHop => ({
-      kind: hops.HOP_REFUSE,
-      port: -1,
-      gateway: 0,
-      peer: -1,
-      peerAddress: 0,
-      mtu: 65535,
-      transit: 1,
-      ...change,
-    });
+    const hop = ({ kind = hops.HOP_REFUSE, ...fields }: Partial<NextHop>) =>
+      hops.nextHop(kind, { transit: 1, ...fields });
     const inside = [...CLIENTS, INSIDE_BACKEND].map(ip);
     const host = (address: number, hop: number) => ({ prefix: address, length: 32, hop });
     const cluster = { address: ip('10.1.0.0'), length: 16 };

@@ -225,10 +225,10 @@ const uplink = z.discriminatedUnion(
       kind: z.literal('macvtap'),
       interface: device,
       device: device.optional(), // default: the node chooses a free name
-      mac: mac.optional(), // default: the kernel chooses one
+      mac: mac.optional(), // default: one that follows from the interface's, the address and the node's name
       address: interfaceAddress,
       gateway: address.optional(),
-      mtu: mtu.default(1500),
+      mtu: mtu.optional(), // default: the interface's
     }),
     record({ kind: z.literal('routed'), interface: device, device }),
   ],

@@ -13,6 +13,8 @@ export interface Interface {
   /** veth, vxlan, macvtap...; undefined for a NIC. */
   kind?: string;
   alias?: string;
+  /** Name of the bridge, bond or VRF that it belongs to. */
+  master?: string;
   /** Name of the interface below it, of a macvtap or VLAN, where that is in this namespace. */
   below?: string;
   /** IPv4, ADDRESS/LENGTH, in the kernel's order: the first is the one that it sends from. */
@@ -38,8 +40,8 @@ interface IpAddress {
   mtu: number;
   address?: string;
   ifalias?: string;
+  master?: string;
   link?: string;
-  link_type: string;
   linkinfo?: { info_kind?: string };
   addr_info: { family: string; local: string; prefixlen: number }[];
 }
@@ -75,6 +77,7 @@ export function parseInterfaces(links: IpAddress[]): Interface[] {
     running: link.flags.includes('UP') && link.flags.includes('LOWER_UP'),
     kind: link.linkinfo?.info_kind,
     alias: link.ifalias,
+    master: link.master,
     below: link.link,
     addresses: link.addr_info
       .filter(({ family }) => family === 'inet')

@@ -1,5 +1,6 @@
 /**
- * TUN and TAP devices (Linux drivers/net/tun.c, Documentation/networking/tuntap.rst).
+ * TUN and TAP devices (Linux drivers/net/tun.c, Documentation/networking/tuntap.rst), and macvtaps (drivers/net/tap.c),
+ * which differ only in how they are made.
  *
  * Every device is opened with IFF_VNET_HDR: each read and write carries a virtio-net header in front of the packet, which
  * is what makes 64 KiB superpackets possible. The header is read from and written into the headroom of the packet's slot,
@@ -50,7 +51,7 @@ const BURST_BYTES = 256 * 1024;
 
 /** An opened device, in a form that can be sent to the loop's thread. */
 export interface TunTapHandle {
-  kind: 'tun' | 'tap';
+  kind: 'tun' | 'tap' | 'macvtap';
   fd: number;
   name: string;
   mtu: number;
@@ -74,10 +75,29 @@ const SINCE: Record<Offload, string> = { csum: '2.6.27', tso: '2.6.27', uso: '6.
  * @throws Error naming the device and the system's reason
  */
 export function openTunTap(options: { kind: 'tun' | 'tap'; name: string; mtu: number; allowed: number }): TunTapHandle {
-  const { kind, name, mtu, allowed } = options;
   const fd = libc.open('/dev/net/tun', libc.O_RDWR | libc.O_NONBLOCK | libc.O_CLOEXEC);
   if (fd < 0)
     throw new Error(`/dev/net/tun: ${libc.errnoName(libc.errno())} (is the tun module there, and are you root?)`);
+  return attach(fd, options);
+}
+
+/**
+ * Opens a macvtap, which must be there: making it is the business of whoever knows on which interface. Unlike a TAP it
+ * stays when its descriptor is closed.
+ * @param options.path its character device
+ * @throws Error naming the device and the system's reason
+ */
+export function openMacvtap(options: { path: string; name: string; mtu: number; allowed: number }): TunTapHandle {
+  const fd = libc.open(options.path, libc.O_RDWR | libc.O_NONBLOCK | libc.O_CLOEXEC);
+  if (fd < 0) throw new Error(`${options.path}, the device of ${options.name}: ${libc.errnoName(libc.errno())}`);
+  return attach(fd, { kind: 'macvtap', ...options });
+}
+
+/** Makes the device behind an open descriptor, unless it is there, and agrees on offloads. Closes it if that fails. */
+function attach(
+  fd: number,
+  { kind, name, mtu, allowed }: { kind: TunTapHandle['kind']; name: string; mtu: number; allowed: number },
+): TunTapHandle {
   const fail = (what: string): never => {
     const reason = libc.errnoName(libc.errno());
     libc.close(fd);
@@ -97,12 +117,12 @@ export function openTunTap(options: { kind: 'tun' | 'tap'; name: string; mtu: nu
 }
 
 /** Agrees with the kernel on as much of `allowed` as it takes. */
-function negotiate(fd: number, kind: 'tun' | 'tap', allowed: number): { offloads: number; refused: string[] } {
+function negotiate(fd: number, kind: TunTapHandle['kind'], allowed: number): { offloads: number; refused: string[] } {
   const reasons = OFFLOADS.map(({ name, bits }): string => {
     if ((bits & allowed) === 0) return 'not allowed by the configuration';
     if ((allowed & OFFLOAD_CSUM) === 0) return 'needs csum, which is not allowed by the configuration';
-    // The kernel's check of such a packet assumes an Ethernet header.
-    return name === 'tunnel' && kind === 'tun' ? 'not on a TUN' : '';
+    // On a TUN the kernel's check of such a packet assumes an Ethernet header; drivers/net/tap.c does not know it.
+    return name === 'tunnel' && kind !== 'tap' ? `not on a ${kind}` : '';
   });
   let offloads = 0;
   for (let last = OFFLOADS.length - 1; last >= 0; last--) {

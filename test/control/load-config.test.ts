@@ -712,7 +712,6 @@ describe('control/load-config: good files', () => {
       interface: 'eth0',
       address: '192.168.10.21/24',
       gateway: '192.168.10.254',
-      mtu: 1500,
     });
   });
 

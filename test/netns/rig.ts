@@ -169,7 +169,12 @@ export class Rig {
 
   /** Starts a command in a namespace; it is ended with the rig. */
   spawn(name: string, ...argv: string[]): Running {
-    const running = new Running(['ip', 'netns', 'exec', this.full(name), ...argv]);
+    return this.command('ip', 'netns', 'exec', this.full(name), ...argv);
+  }
+
+  /** Starts a command where the test itself runs; it is ended with the rig. */
+  command(...argv: string[]): Running {
+    const running = new Running(argv);
     this.running.add(running);
     return running;
   }

@@ -16,7 +16,7 @@ export function namespaceExists(name: string): boolean {
 export function inNamespace<T>(name: string, work: () => T): T {
   const home = openSync('/proc/thread-self/ns/net', constants.O_RDONLY);
   try {
-    const target = openSync(`${DIRECTORY}/${name}`, constants.O_RDONLY);
+    const target = open(name);
     try {
       enter(target, name);
     } finally {
@@ -32,8 +32,17 @@ export function inNamespace<T>(name: string, work: () => T): T {
   }
 }
 
+function open(name: string): number {
+  try {
+    return openSync(`${DIRECTORY}/${name}`, constants.O_RDONLY);
+  } catch (error) {
+    throw new Error(`network namespace ${name}: ${(error as NodeJS.ErrnoException).code}`);
+  }
+}
+
 function enter(fd: number, name: string): void {
   if (libc.setns(fd, libc.CLONE_NEWNET) !== 0) {
-    throw new Error(`network namespace ${name}: ${libc.errnoName(libc.errno())}`);
+    const reason = libc.errnoName(libc.errno());
+    throw new Error(`network namespace ${name}: ${reason}${reason === 'EPERM' ? ' (needs CAP_SYS_ADMIN)' : ''}`);
   }
 }

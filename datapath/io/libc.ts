@@ -52,6 +52,44 @@ export const madvise: (address: number, bytes: number, advice: number) => number
 /** Moves the calling thread into a namespace. */
 export const setns: (fd: number, type: number) => number = libc.func('int setns(int fd, int type)');
 
+export const F_SETFD = 2;
+export const FD_CLOEXEC = 1;
+export const fcntl: (fd: number, command: number, arg: number) => number = libc.func(
+  'int fcntl(int fd, int command, intptr_t arg)',
+);
+export const LOCK_EX = 2;
+export const LOCK_NB = 4;
+export const flock: (fd: number, operation: number) => number = libc.func('int flock(int fd, int operation)');
+export const AF_UNIX = 1;
+export const SOCK_DGRAM = 2;
+export const SOCK_CLOEXEC = 0o2000000;
+export const socket: (domain: number, type: number, protocol: number) => number = libc.func(
+  'int socket(int domain, int type, int protocol)',
+);
+/** `address` is that of a struct sockaddr. */
+export const bind: (fd: number, address: number, bytes: number) => number = libc.func(
+  'int bind(int fd, intptr_t addr, unsigned int n)',
+);
+export const sendto: (
+  fd: number,
+  address: number,
+  bytes: number,
+  flags: number,
+  to: number,
+  toBytes: number,
+) => number = libc.func('intptr_t sendto(int fd, intptr_t buf, size_t n, int flags, intptr_t to, unsigned int to_n)');
+export const PR_CAPBSET_DROP = 24;
+export const PR_SET_NO_NEW_PRIVS = 38;
+export const prctl: (option: number, arg2: number, arg3: number, arg4: number, arg5: number) => number = libc.func(
+  'int prctl(int option, unsigned long arg2, unsigned long arg3, unsigned long arg4, unsigned long arg5)',
+);
+/** Of the calling thread only. Addresses of struct __user_cap_header_struct and of two __user_cap_data_struct. */
+export const capset: (header: number, data: number) => number = libc.func('int capset(intptr_t header, intptr_t data)');
+/** Replaces the process; its other threads end. `argv` and `env` are addresses of arrays of strings that end with 0. */
+export const execve: (path: string, argv: number, env: number) => number = libc.func(
+  'int execve(const char *path, intptr_t argv, intptr_t env)',
+);
+
 /** errno of the last call made by this thread. */
 export function errno(): number {
   return koffi.errno();

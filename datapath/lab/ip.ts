@@ -1,6 +1,7 @@
 /** iproute2 in batches: one process per namespace instead of one per command. */
 
 import { spawn } from 'node:child_process';
+import { inNamespace } from '../control/netns.ts';
 import { LabError } from './lab-error.ts';
 
 /**
@@ -18,10 +19,14 @@ export async function ipBatch(
   const writes = Object.entries(options.sysctls ?? {}).map(([key, value]) => `echo ${value} > /proc/sys/${key}`);
   // Only a process inside the namespace sees its /proc/sys/net, hence the shell.
   const script = [...writes, 'exec ip -batch -'].join(' && ');
-  const argv = ['sh', '-c', script];
-  if (options.netns !== undefined) argv.unshift('ip', 'netns', 'exec', options.netns);
-
-  const child = spawn(argv[0]!, argv.slice(1), { stdio: ['pipe', 'ignore', 'pipe'], env: options.env });
+  const start = () => spawn('sh', ['-c', script], { stdio: ['pipe', 'ignore', 'pipe'], env: options.env });
+  // A child is born in the namespace of the thread that makes it. (`ip netns exec` would also mount, which a service may not.)
+  let child: ReturnType<typeof start>;
+  try {
+    child = options.netns === undefined ? start() : inNamespace(options.netns, start);
+  } catch (error) {
+    throw new LabError((error as Error).message);
+  }
   let stderr = '';
   child.stderr.setEncoding('utf8').on('data', chunk => {
     stderr += chunk;

@@ -1,0 +1,84 @@
+/**
+ * A node's log, on stderr: a line for each event, as text for people or as JSON for machines. Small enough that a library
+ * would be more: no file, no rotation, no colour; the journal or the shell does that.
+ */
+
+export const LOG_LEVELS = ['error', 'warn', 'info', 'debug'] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+export const LOG_FORMATS = ['text', 'json'] as const;
+export type LogFormat = (typeof LOG_FORMATS)[number];
+
+/** What a machine finds beside the message. */
+export type Fields = Readonly<Record<string, unknown>>;
+
+/** Priorities of syslog, by which the journal knows the level of a line of text (sd-daemon(3)). */
+const PRIORITY: Record<LogLevel, number> = { error: 3, warn: 4, info: 6, debug: 7 };
+
+export interface LogOptions {
+  format: LogFormat;
+  /** The least important level that is written. */
+  level: LogLevel;
+  /** Name of the node, in front of text and as a field of JSON. */
+  node: string;
+  /** Whether the lines go to the journal. */
+  journal?: boolean;
+  write?: (text: string) => void;
+  now?: () => Date;
+}
+
+export class Log {
+  private readonly options: Required<LogOptions>;
+  private readonly last: number;
+
+  constructor(options: LogOptions) {
+    this.options = {
+      journal: process.env.JOURNAL_STREAM !== undefined,
+      write: text => void process.stderr.write(text),
+      now: () => new Date(),
+      ...options,
+    };
+    this.last = LOG_LEVELS.indexOf(options.level);
+  }
+
+  error(message: string, fields?: Fields): void {
+    this.add('error', message, fields);
+  }
+
+  warn(message: string, fields?: Fields): void {
+    this.add('warn', message, fields);
+  }
+
+  info(message: string, fields?: Fields): void {
+    this.add('info', message, fields);
+  }
+
+  debug(message: string, fields?: Fields): void {
+    this.add('debug', message, fields);
+  }
+
+  /** Something wrong with a file, at its place: the place stands in front of the message as compilers write it. */
+  problem(problem: { file: string; line: number; column: number; path: string; message: string }): void {
+    const { file, line, column, path, message } = problem;
+    if (this.options.format === 'json') this.add('error', message, { file, line, column, path });
+    else this.line('error', `${file}:${line}:${column}: ${path === '' ? '' : `${path}: `}${message}`);
+  }
+
+  /** The word that whoever started the node waits for; as text it stands alone in its line, at every level. */
+  ready(): void {
+    if (this.options.format === 'json') this.add('info', 'ready');
+    else this.options.write('ready\n');
+  }
+
+  private add(level: LogLevel, message: string, fields: Fields = {}): void {
+    if (LOG_LEVELS.indexOf(level) > this.last) return;
+    const { format, node, now, write } = this.options;
+    if (format === 'text') this.line(level, `${node}: ${message}`);
+    else write(`${JSON.stringify({ time: now().toISOString(), level, node, msg: message, ...fields })}\n`);
+  }
+
+  private line(level: LogLevel, text: string): void {
+    const { journal, write } = this.options;
+    const prefix = journal ? `<${PRIORITY[level]}>` : '';
+    write(`${text.replace(/^/gm, prefix)}\n`);
+  }
+}

@@ -5,8 +5,9 @@
  */
 
 import { readFileSync } from 'node:fs';
-import { Argument, Command, CommanderError } from 'commander';
+import { Argument, Command, CommanderError, Option } from 'commander';
 import { KINDS } from '../control/kinds.ts';
+import { LOG_FORMATS, LOG_LEVELS } from '../control/log.ts';
 import { DONE, exitCodeOf, reportError, USAGE, UsageError } from './exit.ts';
 import { FORMATS, parseFormat } from './format.ts';
 
@@ -30,7 +31,11 @@ function buildProgram(): Command {
   program
     .command('node')
     .description('run one node in the foreground until SIGTERM')
-    .requiredOption('--config <file>', 'NodeConfig, YAML')
+    .requiredOption('--config <file>', 'NodeConfig, YAML; read again at SIGHUP')
+    .addOption(new Option('--log-format <format>').choices(LOG_FORMATS).default('text').env('TUNPATH_LOG_FORMAT'))
+    .addOption(new Option('--log-level <level>').choices(LOG_LEVELS).default('info').env('TUNPATH_LOG_LEVEL'))
+    .addOption(new Option('--state-dir <directory>', 'where what is applied outlives the node').env('STATE_DIRECTORY'))
+    .option('--drop-capabilities', 'once the pods are set up, keep only CAP_NET_ADMIN and CAP_NET_RAW')
     .action(ends(async flags => (await import('./node.ts')).node(flags)));
 
   program

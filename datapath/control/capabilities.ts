@@ -67,6 +67,8 @@ export function executeWith(
   const sets = [permitted & mask, permitted & mask, inheritable & mask];
   const words = [0n, 32n].flatMap(shift => sets.map(set => Number(BigInt.asIntN(32, set >> shift))));
   check('capset', libc.capset(libc.addressOf(header), libc.addressOf(new Int32Array(words))));
+  // Node keeps even its first three descriptors for itself (uv_disable_stdio_inheritance).
+  for (const fd of [0, 1, 2]) libc.fcntl(fd, libc.F_SETFD, 0);
   for (const fd of handed) check('fcntl', libc.fcntl(fd, libc.F_SETFD, 0));
 
   const argv = [process.execPath, ...process.execArgv, ...process.argv.slice(1)];

@@ -38,31 +38,48 @@ export interface Devices {
 }
 
 /**
- * Opens every device, in the order of compile()'s ports, and configures addresses, routes and MTUs behind them.
- * All or nothing: if one fails, those already open are closed, which removes them, and what the uplink made is undone.
+ * Opens the pods' devices, moves each into the namespace of its pod and configures it there. The only part of a start that
+ * needs CAP_SYS_ADMIN, for setns(2). All or nothing.
  */
-export async function openDevices(config: ResolvedConfig): Promise<Devices> {
-  const { spec } = config;
+export async function openPods(config: ResolvedConfig): Promise<TunTapHandle[]> {
+  const { pods, offload } = config.spec;
+  if (pods.length === 0) return [];
   const mtus = mtusOf(config);
-  const allowed = allowedOffloads(spec.offload);
+  const allowed = allowedOffloads(offload);
   const handles: TunTapHandle[] = [];
-  let uplink: OpenUplink | null = null;
   try {
     // Made here and moved: a descriptor opened inside the pod's namespace would keep that alive after `ip netns del`.
-    for (const [i, pod] of spec.pods.entries()) {
+    for (const [i, pod] of pods.entries()) {
       handles.push(openTunTap({ kind: 'tun', name: passageName(i), mtu: pod.mtu ?? mtus.device, allowed }));
     }
-    if (spec.host !== undefined) {
-      handles.push(openTunTap({ kind: 'tun', name: spec.host.device, mtu: spec.uplink.mtu, allowed }));
-      withoutIpv6(spec.host.device);
+    await ipBatch(pods.map((pod, i) => `link set dev ${passageName(i)} netns ${pod.netns} name ${pod.device}`));
+    await Promise.all(pods.map(pod => setUpPod(pod, mtus)));
+    return handles.map((handle, i) => ({ ...handle, name: pods[i].device }));
+  } catch (error) {
+    for (const handle of handles) closeHandle(handle);
+    throw error;
+  }
+}
+
+/**
+ * Opens every device, in the order of compile()'s ports, and configures addresses, routes and MTUs behind them.
+ * All or nothing: if one fails, those already open are closed, which removes them, and what the uplink made is undone.
+ * @param pods what openPods() has opened
+ */
+export async function openDevices(config: ResolvedConfig, pods: readonly TunTapHandle[]): Promise<Devices> {
+  const { host } = config.spec;
+  const { mtu } = config.spec.uplink;
+  const allowed = allowedOffloads(config.spec.offload);
+  const handles: TunTapHandle[] = [...pods];
+  let uplink: OpenUplink | null = null;
+  try {
+    if (host !== undefined) {
+      handles.push(openTunTap({ kind: 'tun', name: host.device, mtu, allowed }));
+      withoutIpv6(host.device);
     }
     uplink = await openUplink(config, allowed);
-    await ipBatch(spec.pods.map((pod, i) => `link set dev ${passageName(i)} netns ${pod.netns} name ${pod.device}`));
-    await Promise.all([...spec.pods.map(pod => setUpPod(pod, mtus)), setUpHostPort(config)]);
-    const named = handles.map((handle, i) =>
-      i < spec.pods.length ? { ...handle, name: spec.pods[i].device } : handle,
-    );
-    return { handles: [...named, uplink.handle], uplink };
+    await setUpHostPort(config);
+    return { handles: [...handles, uplink.handle], uplink };
   } catch (error) {
     await uplink?.close();
     for (const handle of [...handles, ...(uplink === null ? [] : [uplink.handle])]) closeHandle(handle);

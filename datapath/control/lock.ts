@@ -30,8 +30,8 @@ export function lockPath(node: string): string {
  * @throws Error when a running process holds it
  */
 export function takeLock(path: string): Lock {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
   for (;;) {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
     const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
     if (libc.flock(fd, libc.LOCK_EX | libc.LOCK_NB) !== 0) {
       closeSync(fd);

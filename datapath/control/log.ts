@@ -18,8 +18,8 @@ export interface LogOptions {
   format: LogFormat;
   /** The least important level that is written. */
   level: LogLevel;
-  /** Name of the node, in front of text and as a field of JSON. */
-  node: string;
+  /** Name of the node, in front of text and as a field of JSON, once it is known. */
+  node?: string;
   /** Whether the lines go to the journal. */
   journal?: boolean;
   write?: (text: string) => void;
@@ -27,7 +27,7 @@ export interface LogOptions {
 }
 
 export class Log {
-  private readonly options: Required<LogOptions>;
+  private readonly options: LogOptions & Required<Pick<LogOptions, 'journal' | 'write' | 'now'>>;
   private readonly last: number;
 
   constructor(options: LogOptions) {
@@ -38,6 +38,11 @@ export class Log {
       ...options,
     };
     this.last = LOG_LEVELS.indexOf(options.level);
+  }
+
+  /** The same log under the name of a node. */
+  of(node: string): Log {
+    return new Log({ ...this.options, node });
   }
 
   error(message: string, fields?: Fields): void {
@@ -72,7 +77,7 @@ export class Log {
   private add(level: LogLevel, message: string, fields: Fields = {}): void {
     if (LOG_LEVELS.indexOf(level) > this.last) return;
     const { format, node, now, write } = this.options;
-    if (format === 'text') this.line(level, `${node}: ${message}`);
+    if (format === 'text') this.line(level, node === undefined ? message : `${node}: ${message}`);
     else write(`${JSON.stringify({ time: now().toISOString(), level, node, msg: message, ...fields })}\n`);
   }
 

@@ -14,6 +14,7 @@ import { flattened } from '../flattened.ts';
 import { OFFLOADS } from '../io/device.ts';
 import type { DeviceHandle } from '../io/handle.ts';
 import * as libc from '../io/libc.ts';
+import type { TunTapHandle } from '../io/tuntap.ts';
 import { ipBatch } from '../lab/ip.ts';
 import type { LoopData, LoopRequest, LoopResponse, RoutesRequest } from '../loop.ts';
 import { PORT_KINDS } from '../port.ts';
@@ -21,7 +22,7 @@ import type { Program } from '../program.ts';
 import { formatAddress, formatCidr, formatMac } from './address.ts';
 import { type Change, inRequests, planChange, type Refusal } from './apply.ts';
 import { compile, mtusOf } from './compile.ts';
-import { closeDevices, type Devices, openDevices } from './devices.ts';
+import { closeDevices, type Devices, openDevices, openPods } from './devices.ts';
 import { KINDS } from './kinds.ts';
 import { loadConfig, type Problem } from './load-config.ts';
 import {
@@ -36,7 +37,7 @@ import {
   serviceRows,
 } from './nat-rows.ts';
 import type { ResolvedConfig } from './resolved.ts';
-import { alreadyRunning, isListening, serve, socketPath } from './server.ts';
+import { serve, socketPath } from './server.ts';
 import type { OpenUplink } from './uplink/uplink.ts';
 
 /** How often ports in use are looked at, for the forecast of `get nat`. */
@@ -65,6 +66,14 @@ export interface ApplyResult {
     /** How long packets have waited for a piece of the change at most. */
     longestStopMs: number;
   };
+}
+
+export interface NodeOptions {
+  seed: number;
+  /** The pods' devices, where they are open already. */
+  pods?: readonly TunTapHandle[];
+  /** Called with every configuration that was to be applied, and what has come of it. */
+  onApply?: (result: ApplyResult, text: string, file: string) => void;
 }
 
 /** The loop's thread, seen from the control plane. */
@@ -147,11 +156,14 @@ export class Node {
   /** Changes are made one after the other. */
   private applying: Promise<unknown> = Promise.resolve();
 
-  private constructor(config: ResolvedConfig, program: Program, devices: Devices, seed: number) {
+  private readonly onApply: NonNullable<NodeOptions['onApply']>;
+
+  private constructor(config: ResolvedConfig, program: Program, devices: Devices, { seed, onApply }: NodeOptions) {
     this.config = config;
     this.program = program;
     this.handles = devices.handles;
     this.uplink = devices.uplink;
+    this.onApply = onApply ?? (() => {});
     const buffer = new Counters().values.buffer as SharedArrayBuffer;
     this.counters = new Counters(buffer);
     const nothing = samplePorts([], performance.now());
@@ -161,17 +173,17 @@ export class Node {
   }
 
   /**
-   * Opens devices, starts the loop, and resolves once packets flow and the control socket listens.
+   * Opens devices, starts the loop, and resolves once packets flow and the control socket listens. The caller holds the
+   * lock of the node's name.
    * @throws Error with nothing left behind
    */
-  static async start(config: ResolvedConfig, seed: number): Promise<Node> {
+  static async start(config: ResolvedConfig, options: NodeOptions): Promise<Node> {
     const program = compile(config);
     const path = socketPath(config.metadata.name);
-    if (await isListening(path)) throw new Error(alreadyRunning(path));
-    const devices = await openDevices(config);
+    const devices = await openDevices(config, options.pods ?? (await openPods(config)));
     let node: Node | null = null;
     try {
-      node = new Node(config, program, devices, seed);
+      node = new Node(config, program, devices, options);
       await Promise.race([node.loop.ready(), node.loop.ended]);
       node.socket = await serve(path, (method, params) => node!.handle(method, params));
       return node;
@@ -210,11 +222,8 @@ export class Node {
         return this.status();
       case 'get':
         return this.get(String(params.kind));
-      case 'apply': {
-        const applied = this.applying.then(() => this.apply(String(params.text), String(params.file)));
-        this.applying = applied.catch(() => {});
-        return applied;
-      }
+      case 'apply':
+        return this.apply(String(params.text), String(params.file));
       case 'stop':
         // Answered first: the socket closes with the node.
         setImmediate(() => void this.stop());
@@ -228,7 +237,16 @@ export class Node {
    * Makes the running node what the configuration says: all of it, or nothing if it is not valid or says something that
    * cannot change. Packets flow on: the loop takes each piece between two bursts.
    */
-  private async apply(text: string, file: string): Promise<ApplyResult> {
+  apply(text: string, file: string): Promise<ApplyResult> {
+    const applied = this.applying.then(() => this.applyNow(text, file));
+    this.applying = applied.then(
+      result => this.onApply(result, text, file),
+      () => {},
+    );
+    return applied;
+  }
+
+  private async applyNow(text: string, file: string): Promise<ApplyResult> {
     const loaded = loadConfig(text, file);
     if (loaded.problems !== undefined) return { problems: loaded.problems };
     const change = planChange(this.config, this.program, loaded.config);

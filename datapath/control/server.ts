@@ -3,7 +3,7 @@
  * {id, result} or {id, error}. Only root may connect (mode 0600).
  */
 import { chmodSync, mkdirSync, rmSync } from 'node:fs';
-import { createConnection, createServer, type Server, type Socket } from 'node:net';
+import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { createInterface } from 'node:readline';
 
@@ -17,17 +17,9 @@ export function socketPath(node: string): string {
   return `/run/tunpath/${node}.sock`;
 }
 
-export function alreadyRunning(path: string): string {
-  return `${path}: a node of this name is running already`;
-}
-
-/**
- * Listens. A socket that a killed node left behind is replaced; one that still answers is not.
- * @throws Error when a node of that name is running
- */
+/** Listens. A socket that a killed node left behind is replaced; that no other is alive, the lock has shown (lock.ts). */
 export async function serve(path: string, handler: Handler): Promise<{ close(): Promise<void> }> {
   mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
-  if (await isListening(path)) throw new Error(alreadyRunning(path));
   rmSync(path, { force: true });
   const connections = new Set<Socket>();
   const server: Server = createServer(socket => {
@@ -77,16 +69,4 @@ async function answer(line: string, handler: Handler): Promise<string> {
   } catch (error) {
     return JSON.stringify({ id, error: error instanceof Error ? error.message : String(error) });
   }
-}
-
-/** Is there anyone behind this socket? */
-export function isListening(path: string): Promise<boolean> {
-  return new Promise(resolve => {
-    const socket = createConnection(path);
-    socket.once('connect', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once('error', () => resolve(false));
-  });
 }

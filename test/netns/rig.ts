@@ -237,8 +237,8 @@ export class Rig {
     await Promise.all([...this.running].map(running => running.stop()));
     this.removeNow();
     process.removeListener('exit', this.emergency);
-    const left = [...readdirSync(NETNS_DIR), ...sockets()].filter(entry => entry.startsWith(this.prefix));
-    assert.deepEqual(left, [], 'namespaces and sockets left behind');
+    const left = [...readdirSync(NETNS_DIR), ...runFiles()].filter(entry => entry.startsWith(this.prefix));
+    assert.deepEqual(left, [], 'namespaces, sockets and locks left behind');
   }
 
   /** What can be done without waiting; also the last resort when the test process ends early. */
@@ -247,8 +247,8 @@ export class Rig {
     for (const name of this.namespaces) {
       if (existsSync(join(NETNS_DIR, name))) execFileSync('ip', ['netns', 'del', name]);
     }
-    for (const socket of sockets()) {
-      if (socket.startsWith(this.prefix)) rmSync(join('/run/tunpath', socket), { force: true });
+    for (const file of runFiles()) {
+      if (file.startsWith(this.prefix)) rmSync(join('/run/tunpath', file), { force: true });
     }
     rmSync(this.directory, { recursive: true, force: true });
     this.running.clear();
@@ -268,8 +268,8 @@ function programFile(file: string): string {
   return fileURLToPath(new URL(`${file}.js`, import.meta.url));
 }
 
-function sockets(): string[] {
-  return existsSync('/run/tunpath') ? readdirSync('/run/tunpath').filter(entry => entry.endsWith('.sock')) : [];
+function runFiles(): string[] {
+  return existsSync('/run/tunpath') ? readdirSync('/run/tunpath').filter(entry => /\.(sock|lock)$/.test(entry)) : [];
 }
 
 /** Waits until `condition` holds. @throws after `timeoutMs` */

@@ -582,7 +582,7 @@ export class Datapath {
 
   private toHost(p: Packet): number {
     const { host } = this;
-    if (host === null) return this.answerEcho(p);
+    if (host === null || !host.owns(p.dst)) return this.answerEcho(p);
     if (this.ports[p.inPort] === host && p.local === 0) return verdict.DROP_ROUTE_LOOP;
     return this.deliver(p, host, counters.EVENT_DELIVERED_HOST);
   }
@@ -846,7 +846,7 @@ export class Datapath {
     return this.hostAddress;
   }
 
-  /** A node without a host port still answers ping to its own addresses. */
+  /** The node still answers ping to an address of its own that is at no host port: there is none, or the address is not its. */
   private answerEcho(p: Packet): number {
     const { view } = this;
     const isPart = ipv4.isFragment(p.fragment);

@@ -43,7 +43,7 @@ export class Port {
   readonly kind: number;
   readonly name: string;
   readonly device: Device;
-  /** Addresses that its user may send from (int32). Pods only. */
+  /** Addresses that its user has (int32): a pod may send from no other. */
   readonly addresses: Int32Array;
   /** Security identity of what is behind it; 0 for none. */
   readonly identity: number;
@@ -92,7 +92,7 @@ export class Port {
     return kept;
   }
 
-  /** Is `address` one that the user of this port may send from? */
+  /** Is `address` one that the user of this port has? */
   owns(address: number): boolean {
     const { addresses } = this;
     for (let i = 0; i < addresses.length; i++) if (addresses[i] === address) return true;

@@ -71,7 +71,8 @@ export function compile(config: ResolvedConfig): Program {
     identity: pod.identity ?? 0,
   }));
   if (spec.host !== undefined) {
-    ports.push({ kind: PORT_HOST, name: spec.host.device, addresses: [hostAddress], identity: IDENTITY_REMOTE_NODE });
+    const addresses = spec.uplink.onHostPort ? [hostAddress, uplinkNet.address] : [hostAddress];
+    ports.push({ kind: PORT_HOST, name: spec.host.device, addresses, identity: IDENTITY_REMOTE_NODE });
   }
   ports.push({ kind: PORT_UPLINK, name: spec.uplink.device, addresses: [uplinkNet.address], identity: IDENTITY_WORLD });
 

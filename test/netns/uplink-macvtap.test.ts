@@ -73,6 +73,8 @@ describe('uplink macvtap', function () {
         for (const side of ['a', 'b'] as const) await fetchFile(rig, pathFrom(side, protocol));
       });
       it('carries UDP of every size', () => exchangeUdp(rig, pathFrom('a', protocol)));
+      it('answers ping to its own address on the segment, from another host', () =>
+        rig.run('host-a', 'ping', '-n', '-c3', '-i0.05', '-W2', NODES.b));
       it('connects the hosts themselves by their host ports', () =>
         rig.run('host-a', 'ping', '-n', '-c3', '-i0.05', '-W2', '-I', HOST_PORTS.a, HOST_PORTS.b));
     });

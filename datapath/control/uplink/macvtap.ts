@@ -184,5 +184,9 @@ function describe(device: string, parent: string, address: string): StatusLine[]
       what: 'host and node',
       how: `no way between ${parent}'s own addresses and ${address}: what a macvtap sends does not come back to its interface`,
     },
+    {
+      what: 'node address',
+      how: `the datapath has ${address}, and answers ping; no process of the host listens on it, for its kernel would answer ARP for it on ${parent} as well`,
+    },
   ];
 }

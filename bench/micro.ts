@@ -5,7 +5,7 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { flattened } from '../datapath/flattened.ts';
-import { Progress } from './e2e/progress.ts';
+import { type PrintProgress, Progress } from './e2e/progress.ts';
 import { type Environment, environment } from './environment.ts';
 import { type Group, PLANS } from './micro/cases.ts';
 import type { Outcome, Task } from './micro/worker.ts';
@@ -23,7 +23,7 @@ export interface MicroOptions {
   quick?: boolean;
   now?: Date;
   /** One line of progress at a time. */
-  print?: (line: string) => void;
+  print?: PrintProgress;
   /** Ends the run early: what is measured by then is reported. */
   signal?: AbortSignal;
 }

@@ -9,7 +9,7 @@ import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { flattened } from '../datapath/flattened.ts';
 import type { ProfileName } from '../datapath/profile.ts';
-import { Progress } from './e2e/progress.ts';
+import { type PrintProgress, Progress } from './e2e/progress.ts';
 import { type Environment, environment } from './environment.ts';
 import { type Case, MODES, type Mode, NATS, type NatKind, SIZES, type Size } from './pipeline/rig.ts';
 import type { Answer, Request } from './pipeline/worker.ts';
@@ -28,12 +28,17 @@ export interface PipelineOptions {
   visits?: number;
   /** Part of the usual selection, 2 visits. */
   quick?: boolean;
+  /** Of the usual selection only these. */
+  parts?: readonly Part[];
   now?: Date;
   /** One line of progress at a time. */
-  print?: (line: string) => void;
+  print?: PrintProgress;
   /** Ends the run early: what is measured by then is reported. */
   signal?: AbortSignal;
 }
+
+export const PARTS = ['cases', 'steps', 'bursts'] as const;
+export type Part = (typeof PARTS)[number];
 
 export interface PipelineEnvironment extends Environment {
   /** False: the modules as tsc makes them were measured, which are slower than what a node runs (datapath/flattened.ts). */
@@ -59,6 +64,9 @@ export const DEFAULT: Case = {
 };
 export const FLOWS = [1, 1000, 10_000, 100_000, 1_000_000];
 const BURSTS = [1, 2, 4, 8, 16, 32, 64];
+const QUICK_BURSTS = [1, 8, 64];
+const QUICK_SIZES: Record<Case['direction'], readonly Size[]> = { out: [64, 512, 1500, 'IMIX'], in: [64] };
+const QUICK_FLOWS = { out: [1, 10_000, 1_000_000], in: [10_000] };
 
 const DIRECTIONS = { out: 'pod to uplink', in: 'uplink to pod' };
 const ROUNDS = 7;
@@ -82,11 +90,13 @@ export async function runPipeline(options: PipelineOptions = {}): Promise<Pipeli
   const env = { ...environment(now), flattened: workerUrl().href.endsWith('.flat.js'), complete: true };
   if (!env.flattened) print('warning: not flattened (npm run build): a node is faster than this');
   const chosen = isChosen(options);
-  const cases = chosen ? combinations(options) : selection(quick);
-  const sweeps = chosen ? [] : [stepCases(), BURSTS.map(burst => ({ ...DEFAULT, burst }))];
+  const asked = (part: Part): boolean => options.parts?.includes(part) ?? true;
+  const cases = chosen ? combinations(options) : asked('cases') ? selection(quick) : [];
   const plain = cases.map(start);
-  const groups = sweeps.map(sweep => sweep.map(start));
-  const progress = new Progress(visits * (cases.length + sweeps.flat().length), () => performance.now(), print);
+  const steps = chosen || !asked('steps') ? [] : STEP_CASES.map(start);
+  const bursts =
+    chosen || !asked('bursts') ? [] : (quick ? QUICK_BURSTS : BURSTS).map(burst => start({ ...DEFAULT, burst }));
+  const progress = new Progress(visits * (cases.length + steps.length + bursts.length), () => performance.now(), print);
   try {
     for (let visit = 0; visit < visits; visit++) {
       for (const m of plain) {
@@ -96,20 +106,24 @@ export async function runPipeline(options: PipelineOptions = {}): Promise<Pipeli
           `${visit + 1}/${visits} ${describeCase(m.c)}: ${(1000 / m.ns[m.ns.length - 1]).toFixed(2)} M packets/s`,
         );
       }
-      for (const group of groups) {
+      for (const [group, what] of [
+        [steps, 'cost by step'],
+        [bursts, 'burst sizes'],
+      ] as const) {
+        if (group.length === 0) continue;
         await visitTogether(group, signal, false);
         progress.advance(group.length);
+        progress.say(`${visit + 1}/${visits} ${what}`);
       }
     }
   } catch (error) {
     if (!signal.aborted) throw error;
     env.complete = false;
   }
-  const [steps, bursts] = groups;
   const results = [
     ...plain.flatMap(rowsOf),
-    ...(steps === undefined ? [] : stepRows(steps)),
-    ...(bursts === undefined ? [] : bursts.flatMap(m => rowOf(m, { burst: m.c.burst }))),
+    ...stepRows(steps),
+    ...bursts.flatMap(m => rowOf(m, { burst: m.c.burst })),
   ];
   return { environment: env, results };
 }
@@ -135,21 +149,20 @@ function combinations(o: PipelineOptions): Case[] {
 /** Each thing varied by itself, every combination of mode and size, of mode and translation. No case twice. */
 function selection(quick: boolean): Case[] {
   const cases: Case[] = [];
-  const sizes = quick ? [64, 1500] : SIZES;
   for (const direction of ['out', 'in'] as const) {
     for (const mode of MODES) {
-      for (const size of sizes) cases.push({ ...DEFAULT, direction, mode, size });
+      for (const size of quick ? QUICK_SIZES[direction] : SIZES) cases.push({ ...DEFAULT, direction, mode, size });
       if (!quick) for (const nat of NATS) cases.push({ ...DEFAULT, direction, mode, nat });
     }
-    for (const flows of FLOWS) cases.push({ ...DEFAULT, direction, flows });
-    if (quick) for (const nat of NATS) cases.push({ ...DEFAULT, direction, nat });
+    for (const flows of quick ? QUICK_FLOWS[direction] : FLOWS) cases.push({ ...DEFAULT, direction, flows });
   }
-  if (!quick) {
+  if (quick) for (const nat of NATS) cases.push({ ...DEFAULT, nat });
+  else {
     for (const flows of FLOWS) {
       for (const nat of ['none', 'service', 'masquerade'] as const) cases.push({ ...DEFAULT, flows, nat });
     }
   }
-  for (const flows of [10_000, 1_000_000]) cases.push({ ...DEFAULT, flows, profile: 'cilium' });
+  for (const flows of quick ? [10_000] : [10_000, 1_000_000]) cases.push({ ...DEFAULT, flows, profile: 'cilium' });
   cases.push({ ...DEFAULT, offload: 'auto' });
   const seen = new Set<string>();
   return cases.filter(c => {
@@ -158,41 +171,61 @@ function selection(quick: boolean): Case[] {
   });
 }
 
-/** Each adds a step to one before it: see stepRows. */
-function stepCases(): Case[] {
-  const native: Case = { ...DEFAULT, mode: 'native', nat: 'none' };
-  return [
-    { ...native, until: 'devices' },
-    { ...native, until: 'source' },
-    { ...native, until: 'parse' },
-    native,
-    { ...native, nat: 'tracked' },
-    { ...native, nat: 'service' },
-    // GENEVE is VXLAN without the outer checksum, in the linux profile.
-    { ...native, mode: 'geneve' },
-    { ...native, mode: 'vxlan' },
-  ];
+/** For what a part of the path costs: a step is what one of these takes longer than another. */
+const STEP_CASES: Case[] = [];
+
+/** @returns its index in STEP_CASES */
+function stepCase(more: Partial<Case>): number {
+  return STEP_CASES.push({ ...DEFAULT, mode: 'native', nat: 'none', ...more }) - 1;
 }
 
-const STEPS: { step: string; with: number; without: number }[] = [
-  { step: 'read and write (the bench itself)', with: 0, without: -1 },
-  { step: 'source check, drop', with: 1, without: 0 },
-  { step: 'parse', with: 2, without: 1 },
-  { step: 'route, TTL, neighbour, queue (less a drop)', with: 3, without: 2 },
-  { step: 'conntrack hit', with: 4, without: 3 },
-  { step: 'rewrite to a service backend', with: 5, without: 4 },
-  { step: 'encapsulate', with: 6, without: 3 },
-  { step: 'outer UDP checksum', with: 7, without: 6 },
+const S = {
+  devices: stepCase({ until: 'devices' }),
+  source: stepCase({ until: 'source' }),
+  parse: stepCase({ until: 'parse' }),
+  native: stepCase({}),
+  tracked: stepCase({ nat: 'tracked' }),
+  service: stepCase({ nat: 'service' }),
+  masquerade: stepCase({ nat: 'masquerade' }),
+  ipip: stepCase({ mode: 'ipip' }),
+  // GENEVE is VXLAN without the outer checksum, in the linux profile.
+  geneve: stepCase({ mode: 'geneve' }),
+  vxlan: stepCase({ mode: 'vxlan' }),
+  nativeIn: stepCase({ direction: 'in' }),
+  ipipIn: stepCase({ direction: 'in', mode: 'ipip' }),
+  geneveIn: stepCase({ direction: 'in', mode: 'geneve' }),
+  vxlanIn: stepCase({ direction: 'in', mode: 'vxlan' }),
+};
+
+/** In the order of the path. `mode`: a step that only this one has. */
+const STEPS: { step: string; mode?: Mode; with: number; without?: number }[] = [
+  { step: 'read and write (the bench itself)', with: S.devices },
+  { step: 'source check, drop', with: S.source, without: S.devices },
+  { step: 'parse', with: S.parse, without: S.source },
+  { step: 'route, TTL, neighbour, queue (less a drop)', with: S.native, without: S.parse },
+  { step: 'conntrack hit', with: S.tracked, without: S.native },
+  { step: 'rewrite to a service backend', with: S.service, without: S.tracked },
+  { step: 'rewrite to a masquerade address', with: S.masquerade, without: S.tracked },
+  { step: 'encapsulate', mode: 'ipip', with: S.ipip, without: S.native },
+  { step: 'encapsulate', mode: 'geneve', with: S.geneve, without: S.native },
+  { step: 'encapsulate', mode: 'vxlan', with: S.vxlan, without: S.native },
+  { step: 'of it the outer UDP checksum', mode: 'vxlan', with: S.vxlan, without: S.geneve },
+  { step: 'uplink to pod, without a tunnel', with: S.nativeIn },
+  { step: 'decapsulate', mode: 'ipip', with: S.ipipIn, without: S.nativeIn },
+  { step: 'decapsulate', mode: 'geneve', with: S.geneveIn, without: S.nativeIn },
+  { step: 'decapsulate', mode: 'vxlan', with: S.vxlanIn, without: S.nativeIn },
 ];
 
 /** What a step costs is the difference of two paths that took turns, one with it and one without. */
 function stepRows(measured: Measured[]): Row[] {
+  if (measured.length === 0) return [];
   const { mode: _mode, nat: _nat, ...common } = paramsOf(DEFAULT);
-  return STEPS.flatMap(({ step, with: a, without: b }) => {
+  return STEPS.flatMap(({ step, mode, with: a, without: b }) => {
     const samples = measured[a].ns.slice(0, measured[measured.length - 1].ns.length);
-    const ns = samples.map((value, i) => value - (b < 0 ? 0 : measured[b].ns[i]));
+    const ns = samples.map((value, i) => value - (b === undefined ? 0 : measured[b].ns[i]));
     if (ns.length === 0) return [];
-    return [{ suite: 'pipeline', name: 'step', unit: 'ns/packet', params: { ...common, step }, ours: summarize(ns) }];
+    const params = { ...common, step, ...(mode === undefined ? {} : { mode }) };
+    return [{ suite: 'pipeline', name: 'step', unit: 'ns/packet', params, ours: summarize(ns) }];
   });
 }
 

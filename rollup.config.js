@@ -1,5 +1,5 @@
 // Flattens what runs the path into one file each, beside the modules that tsc has made; datapath/flattened.ts says why.
-const entries = ['datapath/loop', 'bench/pipeline/worker', 'bench/micro/worker'];
+const entries = ['datapath/loop', 'bench/pipeline/worker', 'bench/micro/worker', 'bench/lpm/worker'];
 
 export default entries.map(entry => ({
   input: `dist/${entry}.js`,

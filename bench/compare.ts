@@ -10,8 +10,8 @@
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import type { Environment } from './environment.ts';
-import type { ComparedRow, Report, Row } from './result.ts';
-import { compareMeans } from './stats.ts';
+import type { Report, Row } from './result.ts';
+import { compareMeans, type Summary } from './stats.ts';
 
 export type Change = 'faster' | 'slower' | 'no difference' | 'too few samples';
 
@@ -26,7 +26,7 @@ export interface Comparison {
   /** After over before, what the machine did taken out; null where it cannot be had. */
   ratio: { estimate: number; low: number; high: number } | null;
   /** What it is relative to. */
-  relativeTo: 'kernel' | 'reference' | 'nothing';
+  relativeTo: 'kernel' | 'rival' | 'reference' | 'nothing';
   change: Change;
 }
 
@@ -101,8 +101,7 @@ function keyOf({ suite, name, unit, params }: Row): string {
 
 function compareRows(old: Row, row: Row, alpha: number): Comparison {
   const { suite, name, unit, params } = row;
-  const relativeTo =
-    isCompared(row) && isCompared(old) ? 'kernel' : old.reference && row.reference ? 'reference' : 'nothing';
+  const relativeTo = relationOf(old, row);
   const common = { suite, name, unit, params, before: old.ours.median, after: row.ours.median, relativeTo } as const;
   if (isBytes(row))
     return { ...common, ratio: null, change: changeOf(row, compareBytes(old.ours.median, row.ours.median)) };
@@ -118,6 +117,11 @@ function compareRows(old: Row, row: Row, alpha: number): Comparison {
   return { ...common, ratio, change: changeOf(row, low > 0 ? 1 : high < 0 ? -1 : 0) };
 }
 
+function relationOf(old: Row, row: Row): Comparison['relativeTo'] {
+  if (row.ratio !== undefined && old.ratio !== undefined) return row.rival === undefined ? 'kernel' : 'rival';
+  return old.reference !== undefined && row.reference !== undefined ? 'reference' : 'nothing';
+}
+
 /** Memory does not depend on the machine's mood, so one sample will do; but asking for it costs some. */
 function compareBytes(before: number, after: number): number {
   const tolerance = Math.max(1, 0.01 * before);
@@ -131,11 +135,12 @@ function changeOf(row: Row, sign: number): Change {
 }
 
 function higherIsBetter(row: Row): boolean {
-  return isCompared(row) ? row.better === 'higher' : row.unit.endsWith('/s');
+  if (row.better !== undefined) return row.better === 'higher';
+  return row.unit.endsWith('/s') || row.unit === 'ratio' || row.unit === '%';
 }
 
 function samplesOf(row: Row, relativeTo: Comparison['relativeTo']): number[] {
-  if (relativeTo === 'kernel') return (row as ComparedRow).ratio.samples;
+  if (relativeTo === 'kernel' || relativeTo === 'rival') return (row.ratio as Summary).samples;
   if (relativeTo === 'nothing') return row.ours.samples;
   // In both cases the reference work's speed falls out: a rate is multiplied by its time, a time divided by it.
   const perSecond = row.unit.endsWith('/s');
@@ -155,10 +160,6 @@ function isBytes(row: Row): boolean {
 
 function isPositive(value: number): boolean {
   return value > 0;
-}
-
-function isCompared(row: Row): row is ComparedRow {
-  return 'ratio' in row;
 }
 
 function warningsOf(before: Environment, after: Environment): string[] {

@@ -20,7 +20,8 @@ import {
   type Setup,
 } from './e2e/topologies.ts';
 import { type Environment, environment } from './environment.ts';
-import { machineTime, timeBetween } from './machine.ts';
+import { machineTime } from './machine.ts';
+import { inspectBackground, inspectSteal, type Noise } from './noise.ts';
 import type { ComparedRow, Report } from './result.ts';
 import { judge, type Summary, summarize, summarizeRatios } from './stats.ts';
 
@@ -43,13 +44,7 @@ export interface E2eOptions {
   signal?: AbortSignal;
 }
 
-export interface E2eEnvironment extends Environment {
-  /** Share of all cores that was busy just before, with nothing of ours running. */
-  backgroundShare: number;
-  /** Share of all cores that the hypervisor gave away during the run. */
-  stealShare: number;
-  /** Why these figures may be worth less than they look. */
-  warnings: string[];
+export interface E2eEnvironment extends Environment, Noise {
   /** False when the run was ended early, or something could not be measured; the warnings then say what. */
   complete: boolean;
 }
@@ -60,12 +55,6 @@ export interface E2eReport extends Report<ComparedRow> {
 
 /** A short look, not a figure to quote. */
 export const QUICK = { modes: ['vxlan', 'local'], pairs: 3, seconds: 1 } as const;
-
-const BACKGROUND_MS = 500;
-const NOISY_BACKGROUND = 0.05;
-const NOISY_STEAL = 0.02;
-/** Load average per core. */
-const NOISY_LOAD = 0.5;
 
 /** Between trials: queues and closing connections of the last one are gone. */
 const SETTLE_MS = 150;
@@ -130,29 +119,9 @@ export async function runE2e(options: E2eOptions = {}): Promise<E2eReport> {
       await sandbox.remove();
     }
   }
-  const during = timeBetween(before, machineTime());
-  report.environment.stealShare = during.total === 0 ? 0 : during.steal / during.total;
   if (signal.aborted) fail('ended early');
-  if (report.environment.stealShare > NOISY_STEAL) {
-    warn(`noisy machine: ${percent(report.environment.stealShare)} of its time was stolen by the hypervisor`);
-  }
+  inspectSteal(report.environment, before, warn);
   return report;
-}
-
-async function inspectBackground(env: E2eEnvironment, warn: (text: string) => void): Promise<void> {
-  const before = machineTime();
-  await sleep(BACKGROUND_MS);
-  const { busy, total } = timeBetween(before, machineTime());
-  env.backgroundShare = total === 0 ? 0 : busy / total;
-  if (env.backgroundShare > NOISY_BACKGROUND)
-    warn(`noisy machine: ${percent(env.backgroundShare)} busy before the run`);
-  if (env.loadAverage > NOISY_LOAD * env.cores) {
-    warn(`noisy machine: load average ${env.loadAverage.toFixed(2)} on ${env.cores} cores before the run`);
-  }
-}
-
-function percent(share: number): string {
-  return `${(100 * share).toFixed(1)} %`;
 }
 
 /** In trial seconds. */

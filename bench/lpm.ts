@@ -1,165 +1,154 @@
 /**
  * What does a route cost? Lookups per second in tables of 10 to 1 M prefixes, memory, and the time of loads and edits.
  *
- *   node dist/bench/lpm.js [-o json]
- *
- * Tables are new random prefixes with the lengths of the Internet's table. Addresses are drawn before the clock starts:
- * `random` ones from the whole address space, so that hardly two lookups share a cache line, and `hot` ones from 1024
- * destinations, as traffic has them. `latency` makes each address depend on the result before it, so that the processor
- * cannot work on several at once: what a lookup adds to the path of a single packet. The results are summed and the sum
- * is checked in every round.
+ * Tables are new random prefixes with the lengths of the Internet's table. `random` addresses are drawn from the whole
+ * address space, so that hardly two lookups share a cache line, `hot` ones from 1024 destinations, as traffic has them.
+ * `latency` makes each address depend on the result before it, so that the processor cannot work on several at once: what
+ * a lookup adds to the path of a single packet. The results are summed and the sum is checked in every round.
  */
-import Table from 'cli-table3';
+import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
+import { flattened } from '../datapath/flattened.ts';
 import { Random } from '../datapath/random.ts';
-import { Lpm } from '../datapath/route/lpm.ts';
-import { environment } from './environment.ts';
-import { isMainModule } from './main-module.ts';
-import { internetTable, type Table as Routes } from './prefixes.ts';
-import { referenceTime, warmReference } from './reference.ts';
+import { type PrintProgress, Progress } from './e2e/progress.ts';
+import { type Environment, environment } from './environment.ts';
+import { ADDRESSES, addressesOf, KINDS, type Kind } from './lpm/lookup.ts';
+import { Rte, type RteWay } from './lpm/rte.ts';
+import type { Answer, Request } from './lpm/worker.ts';
+import { internetTable } from './prefixes.ts';
 import type { Report, Row } from './result.ts';
-import { type Summary, summarize } from './stats.ts';
+import { judge, type Summary, summarize, summarizeRatios } from './stats.ts';
 
 export const SIZES = [10, 1_000, 100_000, 1 << 20];
-const NEXT_HOPS = 256;
-const ADDRESSES = 1 << 21;
-const HOT = 1024;
+const QUICK_SIZES = [1_000, 1 << 20];
 const ROUNDS = 11;
-const EDITS = 5_000;
-
-/** Sum of the results, so that no lookup can be left out. */
-export function lookupAll(lpm: Lpm, addresses: Int32Array): number {
-  let sum = 0;
-  for (let i = 0; i < addresses.length; i++) sum = (sum + lpm.lookup(addresses[i])) | 0;
-  return sum;
-}
-
-/** The same, one after the other: a value is below 2^24, so the next address waits for it and is not changed by it. */
-function lookupChained(lpm: Lpm, addresses: Int32Array): number {
-  let sum = 0;
-  let value = 0;
-  for (let i = 0; i < addresses.length; i++) {
-    value = lpm.lookup(addresses[i] ^ (value >>> 24));
-    sum = (sum + value) | 0;
-  }
-  return sum;
-}
-
-type Rates = Pick<Row, 'ours' | 'reference'>;
-
-/**
- * Lookups per second of each round after the first, which compiles. By CPU time, not wall time: on a shared machine the
- * neighbours weigh less (they still take cache and memory bandwidth).
- */
-function rates(run: (lpm: Lpm, addresses: Int32Array) => number, lpm: Lpm, addresses: Int32Array): Rates {
-  const expected = run(lpm, addresses);
-  warmReference();
-  const references: number[] = [];
-  const samples: number[] = [];
-  for (let round = 0; round < ROUNDS; round++) {
-    const start = process.cpuUsage();
-    const sum = run(lpm, addresses);
-    const used = process.cpuUsage(start);
-    samples.push((addresses.length * 1e6) / (used.user + used.system));
-    references.push(referenceTime());
-    if (sum !== expected) throw new Error(`two rounds disagree: ${sum}, ${expected}`);
-  }
-  return { ours: summarize(samples), reference: summarize(references) };
-}
-
-/** Milliseconds that a load of the whole table takes. */
-function loadTimes(lpm: Lpm, routes: Routes): Summary {
-  const samples: number[] = [];
-  for (let round = 0; round < 7; round++) {
-    const start = performance.now();
-    lpm.replaceAll(routes.prefixes, routes.lengths, routes.values);
-    samples.push(performance.now() - start);
-  }
-  if (lpm.size !== routes.prefixes.length) throw new Error(`${lpm.size} prefixes loaded`);
-  return summarize(samples);
-}
-
-/** Microseconds per delete and insert of a route that is there, each drawn at random. */
-function editTimes(lpm: Lpm, routes: Routes, random: Random): Summary {
-  const samples: number[] = [];
-  for (let n = 0; n < EDITS; n++) {
-    const i = random.below(routes.prefixes.length);
-    const start = performance.now();
-    const deleted = lpm.delete(routes.prefixes[i], routes.lengths[i]);
-    lpm.insert(routes.prefixes[i], routes.lengths[i], routes.values[i]);
-    samples.push((performance.now() - start) * 1000);
-    if (!deleted) throw new Error(`route ${i} was not there`);
-  }
-  return summarize(samples);
-}
-
-/** The share of edits, 0 to 1, that took no longer. */
-function quantile(samples: readonly number[], share: number): number {
-  const sorted = [...samples].sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
-}
+const QUICK_ROUNDS = 5;
+const LOADS = 5;
+const SEED = 0x1234567;
+const NEXT_HOPS = 256;
 
 export interface LpmOptions {
   /** Table sizes. */
   sizes?: readonly number[];
+  /** Two sizes, fewer rounds. */
+  quick?: boolean;
+  /** DPDK's rte_lpm in turn with ours, on the same table and addresses. */
+  rte?: boolean;
   now?: Date;
   /** Told what is being measured. */
-  print?: (line: string) => void;
+  print?: PrintProgress;
+  /** Ends the run early: what is measured by then is reported. */
+  signal?: AbortSignal;
 }
 
-/** The whole report. */
-export function benchLpm({ sizes = SIZES, now = new Date(), print: log = () => {} }: LpmOptions = {}): Report {
-  const env = environment(now);
-  const random = new Random(0x1234567);
-  const addresses = new Int32Array(ADDRESSES).map(() => random.next());
-  const destinations = new Int32Array(HOT).map(() => random.next());
-  const hot = new Int32Array(ADDRESSES).map(() => destinations[random.below(HOT)]);
-  const results: Row[] = [];
-  for (const prefixes of sizes) {
-    log(`lpm: ${prefixes} prefixes`);
-    const routes = internetTable(random, prefixes, NEXT_HOPS);
-    const lpm = new Lpm();
-    const add = (name: string, unit: string, ours: Summary) =>
-      results.push({ suite: 'lpm', name, unit, params: { prefixes }, ours });
-    const addRates = (name: string, measured: Rates) =>
-      results.push({ suite: 'lpm', name, unit: 'lookups/s', params: { prefixes }, ...measured });
-    add('load', 'ms', loadTimes(lpm, routes));
-    addRates('lookup, random', rates(lookupAll, lpm, addresses));
-    addRates('lookup, hot', rates(lookupAll, lpm, hot));
-    addRates('lookup, latency', rates(lookupChained, lpm, addresses));
-    const edits = editTimes(lpm, routes, random);
+export interface LpmReport extends Report {
+  /** `rtePages`: what memory rte_lpm's table had. */
+  environment: Environment & { complete: boolean; rtePages?: string };
+}
+
+/** Needs no privileges. @throws RteError when rte_lpm is asked for and cannot be had */
+export async function runLpm(options: LpmOptions = {}): Promise<LpmReport> {
+  const { quick = false, rte = false, now = new Date(), print = () => {} } = options;
+  const sizes = options.sizes ?? (quick ? QUICK_SIZES : SIZES);
+  const signal = options.signal ?? new AbortController().signal;
+  const report: LpmReport = { environment: { ...environment(now), complete: true }, results: [] };
+  const progress = new Progress(sizes.length, () => performance.now(), print);
+  try {
+    for (const prefixes of sizes) {
+      progress.say(`${prefixes} prefixes`);
+      await measureTable(prefixes, quick ? QUICK_ROUNDS : ROUNDS, rte, report, signal);
+      progress.advance(1);
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error;
+    report.environment.complete = false;
+  }
+  return report;
+}
+
+/** Of the rivals' ways to look up, which are held against ours. */
+const RIVALS: { kind: Kind; way: RteWay; file: number; name: string; rival: string }[] = [
+  { kind: 'random', way: 'one', file: 0, name: 'lookup, random', rival: 'rte_lpm_lookup' },
+  { kind: 'random', way: 'bulk', file: 0, name: 'lookup, random, beside 32 at once', rival: 'rte_lpm_lookup_bulk' },
+  { kind: 'random', way: 'x4', file: 0, name: 'lookup, random, beside 4 at once', rival: 'rte_lpm_lookupx4' },
+  { kind: 'hot', way: 'one', file: 1, name: 'lookup, hot', rival: 'rte_lpm_lookup' },
+  { kind: 'latency', way: 'chain', file: 0, name: 'lookup, latency', rival: 'rte_lpm_lookup' },
+];
+
+async function measureTable(
+  prefixes: number,
+  rounds: number,
+  withRte: boolean,
+  report: LpmReport,
+  signal: AbortSignal,
+): Promise<void> {
+  const thread = new Worker(flattened(new URL('./lpm/worker.js', import.meta.url)), {
+    workerData: { prefixes, seed: SEED },
+  });
+  const ask = async (request?: Request): Promise<Answer> => {
+    if (request !== undefined) thread.postMessage(request);
+    const [answer] = (await once(thread, 'message', { signal })) as [Answer];
+    return answer;
+  };
+  let rte: Rte | undefined;
+  const add = (name: string, unit: string, ours: Summary, more: Partial<Row> = {}) =>
+    report.results.push({ suite: 'lpm', name, unit, params: { prefixes }, ours, ...more });
+  try {
+    await ask();
+    if (withRte) {
+      const routes = internetTable(new Random(SEED), prefixes, NEXT_HOPS);
+      rte = await Rte.start(routes, [addressesOf('random', SEED), addressesOf('hot', SEED)], signal);
+      report.environment.rtePages = rte.pages;
+    }
+    const loads: number[] = [];
+    for (let i = 0; i < LOADS; i++) loads.push(...(await ask('load')).values);
+    add('load', 'ms', summarize(loads));
+    for (const kind of KINDS) await measureLookups(kind, rounds, ask, rte, add);
+    const edits = (await ask('edits')).values;
     // Thousands of samples would drown the rest of the report.
-    const p99 = quantile(edits.samples, 0.99);
-    add('delete and insert', 'us', { ...edits, samples: [] });
+    add('delete and insert', 'us', { ...summarize(edits), samples: [] });
+    const p99 = quantile(edits, 0.99);
     add('delete and insert, p99', 'us', { median: p99, ci95: [p99, p99], samples: [] });
-    add('memory', 'bytes', summarize([lpm.memoryBytes]));
+    add('memory', 'bytes', summarize((await ask('memory')).values));
+  } finally {
+    await thread.terminate();
+    await rte?.stop();
   }
-  return { environment: env, results };
 }
 
-function print(report: Report): void {
-  const table = new Table({ head: ['prefixes', 'what', 'median', '95 % interval', 'ns each'], style: { head: [] } });
-  for (const { name, unit, params, ours } of report.results) {
-    const perSecond = unit === 'lookups/s';
-    const scale = perSecond || unit === 'bytes' ? 1e6 : 1;
-    const text = (value: number) => (value / scale).toFixed(2);
-    table.push([
-      String(params.prefixes),
-      name,
-      `${text(ours.median)} ${perSecond ? 'M/s' : unit === 'bytes' ? 'MB' : unit}`,
-      ours.ci95.map(text).join(' - '),
-      perSecond ? (1e9 / ours.median).toFixed(1) : '',
-    ]);
+/** Ours and every rival once a round. */
+async function measureLookups(
+  kind: Kind,
+  rounds: number,
+  ask: (request: Request) => Promise<Answer>,
+  rte: Rte | undefined,
+  add: (name: string, unit: string, ours: Summary, more?: Partial<Row>) => void,
+): Promise<void> {
+  const rivals = rte === undefined ? [] : RIVALS.filter(rival => rival.kind === kind);
+  const ours: number[] = [];
+  const references: number[] = [];
+  const theirs: number[][] = rivals.map(() => []);
+  for (let round = 0; round < rounds; round++) {
+    const answer = await ask(kind);
+    ours.push(answer.values[0]);
+    references.push(answer.reference);
+    for (let i = 0; i < rivals.length; i++) {
+      const { ns, sum } = await rte!.lookup(rivals[i].way, rivals[i].file);
+      if (sum !== answer.sum) throw new Error(`${rivals[i].rival} finds other routes than ours: ${sum}, ${answer.sum}`);
+      theirs[i].push((1e9 * ADDRESSES) / ns);
+    }
   }
-  const { cpu, cores, node, kernel, loadAverage } = report.environment;
-  console.log(`${cpu}, ${cores} cores, Node ${node}, ${kernel}, load ${loadAverage.toFixed(2)}`);
-  console.log(table.toString());
+  const reference = summarize(references);
+  if (rivals.length === 0) add(`lookup, ${kind}`, 'lookups/s', summarize(ours), { reference });
+  rivals.forEach(({ name, rival }, i) => {
+    const ratio = summarizeRatios(ours, theirs[i]);
+    const compared = { rival, theirs: summarize(theirs[i]), ratio, verdict: judge(ratio, 'higher') };
+    add(name, 'lookups/s', summarize(ours), { reference, better: 'higher', ...compared });
+  });
 }
 
-function main(): void {
-  const json = process.argv.indexOf('-o');
-  const report = benchLpm({ print: line => process.stderr.write(`${line}\n`) });
-  if (json > 0 && process.argv[json + 1] === 'json') console.log(JSON.stringify(report));
-  else print(report);
+/** The share of samples, 0 to 1, that took no longer. */
+function quantile(samples: readonly number[], share: number): number {
+  const sorted = [...samples].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
 }
-
-if (isMainModule(import.meta.url)) main();

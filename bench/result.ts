@@ -11,6 +11,15 @@ export interface Row {
   ours: Summary;
   /** Time of a fixed piece of work (reference.ts) beside each sample of `ours`: what to compare two runs by. */
   reference?: Summary;
+  /** What it should be by theory. */
+  predicted?: number;
+  /** Another implementation of the same, measured in turn with ours: then the four below are there, too. */
+  rival?: string;
+  theirs?: Summary;
+  better?: 'higher' | 'lower';
+  /** Ours over theirs, pair by pair. */
+  ratio?: Summary;
+  verdict?: Verdict;
 }
 
 /** A row measured in turn with the kernel's counterpart. */

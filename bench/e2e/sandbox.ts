@@ -29,13 +29,17 @@ export interface Finished {
 
 export class Sandbox {
   /** Of everything it makes; a process id, so that two runs never meet. */
-  readonly prefix = `tb${process.pid}-`;
-  private readonly directory = mkdtempSync(join(tmpdir(), this.prefix));
+  readonly prefix: string;
+  private readonly directory: string;
   private readonly namespaces: string[] = [];
   private processes: ProcessIdentity[] = [];
+  private readonly nodes = new Map<string, number>();
   private readonly emergency = () => this.removeNow();
 
-  constructor() {
+  /** @param tag  keeps several of one process apart */
+  constructor(tag = '') {
+    this.prefix = `tb${process.pid}-${tag}`;
+    this.directory = mkdtempSync(join(tmpdir(), this.prefix));
     process.once('exit', this.emergency);
   }
 
@@ -97,7 +101,13 @@ export class Sandbox {
     const config = { apiVersion: 'tunpath.dev/v1', kind: 'NodeConfig', metadata: { name: this.full(name) }, spec };
     const file = join(this.directory, `${name}.yaml`);
     writeFileSync(file, JSON.stringify(config));
-    await this.start(name, [process.execPath, TUNPATH, 'node', '--config', file], 'ready\n');
+    const node = await this.start(name, [process.execPath, TUNPATH, 'node', '--config', file], 'ready\n');
+    this.nodes.set(name, node.pid as number);
+  }
+
+  /** Process of a node that startNode has started. */
+  pidOf(node: string): number {
+    return this.nodes.get(node) as number;
   }
 
   /**

@@ -16,7 +16,7 @@ import * as tcp from '../../datapath/wire/tcp.ts';
 import * as udp from '../../datapath/wire/udp.ts';
 import { PER_ROUND, type Translation, Workload } from '../conntrack.ts';
 import * as encap from '../encap.ts';
-import { lookupAll } from '../lpm.ts';
+import { lookupAll } from '../lpm/lookup.ts';
 import { internetTable } from '../prefixes.ts';
 import * as segment from '../segment.ts';
 

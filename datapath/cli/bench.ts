@@ -1,13 +1,16 @@
 /** `tunpath bench ...`: figures on stdout, progress and warnings on stderr. */
 
+import { runAll } from '../../bench/all.ts';
 import { type Comparison, compareReports, hasRegression, readReport } from '../../bench/compare.ts';
 import { type E2eEnvironment, formatFigure, MODES, QUICK, runE2e, SUITES } from '../../bench/e2e.ts';
 import type { Environment } from '../../bench/environment.ts';
-import { benchLpm } from '../../bench/lpm.ts';
+import { runLpm } from '../../bench/lpm.ts';
 import { GROUPS, runMicro } from '../../bench/micro.ts';
+import { runOverhead } from '../../bench/overhead.ts';
 import { NATS, MODES as PIPELINE_MODES, runPipeline, SIZES, type Size } from '../../bench/pipeline.ts';
 import type { ComparedRow, Report, Row } from '../../bench/result.ts';
 import type { Summary } from '../../bench/stats.ts';
+import { SUITES as SUITES_OF_ALL } from '../../bench/suites.ts';
 import { DONE, NO, UsageError } from './exit.ts';
 import type { Format } from './format.ts';
 import { type Column, formatTable, printJson } from './table.ts';
@@ -85,6 +88,19 @@ export interface MicroFlags {
 
 export interface LpmFlags {
   prefixes?: string;
+  rte?: boolean;
+  quick?: boolean;
+  output: Format;
+}
+
+export interface OverheadFlags {
+  quick?: boolean;
+  output: Format;
+}
+
+export interface AllFlags {
+  only?: string;
+  quick?: boolean;
   output: Format;
 }
 
@@ -100,6 +116,11 @@ const ROW_COLUMNS: Column<Row>[] = [
   { title: 'MEDIAN', value: row => formatFigure(row.ours.median), align: 'right' },
   { title: 'UNIT', value: row => row.unit },
   { title: '95 % CI', value: row => rowInterval(row) },
+  {
+    title: 'PREDICTED',
+    value: row => (row.predicted === undefined ? undefined : formatFigure(row.predicted)),
+    align: 'right',
+  },
   { title: 'NS', value: row => (isRate(row) ? (1e9 / row.ours.median).toFixed(1) : undefined), align: 'right' },
   { title: 'SAMPLES', value: row => row.ours.samples.length, align: 'right', wide: true },
 ];
@@ -148,8 +169,34 @@ export async function micro(flags: MicroFlags): Promise<number> {
 
 export async function lpm(flags: LpmFlags): Promise<number> {
   const sizes = flags.prefixes === undefined ? undefined : parseNumbers('--prefixes', flags.prefixes, 1, 1 << 22);
-  printReport(benchLpm({ sizes, print: printProgress }), flags.output);
-  return DONE;
+  const { rte, quick } = flags;
+  const report = await runLpm({ sizes, rte, quick, print: printProgress, signal: endOnSignal() });
+  printReport(report, flags.output);
+  return report.environment.complete ? DONE : NO;
+}
+
+/** Answers no when something was not measured. Needs root. */
+export async function overhead(flags: OverheadFlags): Promise<number> {
+  const report = await runOverhead({ quick: flags.quick, print: printProgress, signal: endOnSignal() });
+  printReport(report, flags.output);
+  return report.environment.complete ? DONE : NO;
+}
+
+/** Answers no when something was not measured. */
+export async function all(flags: AllFlags): Promise<number> {
+  const names = SUITES_OF_ALL.map(suite => suite.name);
+  const chosen = flags.only === undefined ? names : parseList('--only', flags.only, names);
+  const suites = SUITES_OF_ALL.filter(suite => chosen.includes(suite.name));
+  const privileged = suites.filter(suite => suite.needsRoot).map(suite => suite.name);
+  if (privileged.length > 0 && process.getuid?.() !== 0) {
+    const rest = names.filter(name => !privileged.includes(name));
+    throw new UsageError(
+      `${privileged.join(', ')}: make network namespaces, run it as root; or --only ${rest.join(',')}`,
+    );
+  }
+  const report = await runAll({ quick: flags.quick, suites, print: printProgress, signal: endOnSignal() });
+  printReport(report, flags.output);
+  return report.environment.complete ? DONE : NO;
 }
 
 /** With --check answers no when something became slower beyond doubt. */
@@ -195,7 +242,7 @@ function printReport({ environment, results }: Report, format: Format): void {
 }
 
 function isRate(row: Row): boolean {
-  return row.unit.endsWith('/s');
+  return row.unit === 'packets/s' || row.unit === 'lookups/s';
 }
 
 function rowInterval({ ours: { ci95, samples } }: Row): string | undefined {

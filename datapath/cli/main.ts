@@ -177,8 +177,25 @@ function addBench(bench: Command): void {
     .command('lpm')
     .description('longest prefix match in tables of 10 to a million prefixes')
     .option('--prefixes <list>', 'table sizes')
+    .option('--rte', "DPDK's rte_lpm in turn with ours, on the same table (wants gcc, pkg-config, libdpdk-dev)")
+    .option('--quick', 'a first look: two sizes, fewer rounds')
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./bench.ts')).lpm(flags)));
+
+  bench
+    .command('overhead')
+    .description('what a tunnel should cost, by its headers, and what it does: on the wire, in throughput, in CPU time')
+    .option('--quick', 'a first look: fewer and shorter trials')
+    .option(...OUTPUT)
+    .action(ends(async flags => (await import('./bench.ts')).overhead(flags)));
+
+  bench
+    .command('all')
+    .description('every suite in one run and one report; Ctrl-C ends it with what is measured')
+    .option('--only <list>', 'micro, lpm, pipeline, overhead, e2e; default: all')
+    .option('--quick', 'a first look, under 5 minutes instead of 45')
+    .option(...OUTPUT)
+    .action(ends(async flags => (await import('./bench.ts')).all(flags)));
 
   bench
     .command('compare')

@@ -1,0 +1,119 @@
+/** Two nodes for each mode, all at once, and TCP through one after the other: throughput, and who spent the processor's time. */
+import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { runTrial, startServers } from '../e2e/measure.ts';
+import { TrialError } from '../e2e/parse.ts';
+import { Sandbox } from '../e2e/sandbox.ts';
+import { buildOurs, type Setup } from '../e2e/topologies.ts';
+import { machineTime, timeBetween } from '../machine.ts';
+import { MODES, type Mode } from './theory.ts';
+
+/** Times in CPU seconds per 10^9 bytes of payload. */
+export interface LiveTrial {
+  gigabitsPerSecond: number;
+  /** Of both nodes together. */
+  user: number;
+  system: number;
+  /** Everything else on the machine: iperf3, the pods' kernel side, the switch. */
+  rest: number;
+  /** Reads and writes of both nodes, by payload as the times. */
+  reads: number;
+  writes: number;
+}
+
+export type Round = Partial<Record<Mode, LiveTrial>>;
+
+export interface LivePlan {
+  pairs: number;
+  seconds: number;
+  /** Told once everything stands, and after every trial. */
+  advance: (text: string) => void;
+  signal: AbortSignal;
+}
+
+const SETTLE_MS = 150;
+const WARM_UP_SECONDS = 1;
+const NODES = ['o-a', 'o-b'];
+
+/**
+ * Every mode once in each round, in an order that changes from round to round.
+ * @returns complete rounds only; fewer than asked when it was ended early
+ * @throws TrialError, LabError
+ */
+export async function measureLive({ pairs, seconds, advance, signal }: LivePlan): Promise<Round[]> {
+  const lanes: { mode: Mode; sandbox: Sandbox; setup: Setup }[] = [];
+  const sandboxes: Sandbox[] = [];
+  const rounds: Round[] = [];
+  try {
+    for (const mode of MODES) {
+      if (signal.aborted) return rounds;
+      const sandbox = new Sandbox(`${mode}-`);
+      sandboxes.push(sandbox);
+      const setup = await buildOurs(sandbox, mode);
+      await startServers(sandbox, setup);
+      lanes.push({ mode, sandbox, setup });
+      advance(`${mode}: two nodes are up`);
+    }
+    for (const { mode, sandbox, setup } of lanes) {
+      await runTrial(sandbox, setup, 'tcp1', WARM_UP_SECONDS, signal);
+      advance(`${mode}: warm`);
+    }
+    for (let pair = 0; pair < pairs; pair++) {
+      const round: Round = {};
+      for (const { mode, sandbox, setup } of pair % 2 === 0 ? lanes : [...lanes].reverse()) {
+        await sleep(SETTLE_MS);
+        const trial = await measure(sandbox, setup, seconds, signal);
+        round[mode] = trial;
+        advance(`${pair + 1}/${pairs} ${mode}: ${trial.gigabitsPerSecond.toFixed(2)} Gb/s`);
+      }
+      rounds.push(round);
+    }
+  } catch (error) {
+    if (!signal.aborted || !(error instanceof TrialError)) throw error;
+  } finally {
+    await Promise.all(sandboxes.map(sandbox => sandbox.remove()));
+  }
+  return rounds;
+}
+
+async function measure(sandbox: Sandbox, setup: Setup, seconds: number, signal: AbortSignal): Promise<LiveTrial> {
+  const pids = NODES.map(name => sandbox.pidOf(name));
+  const machine = machineTime();
+  const before = pids.map(workOf);
+  const trial = await runTrial(sandbox, setup, 'tcp1', seconds, signal);
+  const after = pids.map(workOf);
+  const { busy } = timeBetween(machine, machineTime());
+  const gigabytes = (trial.tcp1 / 8) * seconds;
+  const spent = (what: keyof Work) => after.reduce((sum, work, i) => sum + work[what] - before[i][what], 0);
+  return {
+    gigabitsPerSecond: trial.tcp1,
+    user: spent('user') / gigabytes,
+    system: spent('system') / gigabytes,
+    rest: Math.max(0, busy - spent('user') - spent('system')) / gigabytes,
+    reads: spent('reads') / gigabytes,
+    writes: spent('writes') / gigabytes,
+  };
+}
+
+interface Work {
+  user: number;
+  system: number;
+  reads: number;
+  writes: number;
+}
+
+const TICKS_PER_SECOND = 100; // USER_HZ, as in machine.ts
+
+/** What a process has done since it started: man 5 proc_pid_stat, proc_pid_io. */
+function workOf(pid: number): Work {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  const io = readFileSync(`/proc/${pid}/io`, 'utf8');
+  const count = (name: string) => Number(new RegExp(`^${name}: (\\d+)`, 'm').exec(io)?.[1]);
+  return {
+    user: Number(fields[11]) / TICKS_PER_SECOND,
+    system: Number(fields[12]) / TICKS_PER_SECOND,
+    reads: count('syscr'),
+    writes: count('syscw'),
+  };
+}

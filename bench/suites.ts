@@ -1,0 +1,68 @@
+/**
+ * The suites of `tunpath bench`, as `bench all` runs them. A new one is an entry here and a file beside this one; what it
+ * imports is loaded when it runs.
+ */
+import type { PrintProgress } from './e2e/progress.ts';
+import type { Report, Row } from './result.ts';
+
+export interface SuiteOptions {
+  /** A first look: seconds instead of minutes, not figures to quote. */
+  quick: boolean;
+  /** What the suites before it have measured in the same run. */
+  earlier: readonly Row[];
+}
+
+export interface Suite {
+  name: string;
+  description: string;
+  /** It makes network namespaces and devices. */
+  needsRoot: boolean;
+  /** About how long it takes on two cores. */
+  seconds: { quick: number; full: number };
+  /** Ends with what is measured once `signal` is aborted; leaves nothing behind either way. */
+  run(options: SuiteOptions, onProgress: PrintProgress, signal: AbortSignal): Promise<Report>;
+}
+
+/** In the order in which `bench all` runs them: one may use what those before it have found. */
+export const SUITES: readonly Suite[] = [
+  {
+    name: 'micro',
+    description: 'each operation of the path alone',
+    needsRoot: false,
+    seconds: { quick: 55, full: 300 },
+    run: async ({ quick }, print, signal) => (await import('./micro.ts')).runMicro({ quick, print, signal }),
+  },
+  {
+    name: 'lpm',
+    description: 'route lookups, loads and edits',
+    needsRoot: false,
+    seconds: { quick: 15, full: 40 },
+    run: async ({ quick }, print, signal) => (await import('./lpm.ts')).runLpm({ quick, print, signal }),
+  },
+  {
+    name: 'pipeline',
+    description: 'the whole path over memory, and what each step costs',
+    needsRoot: false,
+    seconds: { quick: 75, full: 900 },
+    run: async ({ quick }, print, signal) => (await import('./pipeline.ts')).runPipeline({ quick, print, signal }),
+  },
+  {
+    name: 'overhead',
+    description: 'what a tunnel should cost, and what it does',
+    needsRoot: true,
+    seconds: { quick: 35, full: 200 },
+    run: async (options, print, signal) =>
+      (await import('./overhead.ts')).runOverhead({ quick: options.quick, earlier: options.earlier, print, signal }),
+  },
+  {
+    name: 'e2e',
+    description: "pod to pod, in turn with the kernel's own",
+    needsRoot: true,
+    seconds: { quick: 60, full: 1200 },
+    run: async ({ quick }, print, signal) => {
+      const { QUICK, runE2e } = await import('./e2e.ts');
+      const short = { ...QUICK, modes: ['vxlan'], suites: ['tcp1', 'udp64', 'rr'], ceiling: false } as const;
+      return runE2e({ ...(quick ? short : {}), print, signal });
+    },
+  },
+];

@@ -1,7 +1,8 @@
 /** The same figures from packets: a node over memory, and what it puts on its uplink. */
 import { ManualClock } from '../../datapath/clock.ts';
-import { compile, mtusOf, type TapNodeConfig } from '../../datapath/control/compile.ts';
+import { compile, mtusOf } from '../../datapath/control/compile.ts';
 import { loadConfig } from '../../datapath/control/load-config.ts';
+import { resolveTap, withUplink } from '../../datapath/control/resolved.ts';
 import { Counters } from '../../datapath/counters.ts';
 import { type Frame, MemoryDevice } from '../../datapath/io/memory.ts';
 import { Pool } from '../../datapath/packet/pool.ts';
@@ -64,9 +65,12 @@ function createNode(mode: Mode, mtu: number) {
     routes: [{ to: '10.244.2.0/24', via: '192.168.10.2', encap }],
   };
   const text = JSON.stringify({ apiVersion: 'tunpath.dev/v1', kind: 'NodeConfig', metadata: { name: 'a' }, spec });
-  const { config, problems } = loadConfig(text, 'bench overhead');
-  if (config === undefined) throw new Error(JSON.stringify(problems));
-  const program = compile(config as TapNodeConfig);
+  const loaded = loadConfig(text, 'bench overhead');
+  if (loaded.config === undefined) throw new Error(JSON.stringify(loaded.problems));
+  const { uplink: tap } = loaded.config.spec;
+  if (tap.kind !== 'tap') throw new Error(`an uplink of kind ${tap.kind}`);
+  const config = withUplink(loaded.config, resolveTap(tap));
+  const program = compile(config);
   const pool = new Pool(512);
   const devices = program.ports.map(
     ({ name, kind }) => new MemoryDevice(pool, { name, layer: kind === PORT_UPLINK ? 2 : 3, mtu }),
@@ -87,7 +91,7 @@ function createNode(mode: Mode, mtu: number) {
     if (frames.length === 0) throw new Error(`${mode}: nothing came out: ${JSON.stringify(counters.snapshot())}`);
     return frames;
   };
-  return { mtuInside: mtusOf(config as TapNodeConfig).tunnel, send };
+  return { mtuInside: mtusOf(config).tunnel, send };
 }
 
 /** From the pod to the one behind the peer; without DF. */

@@ -1,13 +1,11 @@
 /**
  * What ping, tracepath and TCP make of a packet that does not fit, as one table: each tunnel, the four ways of RFC 4459, over
- * underlays of several MTUs and one with a narrow link in its middle. Kernel routers between, real pods at the ends:
- *
- *   pods - node1 - left ======= right - node2 - pods
- *                     the link
+ * underlays of several MTUs and one with a narrow link in its middle.
  */
 import { strict as assert } from 'node:assert';
 import { after, before, describe, it } from 'mocha';
 import { Rig, type Running } from '../netns/rig.ts';
+import { makeRouters, nodeAddress, plugNode, routerAddress, setLinkMtu } from './routers.ts';
 
 const WAYS = ['signal', 'fragment-outer', 'fragment-inner', 'larger-underlay'] as const;
 type Way = (typeof WAYS)[number];
@@ -103,8 +101,6 @@ const TCP_BYTES = 300_000;
 const address = (side: number, way: Way) => `10.77.${10 * side + WAYS.indexOf(way)}.10`;
 const network = (side: number, way: Way) => `10.77.${10 * side + WAYS.indexOf(way)}.0/24`;
 const podName = (side: number, way: Way) => `${way}${side}`;
-const nodeAddress = (side: number) => `192.168.${10 * side}.1`;
-const routerAddress = (side: number) => `192.168.${10 * side}.254`;
 
 function lengthOf(text: string, protocol: Protocol): number {
   const [bytes, minus] = text.split('-');
@@ -142,22 +138,8 @@ describe('too big for the tunnel, on real devices', () => {
 
   before(async function () {
     this.timeout(60_000);
-    await rig.bridge('left', `${routerAddress(1)}/24`);
-    await rig.bridge('right', `${routerAddress(2)}/24`);
+    await makeRouters(rig);
     await rig.namespace('node1', 'node2', ...WAYS.flatMap(way => [podName(1, way), podName(2, way)]));
-    await rig.ip('left', [`link add mid type veth peer name mid netns ${rig.full('right')}`]);
-    for (const [side, router] of ['left', 'right'].entries()) {
-      const other = `192.168.${10 * (2 - side)}.0/24`;
-      await rig.ip(
-        router,
-        [
-          `addr add 192.168.30.${1 + side}/24 dev mid`,
-          'link set mid up',
-          `route add ${other} via 192.168.30.${2 - side}`,
-        ],
-        { 'net/ipv4/ip_forward': 1, 'net/ipv4/icmp_ratelimit': 0, 'net/ipv4/icmp_msgs_per_sec': 100_000 },
-      );
-    }
     for (const way of WAYS) {
       await rig.program(podName(2, way), 'bulk', 'serve', `${TCP_PORT}`).until('listening');
     }
@@ -179,13 +161,11 @@ describe('too big for the tunnel, on real devices', () => {
       describe(`${protocol} over an underlay of ${underlay.name}`, () => {
         before(async function () {
           this.timeout(30_000);
-          for (const router of ['left', 'right']) await rig.ip(router, [`link set mid mtu ${underlay.link}`]);
+          await setLinkMtu(rig, underlay.link);
           nodes = await Promise.all(
             [1, 2].map(async side => {
-              const router = side === 1 ? 'left' : 'right';
               const node = await rig.node(`node${side}`, specOf(rig, protocol, underlay, side));
-              await rig.plug(`node${side}`, 'ul0', router, `up${side}`);
-              await rig.ip(router, [`link set up${side} mtu ${underlay.uplink}`]);
+              await plugNode(rig, side, underlay.uplink);
               return node;
             }),
           );

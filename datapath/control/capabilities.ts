@@ -45,8 +45,7 @@ export function missingCapabilities(
 }
 
 /**
- * Executes this program again, as the same process, with no other capability than `keep`, and so that neither it nor its
- * children can ever have more (no_new_privs: without that a root process has all of its bounding set after execve).
+ * Executes this program again, as the same process, with no other capability than `keep` in any thread.
  * @param handed descriptors that stay open, close-on-exec again as soon as the next image calls takeOver()
  * @param variables added to the environment
  * @throws Error when the system refuses; on success it does not return
@@ -56,9 +55,20 @@ export function executeWith(
   handed: readonly number[],
   variables: Readonly<Record<string, string>>,
 ): never {
+  keepOnly(keep);
+  for (const fd of handed) check('fcntl', libc.fcntl(fd, libc.F_SETFD, 0));
+  const argv = [process.execPath, ...process.execArgv, ...process.argv.slice(1)];
+  execute(process.execPath, argv, { ...process.env, ...variables });
+}
+
+/**
+ * Takes all but `keep` from the calling thread, and sees to it that what it executes cannot have more either
+ * (no_new_privs: without that a process of root has all of its bounding set after execve).
+ */
+export function keepOnly(keep: readonly Capability[]): void {
   const mask = maskOf(keep);
   const { permitted, inheritable } = capabilitySets();
-  // Only as far as we may: it needs CAP_SETPCAP, and no_new_privs does without.
+  // As far as we may: it needs CAP_SETPCAP, and no_new_privs does without.
   for (let bit = 0; bit < BITS; bit++) {
     if ((mask & (1n << BigInt(bit))) === 0n) libc.prctl(libc.PR_CAPBSET_DROP, bit, 0, 0, 0);
   }
@@ -67,16 +77,17 @@ export function executeWith(
   const sets = [permitted & mask, permitted & mask, inheritable & mask];
   const words = [0n, 32n].flatMap(shift => sets.map(set => Number(BigInt.asIntN(32, set >> shift))));
   check('capset', libc.capset(libc.addressOf(header), libc.addressOf(new Int32Array(words))));
+}
+
+/** execve(2). Standard input and output stay. @throws Error when it fails; else it does not return */
+export function execute(path: string, argv: readonly string[], environment: Readonly<NodeJS.ProcessEnv>): never {
   // Node keeps even its first three descriptors for itself (uv_disable_stdio_inheritance).
   for (const fd of [0, 1, 2]) libc.fcntl(fd, libc.F_SETFD, 0);
-  for (const fd of handed) check('fcntl', libc.fcntl(fd, libc.F_SETFD, 0));
-
-  const argv = [process.execPath, ...process.execArgv, ...process.argv.slice(1)];
-  const environment = Object.entries({ ...process.env, ...variables }).map(([name, value]) => `${name}=${value}`);
-  const [args, env] = [cStrings(argv), cStrings(environment)];
-  libc.execve(process.execPath, args.address, env.address);
+  const args = cStrings(argv);
+  const env = cStrings(Object.entries(environment).map(([name, value]) => `${name}=${value}`));
+  libc.execve(path, args.address, env.address);
   const reason = libc.errnoName(libc.errno());
-  throw new Error(`${process.execPath}: ${reason}`);
+  throw new Error(`${path}: ${reason}`);
 }
 
 /** Makes descriptors that were handed over by executeWith() close in children, as all others do. */

@@ -13,6 +13,7 @@ import { execa } from 'execa';
 import { callNode } from '../../datapath/control/client.ts';
 import { socketPath } from '../../datapath/control/server.ts';
 import { ipBatch } from '../../datapath/lab/ip.ts';
+import { UNIT } from '../fixtures/unit.ts';
 
 const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
 const NETNS_DIR = '/run/netns';
@@ -98,6 +99,8 @@ export interface RunningNode extends Running {
 export class Rig {
   readonly prefix: string;
   readonly directory: string;
+  /** Nodes get what the systemd unit leaves them of capabilities and system calls, and its flags. */
+  asService = false;
   private readonly namespaces = new Set<string>();
   private readonly running = new Set<Running>();
   private readonly emergency = () => this.removeNow();
@@ -208,7 +211,9 @@ export class Rig {
 
   /** Starts the tunpath command in a namespace. */
   tunpath(name: string, ...args: string[]): Running {
-    return this.spawn(name, process.execPath, MAIN, ...args);
+    const argv = [process.execPath, MAIN, ...args];
+    if (!this.asService || args[0] !== 'node') return this.spawn(name, ...argv);
+    return this.program(name, 'confine', UNIT, ...argv, '--drop-capabilities');
   }
 
   /** `get KIND` of a running node of this rig, by its control socket. */

@@ -61,6 +61,15 @@ function buildProgram(): Command {
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./get.ts')).status(flags)));
 
+  program
+    .command('conformance')
+    .description('hold the datapath against the RFCs, clause by clause, with packets in memory')
+    .option('--profile <name>', 'linux, cilium, calico, flannel, rfc; all: side by side', 'rfc')
+    .option('--clause <clause...>', 'only these: 7348, 7348/5, 4787/REQ-1')
+    .option('--verbose', 'every packet sent and received')
+    .option(...OUTPUT)
+    .action(ends(async flags => (await import('./conformance.ts')).conformance(flags)));
+
   addLab(program.command('lab').description('a cluster in network namespaces of this machine'));
   addBench(program.command('bench').description('measurements, with where and how they were made'));
   return program;

@@ -1,0 +1,226 @@
+/**
+ * The node that the checks look at: a whole datapath over memory, time by hand.
+ *
+ *   pods p1 10.244.1.10, p2 10.244.1.11        'wire': the uplink 192.168.10.1
+ *              |                                  peer 192.168.10.2, behind it 10.244.2.0/24
+ *              +------------ node ------------ gateway 192.168.10.254, behind it everything else
+ *              |
+ *   'host': its own processes, 10.244.1.1
+ */
+import { ManualClock } from '../clock.ts';
+import { compile, mtusOf } from '../control/compile.ts';
+import { loadConfig } from '../control/load-config.ts';
+import { type ResolvedConfig, resolveTap, withUplink } from '../control/resolved.ts';
+import { Counters } from '../counters.ts';
+import type { Datapath } from '../forward.ts';
+import { MemoryDevice } from '../io/memory.ts';
+import { arpFrame, ethernet } from '../packet/build.ts';
+import { Pool } from '../packet/pool.ts';
+import { PORT_HOST, PORT_POD, PORT_UPLINK } from '../port.ts';
+import type { ProfileName } from '../profile.ts';
+import { createDatapath } from '../program.ts';
+import { Random } from '../random.ts';
+import { VERDICT_NAMES, VERDICTS } from '../verdict.ts';
+import * as ethernetWire from '../wire/ethernet.ts';
+import { describePacket } from './describe.ts';
+
+export const NODE = '192.168.10.1';
+export const PEER = '192.168.10.2';
+export const GATEWAY = '192.168.10.254';
+export const HOST = '10.244.1.1';
+export const POD = '10.244.1.10';
+export const POD2 = '10.244.1.11';
+export const REMOTE = '10.244.2.20';
+/** Two hosts outside. */
+export const SERVER = '203.0.113.5';
+export const SERVER2 = '198.51.100.7';
+export const VTEP_MAC = '02:42:0a:f4:01:00';
+export const PEER_VTEP_MAC = '02:42:0a:f4:02:00';
+export const VNI = 7;
+
+const NODE_MAC = '02:00:00:00:00:01';
+const PEER_MAC = '02:00:00:00:00:02';
+
+export type TunnelProtocol = 'none' | 'ipip' | 'vxlan' | 'geneve';
+export type Side = 'p1' | 'p2' | 'host' | 'wire';
+
+export interface Sent {
+  side: Side;
+  /** An IP packet; what came by the wire without its Ethernet header. */
+  bytes: Uint8Array;
+}
+
+export interface NodeOptions {
+  tunnel?: TunnelProtocol;
+  /** Masquerade what pods send to the outside. */
+  nat?: boolean;
+  /** MTU of the uplink. */
+  mtu?: number;
+  /** Flows that the table holds. */
+  flows?: number;
+  /** Outside ports of the masquerade rule. */
+  ports?: { low: number; high: number };
+  /** Packets in the pool. */
+  slots?: number;
+  /** Further fields of the configuration's spec. */
+  spec?: Record<string, unknown>;
+  /** Whether the gateway and the peer answer ARP. */
+  neighbors?: boolean;
+}
+
+/** Makes the nodes of a check, and writes down what went in and out of them. */
+export class Lab {
+  readonly profile: ProfileName;
+  readonly packets: string[] = [];
+
+  constructor(profile: ProfileName) {
+    this.profile = profile;
+  }
+
+  node(options: NodeOptions = {}): CheckNode {
+    return new CheckNode(this, options);
+  }
+}
+
+export class CheckNode {
+  readonly tunnelPort: number;
+  readonly counters = new Counters();
+  readonly datapath: Datapath;
+  /** Why packets were dropped by the last exchange or wait: names of verdict.ts without the 'drop-'. */
+  dropped: string[] = [];
+  private readonly lab: Lab;
+  private readonly clock = new ManualClock();
+  private readonly devices: MemoryDevice[];
+  private readonly sides: Side[] = [];
+  private readonly drops = new Float64Array(VERDICTS);
+
+  constructor(lab: Lab, o: NodeOptions) {
+    this.lab = lab;
+    const pool = new Pool(o.slots ?? 512);
+    const config = configure(lab.profile, o);
+    const program = compile(config);
+    const { tunnel, uplink } = config.spec;
+    this.tunnelPort = tunnel.port ?? 0;
+    const podMtu = mtusOf(config).device;
+    this.devices = program.ports.map(({ kind, name }) => {
+      this.sides.push(kind === PORT_UPLINK ? 'wire' : kind === PORT_HOST ? 'host' : (name as Side));
+      const mtu = kind === PORT_POD ? podMtu : uplink.mtu;
+      return new MemoryDevice(pool, { name, layer: kind === PORT_UPLINK ? 2 : 3, mtu });
+    });
+    const { counters, clock } = this;
+    this.datapath = createDatapath(program, this.devices, { pool, counters, clock, random: new Random(7) });
+    if (o.neighbors === false) return;
+    for (const spa of [PEER, GATEWAY]) this.read('wire', arpFrame({ sha: PEER_MAC, spa, tpa: NODE }));
+    this.written();
+  }
+
+  /** Sends an IP packet into the node. @returns the IP packets that come out of it because of that */
+  exchange(side: Side, bytes: Uint8Array): Sent[] {
+    this.lab.packets.push(`${side} > ${describePacket(bytes)}`);
+    this.read(side, side === 'wire' ? ethernet(bytes, { src: PEER_MAC, dst: NODE_MAC }) : bytes);
+    return this.collect();
+  }
+
+  /** As exchange, for a whole Ethernet frame of the wire. */
+  exchangeFrame(frame: Uint8Array): Sent[] {
+    this.lab.packets.push(`wire > frame, ${describePacket(frame.subarray(ethernetWire.HEADER_LEN))}`);
+    this.read('wire', frame);
+    return this.collect();
+  }
+
+  /** Lets time pass, the node's timers included. @returns what comes out of it meanwhile */
+  wait(seconds: number): Sent[] {
+    this.lab.packets.push(`${seconds} s pass`);
+    // The timers' own bounded work needs no more than a call each second; long waits are flows that run out.
+    const steps = Math.min(seconds, 100);
+    for (let i = 0; i < steps; i++) {
+      this.clock.advance((seconds * 1000) / steps);
+      this.datapath.tick();
+    }
+    return this.collect();
+  }
+
+  private read(side: Side, bytes: Uint8Array): void {
+    const port = this.datapath.ports[this.sides.indexOf(side)];
+    this.devices[port.index].inject(bytes);
+    while (this.devices[port.index].pending > 0) this.datapath.receive(port);
+  }
+
+  private collect(): Sent[] {
+    const sent = this.written();
+    this.noteDrops();
+    const { packets } = this.lab;
+    for (const { side, bytes } of sent) packets.push(`  ${side} < ${describePacket(bytes)}`);
+    if (this.dropped.length > 0) packets.push(`  dropped: ${this.dropped.join(', ')}`);
+    return sent;
+  }
+
+  private noteDrops(): void {
+    this.dropped = [];
+    for (let reason = 10; reason < VERDICTS; reason++) {
+      const count = this.counters.dropped(reason);
+      if (count > this.drops[reason]) this.dropped.push(VERDICT_NAMES[reason].replace(/^drop-/, ''));
+      this.drops[reason] = count;
+    }
+  }
+
+  private written(): Sent[] {
+    return this.devices.flatMap((device, i): Sent[] => {
+      const side = this.sides[i];
+      const packets = device.collect();
+      return (side === 'wire' ? packets.filter(isIpv4).map(withoutEthernet) : packets).map(bytes => ({ side, bytes }));
+    });
+  }
+}
+
+function isIpv4(frame: Uint8Array): boolean {
+  return new DataView(frame.buffer, frame.byteOffset).getUint16(ethernetWire.TYPE) === ethernetWire.TYPE_IPV4;
+}
+
+function withoutEthernet(frame: Uint8Array): Uint8Array {
+  return frame.slice(ethernetWire.HEADER_LEN);
+}
+
+function configure(profile: ProfileName, o: NodeOptions): ResolvedConfig {
+  const protocol = o.tunnel ?? 'none';
+  const framed = protocol === 'vxlan' || protocol === 'geneve';
+  const masquerade = {
+    from: ['10.244.0.0/16'],
+    notTo: ['10.244.0.0/16', '224.0.0.0/4'],
+    ...(o.ports === undefined ? {} : { ports: o.ports }),
+  };
+  const document = {
+    apiVersion: 'tunpath.dev/v1',
+    kind: 'NodeConfig',
+    metadata: { name: 'a' },
+    spec: {
+      uplink: {
+        kind: 'tap',
+        device: 'ul0',
+        mac: NODE_MAC,
+        address: `${NODE}/24`,
+        gateway: GATEWAY,
+        mtu: o.mtu ?? 1500,
+      },
+      host: { device: 'tp0', address: `${HOST}/32` },
+      pods: [
+        { name: 'p1', netns: 'n1', device: 'eth0', address: POD, identity: 101 },
+        { name: 'p2', netns: 'n2', device: 'eth0', address: POD2, identity: 102 },
+      ],
+      tunnel: {
+        protocol,
+        peers: protocol === 'none' ? [] : [{ address: PEER, ...(framed ? { mac: PEER_VTEP_MAC } : {}) }],
+        ...(framed ? { vni: VNI, mac: VTEP_MAC } : {}),
+      },
+      routes: protocol === 'none' ? [] : [{ to: '10.244.2.0/24', via: PEER, encap: true }],
+      profile,
+      masquerade: o.nat === true ? [masquerade] : [],
+      conntrack: { size: o.flows ?? 1024 },
+      ...o.spec,
+    },
+  };
+  const loaded = loadConfig(JSON.stringify(document), 'check');
+  const uplink = loaded.config?.spec.uplink;
+  if (loaded.config === undefined || uplink?.kind !== 'tap') throw new Error(JSON.stringify(loaded.problems));
+  return withUplink(loaded.config, resolveTap(uplink));
+}

@@ -11,7 +11,7 @@ import { ManualClock } from '../clock.ts';
 import { compile, mtusOf } from '../control/compile.ts';
 import { loadConfig } from '../control/load-config.ts';
 import { type ResolvedConfig, resolveTap, withUplink } from '../control/resolved.ts';
-import { Counters } from '../counters.ts';
+import { Counters, EVENT_NAMES } from '../counters.ts';
 import type { Datapath } from '../forward.ts';
 import { MemoryDevice } from '../io/memory.ts';
 import { arpFrame, ethernet } from '../packet/build.ts';
@@ -138,6 +138,11 @@ export class CheckNode {
       this.datapath.tick();
     }
     return this.collect();
+  }
+
+  /** How often something happened that is no drop, by its name in counters.ts. */
+  event(name: string): number {
+    return this.counters.events(EVENT_NAMES.indexOf(name));
   }
 
   private read(side: Side, bytes: Uint8Array): void {

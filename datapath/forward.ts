@@ -104,15 +104,23 @@ export class Datapath {
 
   private readonly view: DataView;
   private readonly clock: Clock;
+  private readonly relayTunnelErrors: boolean;
+  private readonly dropFromExit: boolean;
+  private readonly freshIds: boolean;
   private readonly decrementAtDelivery: boolean;
   private readonly alwaysMasquerade: boolean;
   /** The way of the packet in hand. */
   private hop: NextHop = NO_HOP;
   /** 1 if the packet in hand has other addresses than it came with. */
   private translated = 0;
+  /** Where the packet in hand was sent, if that was the outside address of a mapping and its sender is inside too; else 0. */
+  private hairpin = 0;
   /** The source that the packet in hand came with (int32): what answers it comes back by the way that leads there. */
   private sender = 0;
-  /** IP id of the next packet that is cut although it said DF: its own need not be unique (RFC 6864 section 4.1). */
+  /**
+   * The last IP id of our own: for what is cut although it said DF, whose id need not be unique (RFC 6864 section 4.1), and
+   * for what a profile translates with a fresh one.
+   */
   private fragmentId: number;
   private readonly virtual: VirtualReassembly;
   private readonly reassembly: Reassembly;
@@ -147,6 +155,9 @@ export class Datapath {
     this.clock = clock;
     this.underlay = underlay;
     this.hostAddress = options.hostAddress;
+    this.relayTunnelErrors = options.profile.tunnelErrors === 'relay';
+    this.dropFromExit = options.profile.fromTunnelExit === 'drop';
+    this.freshIds = options.profile.natIdentification === 'fresh';
     this.decrementAtDelivery = options.profile.ttlDecrement === 'delivery';
     this.alwaysMasquerade = options.profile.externalService === 'always-masquerade';
     for (let i = 0; i < BURST; i++) this.slots.push(pool.packets[0]);
@@ -163,9 +174,17 @@ export class Datapath {
     }
     const { random } = options;
     this.fragmentId = random.next() & 0xffff;
-    this.virtual = new VirtualReassembly({ pool, counters, random, events: this });
-    this.reassembly = new Reassembly({ pool, counters, random, events: this });
-    this.pathMtu = new PathMtu({ counters, random, linkMtu: underlay.mtu });
+    const { profile } = options;
+    const timeoutMs = profile.fragmentSeconds * 1000;
+    this.virtual = new VirtualReassembly({ pool, counters, random, events: this, timeoutMs });
+    this.reassembly = new Reassembly({ pool, counters, random, events: this, timeoutMs });
+    this.pathMtu = new PathMtu({
+      counters,
+      random,
+      linkMtu: underlay.mtu,
+      floor: profile.minPathMtu,
+      ofOldRouters: profile.pathMtuOfOldRouters,
+    });
     this.neighbors = new NeighborTable({
       pool,
       counters,
@@ -372,16 +391,28 @@ export class Datapath {
     const { quote, view, pathMtu } = this;
     const v = quote.read(view, p, tunnel);
     if (v !== CONTINUE) return v;
-    const isTooBig = view.getUint8(p.l4) === icmp.UNREACHABLE && view.getUint8(p.l4 + 1) === icmp.CODE_FRAG_NEEDED;
-    if (!isTooBig) return verdict.DROP_TUNNEL_ERROR;
+    const type = view.getUint8(p.l4 + icmp.TYPE);
+    const errorCode = view.getUint8(p.l4 + icmp.CODE);
+    if (type !== icmp.UNREACHABLE || errorCode !== icmp.CODE_FRAG_NEEDED) {
+      const code = this.relayTunnelErrors ? relayedCode(type, errorCode) : -1;
+      if (code < 0 || quote.inner.len === 0) return verdict.DROP_TUNNEL_ERROR;
+      this.answerInner(p, icmp.UNREACHABLE, code, 0);
+      return CONTINUE;
+    }
     const mtu = pathMtu.update(quote.destination, quote.mtu, quote.totalLen, quote.headerLen, this.now);
     const { inner } = quote;
     if (mtu > 0 && inner.len > 0 && this.nextHops[this.routes.lookup(inner.dst)].tooBig === hops.TOO_BIG_SIGNAL) {
-      inner.inPort = p.inPort;
-      inner.tunnelSource = quote.destination;
-      this.answer(inner, icmp.UNREACHABLE, icmp.CODE_FRAG_NEEDED, mtu - tunnel.overhead);
+      this.answerInner(p, icmp.UNREACHABLE, icmp.CODE_FRAG_NEEDED, mtu - tunnel.overhead);
     }
     return CONTINUE;
+  }
+
+  /** Tells the sender of the inner packet that `p`, an error of the underlay, quotes. */
+  private answerInner(p: Packet, type: number, code: number, info: number): void {
+    const { inner, destination } = this.quote;
+    inner.inPort = p.inPort;
+    inner.tunnelSource = destination;
+    this.answer(inner, type, code, info);
   }
 
   private fromTunnel(p: Packet, tunnel: Tunnel): number {
@@ -424,13 +455,21 @@ export class Datapath {
     if (p.dst >>> 28 >= 14) return verdict.DROP_MULTICAST;
     if (this.nat !== null && ipv4.isFragment(p.fragment)) return this.forwardFragment(p, this.nat, this.virtual);
     const v = this.judge(p);
-    return v === CONTINUE ? this.send(p, this.hop) : v;
+    if (v !== CONTINUE) return v;
+    if (this.freshIds && p.src !== this.sender && (p.fragment & ipv4.FLAG_DF) === 0) {
+      const id = this.takeFragmentId();
+      // The segments of a superpacket count on from the first.
+      this.fragmentId += segmentsOf(this.view, p) - 1;
+      setId(this.view, p.off, id);
+    }
+    return this.send(p, this.hop);
   }
 
   /** Steps 3 to 8: the packet gets its final addresses and, in `hop`, the way that it goes. */
   private judge(p: Packet): number {
     const { nat } = this;
     this.translated = 0;
+    this.hairpin = 0;
     this.sender = p.src;
     if (nat !== null) {
       const v = this.trackFlow(p, nat);
@@ -474,7 +513,12 @@ export class Datapath {
       return first;
     }
     const { flow, direction } = conntrack;
-    virtual.admit((flow << 1) | direction, conntrack.generation(flow));
+    let id = 0;
+    if (this.freshIds && p.src !== this.sender) {
+      id = this.takeFragmentId();
+      setId(this.view, p.off, id);
+    }
+    virtual.admit((flow << 1) | direction, (id << 16) | conntrack.generation(flow));
     const sent = this.send(p, this.hop);
     for (let held = virtual.nextReleased(); held !== null; held = virtual.nextReleased()) {
       const w = this.forwardLaterFragment(held, nat, virtual);
@@ -486,8 +530,9 @@ export class Datapath {
   private forwardLaterFragment(p: Packet, nat: Nat, virtual: VirtualReassembly): number {
     const { decision, mark } = virtual;
     const { src, dst } = p;
-    let v = nat.conntrack.translateFragment(p, decision >>> 1, mark, decision & 1);
+    let v = nat.conntrack.translateFragment(p, decision >>> 1, mark & 0xffff, decision & 1);
     if (v !== CONTINUE) return v;
+    if (this.freshIds && p.src !== src) setId(this.view, p.off, mark >>> 16);
     this.translated = p.src !== src || p.dst !== dst ? 1 : 0;
     v = this.lookupRoute(p);
     return v === CONTINUE ? this.send(p, this.hop) : v;
@@ -520,7 +565,10 @@ export class Datapath {
     if (services.backend !== 0) {
       return conntrack.translateDestination(p, services.address, services.port, services.backend);
     }
-    return outside ? conntrack.translateInbound(p, this.now) : CONTINUE;
+    const { dst } = p;
+    const w = conntrack.translateInbound(p, this.now, !outside);
+    if (!outside && p.dst !== dst) this.hairpin = dst;
+    return w;
   }
 
   // ---------------------------------------------------------------- 6. route
@@ -550,16 +598,21 @@ export class Datapath {
       v = conntrack.translateSource(p, own, 0, true, this.now);
       this.translated = 1;
     } else if (hop.kind !== hops.HOP_HOST && p.local === 0) {
-      const rule = rules.match(p.src, p.dst, p.protocol, 0);
+      // A hairpin leaves as if it had gone outside: with the outside source (RFC 4787 REQ-9a).
+      const { hairpin } = this;
+      const rule = rules.match(p.src, hairpin !== 0 ? hairpin : p.dst, p.protocol, 0);
       if (rule > 0) {
-        const { source, keepPort, minPort, maxPort } = rules;
-        v = conntrack.translateSource(p, source !== 0 ? source : own, rule, keepPort, this.now, minPort, maxPort);
-        if (v === verdict.DROP_NAT_PORTS_EXHAUSTED && this.translated === 0) {
-          this.answer(p, icmp.UNREACHABLE, icmp.CODE_ADMIN_PROHIBITED, 0); // RFC 5508 REQ-8
-        }
+        const { keepPort, minPort, maxPort } = rules;
+        const source = rules.source !== 0 ? rules.source : hairpin !== 0 ? hairpin : own;
+        v = conntrack.translateSource(p, source, rule, keepPort, this.now, minPort, maxPort);
       }
     }
-    return v === CONTINUE ? conntrack.confirm(p, this.now) : v;
+    if (v === CONTINUE) v = conntrack.confirm(p, this.now);
+    if (isOutOfResources(v)) {
+      conntrack.restore(p);
+      this.answer(p, icmp.UNREACHABLE, icmp.CODE_ADMIN_PROHIBITED, 0); // RFC 5508 REQ-8
+    }
+    return v;
   }
 
   /** Would the backend's answer miss us? Then the flow must carry our source. */
@@ -735,6 +788,7 @@ export class Datapath {
     const isTunnel = hop.kind === hops.HOP_TUNNEL;
     const tunnel = isTunnel ? this.tunnel : null;
     if (isTunnel && tunnel === null) return verdict.DROP_NO_TUNNEL_PEER;
+    if (isTunnel && this.dropFromExit && p.src === hop.peerAddress) return verdict.DROP_ROUTE_LOOP;
     if (tunnel !== null && hop.tooBig === hops.TOO_BIG_FRAGMENT_OUTER && this.wireLength(p) > this.uncutMtuOf(hop)) {
       return p.gsoType !== 0 ? this.segmentAndSend(p, hop, uplink) : this.encapAndFragment(p, hop, tunnel, uplink);
     }
@@ -876,6 +930,29 @@ function decrementTtl(view: DataView, off: number): void {
   view.setUint16(off + ipv4.TTL, word - 0x100);
   const checksum = off + ipv4.CHECKSUM;
   view.setUint16(checksum, update16(view.getUint16(checksum), word, word - 0x100));
+}
+
+/** The code of the Destination Unreachable that an error inside the tunnel becomes for the inner sender, or -1: RFC 2003 section 4. */
+function relayedCode(type: number, code: number): number {
+  if (type === icmp.TIME_EXCEEDED) return code === icmp.CODE_TTL_IN_TRANSIT ? icmp.CODE_HOST_UNREACHABLE : -1;
+  if (type !== icmp.UNREACHABLE) return -1;
+  if (code === icmp.CODE_NET_UNREACHABLE || code === icmp.CODE_HOST_UNREACHABLE) return code;
+  // The sender knows nothing of protocol 4.
+  return code === icmp.CODE_PROTOCOL_UNREACHABLE ? icmp.CODE_HOST_UNREACHABLE : -1;
+}
+
+/** No flow could be made, for want of a port or of a place in the table. */
+function isOutOfResources(v: number): boolean {
+  return (
+    v === verdict.DROP_NAT_PORTS_EXHAUSTED || v === verdict.DROP_CT_TABLE_FULL || v === verdict.DROP_CT_SOURCE_QUOTA
+  );
+}
+
+/** Gives the IPv4 header at `off` another identification. */
+function setId(view: DataView, off: number, id: number): void {
+  const checksum = off + ipv4.CHECKSUM;
+  view.setUint16(checksum, update16(view.getUint16(checksum), view.getUint16(off + ipv4.ID), id));
+  view.setUint16(off + ipv4.ID, id);
 }
 
 /** Sources that no packet from outside may carry: RFC 1812 section 5.3.7. */

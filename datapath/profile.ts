@@ -15,9 +15,21 @@
  * - IPIP: tunl0 (Calico) is made with all parameters 0, which means inherit TTL, nopmtudisc; flannel's backend asks for the
  *   same (PMtuDisc 0). With nopmtudisc the outer DF is the inner one (ip_tunnel_xmit, net/ipv4/ip_tunnel.c).
  * - Cilium: collect_md devices, bpf_skb_set_tunnel_key with TTL 64, TOS 0 and BPF_F_ZERO_CSUM_TX.
+ * - Path MTU: ip_rt_min_pmtu (net/ipv4/route.c) is 512 + 20 + 20; a smaller MTU, 0 included, becomes that. Fragments:
+ *   IP_FRAG_TIME (include/net/ip.h) is 30 s.
+ * - NAT: nf_nat_core.c maps each flow by itself and never touches the identification; a full table loses an unassured flow
+ *   (early_drop), Cilium's maps the one unused longest.
+ * - What all agree on is no field: an outer identification of its own for every packet, VNI and version checked, GENEVE's
+ *   reserved bits ignored, a wrong outer UDP checksum refused, a right one or 0 accepted.
  * - VXLAN reserved bits: vxlan_rcv drops what is left after the I flag, the byte behind the VNI included, and says in a
  *   comment that it diverges from RFC 7348 on purpose.
  */
+
+import type { FullPolicy } from './conntrack/table.ts';
+import type { TimeoutProfile } from './conntrack/timeouts.ts';
+import { LINUX_MIN_PMTU, MIN_MTU } from './mtu/path-mtu.ts';
+import type { Filtering } from './nat/mapping.ts';
+import type { PortProfile } from './nat/ports.ts';
 
 /** The outer header of one tunnel protocol, as the sender builds it. */
 export interface OuterHeader {
@@ -47,6 +59,11 @@ export interface Profile {
   /** Both follow RFC 6040 section 4.2; they differ in which odd combinations are counted. */
   readonly ecnDecap: EcnVariant;
 
+  /** UDP destination port of VXLAN, where the configuration names none. GENEVE's is 6081 everywhere. */
+  readonly vxlanPort: number;
+  /** VNI, where the configuration names none; 'identity': the sender's security identity. */
+  readonly vni: number | 'identity';
+
   /** VXLAN reserved bits that are not 0 on receipt. RFC 7348 section 5 says ignore. */
   readonly vxlanReserved: 'drop' | 'ignore';
   /** GENEVE C bit without an option that is critical. Linux drops by the bit alone; RFC 8926 section 3.4 lets a reader of the options decide by them. */
@@ -55,6 +72,37 @@ export interface Profile {
   readonly genevePayload: 'ethernet' | 'ethernet-or-ipv4';
   /** Inner destination MAC of VXLAN and GENEVE: ours or a group address, or whatever it says. */
   readonly innerDestinationMac: 'own-or-group' | 'any';
+
+  /**
+   * A packet whose source is the exit of the tunnel that it is to enter. RFC 2003 section 3.2 discards it, as it must have
+   * come out there; Linux looks only at the device.
+   */
+  readonly fromTunnelExit: 'tunnel' | 'drop';
+  /**
+   * ICMP errors of the underlay about tunnel packets, beside "fragmentation needed". RFC 2003 section 4 has some of them
+   * relayed to the inner sender; Linux tells nobody where the device has no fixed remote.
+   */
+  readonly tunnelErrors: 'ignore' | 'relay';
+  /** No "fragmentation needed" lowers the MTU of a path below this: net.ipv4.route.min_pmtu, or RFC 1191 section 3. */
+  readonly minPathMtu: number;
+  /** Its next-hop MTU is 0, from a router older than RFC 1191: down to minPathMtu, or to the next plateau of section 7. */
+  readonly pathMtuOfOldRouters: 'minimum' | 'plateau';
+  /** Seconds that an incomplete datagram is kept: net.ipv4.ipfrag_time, or RFC 1122 section 3.3.2. */
+  readonly fragmentSeconds: number;
+
+  /** Which timeouts flows have (conntrack/timeouts.ts), and which ports they get (nat/ports.ts). */
+  readonly timeouts: TimeoutProfile;
+  readonly ports: PortProfile;
+  /** Endpoint-independent mapping (RFC 4787 REQ-1) and who may use a mapping from outside; or a mapping for each flow. */
+  readonly natMapping: Filtering | 'per-flow';
+  /** Identification of translated datagrams that may be fragmented: kept, or fresh (RFC 6864 section 5.3.1). */
+  readonly natIdentification: 'keep' | 'fresh';
+  /** Whether the header checksum of the packet that an ICMP error quotes must be right (RFC 5508 REQ-3a). */
+  readonly quotedChecksum: 'ignore' | 'verify';
+  /** A RST ends the flow that nobody has answered: at once, or after the timeout of closed ones (RFC 7857 section 2.2). */
+  readonly unansweredReset: 'forget' | 'keep';
+  /** A new flow finds the table full (conntrack/table.ts). RFC 5508 section 6 discourages taking a place from another. */
+  readonly tableFull: FullPolicy;
 
   /**
    * Where the inner TTL goes down. 'every-node': on each node that forwards, so that a packet from pod to pod over two
@@ -92,10 +140,24 @@ const linux: Profile = {
   geneve: { ttl: 64, dscp: 0, df: 0, udpChecksum: false, sourcePorts: ANY_PORT },
   ecnEncap: 'linux',
   ecnDecap: 'linux',
+  vxlanPort: 8472,
+  vni: 1,
   vxlanReserved: 'drop',
   geneveCriticalBit: 'drop',
   genevePayload: 'ethernet',
   innerDestinationMac: 'own-or-group',
+  fromTunnelExit: 'tunnel',
+  tunnelErrors: 'ignore',
+  minPathMtu: LINUX_MIN_PMTU,
+  pathMtuOfOldRouters: 'minimum',
+  fragmentSeconds: 30,
+  timeouts: 'linux',
+  ports: 'linux',
+  natMapping: 'per-flow',
+  natIdentification: 'keep',
+  quotedChecksum: 'ignore',
+  unansweredReset: 'forget',
+  tableFull: 'evict-unassured-first',
   ttlDecrement: 'every-node',
   mtuAt: 'device',
   externalService: 'always-masquerade',
@@ -107,6 +169,10 @@ const cilium: Profile = {
   ipip: { ttl: 64, dscp: 0, df: 0, udpChecksum: false, sourcePorts: NO_PORTS },
   vxlan: { ttl: 64, dscp: 0, df: 0, udpChecksum: false, sourcePorts: LOCAL_PORTS },
   geneve: { ttl: 64, dscp: 0, df: 0, udpChecksum: false, sourcePorts: ANY_PORT },
+  vni: 'identity',
+  timeouts: 'cilium',
+  ports: 'cilium',
+  tableFull: 'lru',
   // A collect_md device leaves the options to the BPF program.
   geneveCriticalBit: 'by-options',
   innerDestinationMac: 'any',
@@ -126,10 +192,25 @@ const rfc: Profile = {
   geneve: { ttl: 64, dscp: 'inherit', df: 1, udpChecksum: true, sourcePorts: DYNAMIC_PORTS },
   ecnEncap: 'rfc6040',
   ecnDecap: 'rfc6040',
+  vxlanPort: 4789,
+  vni: 1,
   vxlanReserved: 'ignore',
   geneveCriticalBit: 'by-options',
   genevePayload: 'ethernet-or-ipv4',
   innerDestinationMac: 'own-or-group',
+  fromTunnelExit: 'drop',
+  tunnelErrors: 'relay',
+  minPathMtu: MIN_MTU,
+  pathMtuOfOldRouters: 'plateau',
+  fragmentSeconds: 60,
+  timeouts: 'rfc',
+  ports: 'linux',
+  // RFC 4787 REQ-8 leaves the choice: endpoint-independent for transparency, this for security.
+  natMapping: 'address-dependent',
+  natIdentification: 'fresh',
+  quotedChecksum: 'verify',
+  unansweredReset: 'keep',
+  tableFull: 'drop-new',
   ttlDecrement: 'every-node',
   mtuAt: 'device',
   externalService: 'always-masquerade',
@@ -138,8 +219,8 @@ const rfc: Profile = {
 export const PROFILES: Readonly<Record<ProfileName, Profile>> = {
   linux,
   cilium,
-  // Both use the kernel's devices with its defaults; neither has GENEVE.
-  calico: { ...linux, name: 'calico' },
-  flannel: { ...linux, name: 'flannel' },
+  // Both use the kernel's devices with its defaults, and kube-proxy with its own timeouts; neither has GENEVE.
+  calico: { ...linux, name: 'calico', vxlanPort: 4789, vni: 4096, timeouts: 'kube-proxy' },
+  flannel: { ...linux, name: 'flannel', timeouts: 'kube-proxy' },
   rfc,
 };

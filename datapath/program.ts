@@ -63,6 +63,7 @@ export function createDatapath(
   );
   const tunnel = program.tunnel === null ? null : new Tunnel(program.tunnel, profile, pool.view, counters, random);
   datapath.setRoutes(program.routes, program.nextHops, tunnel);
-  datapath.nat = program.nat === null ? null : new Nat(program.nat, pool.view, random, memory);
+  datapath.nat =
+    program.nat === null ? null : new Nat(program.nat, PROFILES[program.profile], pool.view, random, memory);
   return datapath;
 }

@@ -96,7 +96,7 @@ export class CheckNode {
 
   constructor(lab: Lab, o: NodeOptions) {
     this.lab = lab;
-    const pool = new Pool(o.slots ?? 512);
+    const pool = new Pool(o.slots ?? 200);
     const config = configure(lab.profile, o);
     const program = compile(config);
     const { tunnel, uplink } = config.spec;

@@ -120,6 +120,8 @@ export interface ConntrackOptions {
   mappings?: { capacity: number; filtering?: Filtering };
   /** ICMP errors through a DNAT keep the address of the router that sent them; Linux shows the service's instead. */
   keepIcmpSource?: boolean;
+  /** Refuse an ICMP error whose quoted header has a wrong checksum (RFC 5508 REQ-3a); Linux does not look. */
+  verifyQuotes?: boolean;
   /** Memory for the flow table, see TableOptions. */
   memory?: (bytes: number) => ArrayBufferLike;
 }
@@ -181,6 +183,7 @@ export class Conntrack implements FlowOwner {
   private readonly view: DataView;
   private readonly timeouts: Int32Array;
   private readonly keepIcmpSource: boolean;
+  private readonly verifyQuotes: boolean;
 
   /** @param view the pool's view */
   constructor(view: DataView, options: ConntrackOptions) {
@@ -191,6 +194,7 @@ export class Conntrack implements FlowOwner {
     this.timeouts = timeoutsOf(options.profile ?? 'linux', options.timeouts);
     this.tcp = new TcpTracker(this.timeouts, options.tcp);
     this.keepIcmpSource = options.keepIcmpSource ?? false;
+    this.verifyQuotes = options.verifyQuotes ?? false;
     this.mappings =
       options.mappings === undefined
         ? null
@@ -327,25 +331,28 @@ export class Conntrack implements FlowOwner {
     const { words } = this.table;
     words[RULE] = rule;
     if (address === p.src && keepPort && min === 0) return CONTINUE;
+    // Rule 0: no masquerade of an inside host, but what brings a service's answers back here.
     const port =
-      this.mappings === null
+      this.mappings === null || rule === 0
         ? this.ports.allocate(address, keepPort, now | 0, min, max)
         : this.mapSource(this.mappings, p, address, keepPort, now | 0, min, max);
     return port === NO_PORT ? DROP_NAT_PORTS_EXHAUSTED : this.setSource(p, address, port);
   }
 
   /**
-   * With endpoint-independent mapping: a new flow from outside to a masquerade address may belong to a mapping.
+   * With endpoint-independent mapping: a new flow to a masquerade address may belong to a mapping.
+   * @param fromInside a hairpin, which no filter is meant for (RFC 4787 REQ-9); an ICMP query is none, but for the host
    * @returns CONTINUE: rewritten if a mapping is there, untouched if not (`flow`'s destination tells);
    *   DROP_NAT_FILTERED: the mapping is not for this sender
    */
-  translateInbound(p: Packet, now: number): number {
+  translateInbound(p: Packet, now: number, fromInside: boolean): number {
     const mappings = this.mappings;
-    if (mappings === null) return CONTINUE;
+    if (mappings === null || (fromInside && !hasPorts(p.protocol))) return CONTINUE;
     const port = p.protocol === ipv4.PROTO_ICMP ? p.srcPort : p.dstPort;
     const mapping = mappings.findOutside(p.protocol, p.dst, port, now | 0);
     if (mapping === 0) return CONTINUE;
-    if (p.protocol === ipv4.PROTO_ICMP || !mappings.admits(mapping, p.src)) return DROP_NAT_FILTERED;
+    const admitted = fromInside || (p.protocol !== ipv4.PROTO_ICMP && mappings.admits(mapping, p.src));
+    if (!admitted) return DROP_NAT_FILTERED;
     this.table.words[MAPPING] = mapping;
     return this.translateDestination(p, mappings.insideAddress(mapping), mappings.insidePort(mapping), 0);
   }
@@ -383,6 +390,20 @@ export class Conntrack implements FlowOwner {
     }
     this.flow = flow;
     return CONTINUE;
+  }
+
+  /**
+   * Gives the packet of a new flow that could not be confirmed back the addresses that it came with: its sender shall
+   * hear of it, and would not know it otherwise.
+   */
+  restore(p: Packet): void {
+    const { words } = this.table;
+    if ((words[META] & FLAGS_NAT) === 0) return;
+    const isIcmp = p.protocol === ipv4.PROTO_ICMP;
+    const ports = isIcmp ? p.srcPort : (p.srcPort << 16) | p.dstPort;
+    const oldPorts = isIcmp ? words[O_PORTS] >>> 16 : words[O_PORTS];
+    const deltas = packDeltas(p.src, p.dst, ports, words[O_SRC], words[O_DST], oldPorts);
+    rewritePacket(this.view, p, words[O_SRC], words[O_DST], words[O_PORTS], deltas);
   }
 
   /** A word of the flow that belongs to the path: a verdict, a mark. 0 in a new flow. */
@@ -548,6 +569,7 @@ export class Conntrack implements FlowOwner {
     if ((view.getUint16(quote + ipv4.FLAGS_FRAGMENT) & ipv4.OFFSET_MASK) !== 0) return DROP_CT_INVALID_ICMP_QUOTE;
     const verified = (p.vnetFlags & (virtio.FLAG_NEEDS_CSUM | virtio.FLAG_DATA_VALID)) !== 0;
     if (!verified && foldSum(sumWords(view, p.l4, end - p.l4, 0)) !== 0xffff) return DROP_CT_ICMP_CHECKSUM;
+    if (this.verifyQuotes && !ipv4.headerChecksumOk(view, quote, headerLen)) return DROP_CT_ICMP_CHECKSUM;
 
     const src = view.getInt32(quote + ipv4.SRC);
     const dst = view.getInt32(quote + ipv4.DST);

@@ -67,6 +67,8 @@ export interface TcpOptions {
   /** Out-of-window packets are valid; only RSTs are judged. */
   liberal?: boolean;
   maxRetransmissions?: number;
+  /** A RST ends a flow that has not been answered at once, as in Linux; else it is closed like any other. Default: true. */
+  forgetReset?: boolean;
   /** Out-of-window RSTs do not make a packet invalid. */
   ignoreInvalidRst?: boolean;
 }
@@ -174,6 +176,7 @@ function after(a: number, b: number): boolean {
 export class TcpTracker {
   readonly loose: boolean;
   readonly liberal: boolean;
+  readonly forgetReset: boolean;
   readonly ignoreInvalidRst: boolean;
   readonly maxRetransmissions: number;
   /** Milliseconds by state (timeouts.ts). */
@@ -197,6 +200,7 @@ export class TcpTracker {
     this.timeouts = timeouts;
     this.loose = options.loose ?? true;
     this.liberal = options.liberal ?? false;
+    this.forgetReset = options.forgetReset ?? true;
     this.ignoreInvalidRst = options.ignoreInvalidRst ?? false;
     this.maxRetransmissions = options.maxRetransmissions ?? 3;
   }
@@ -364,7 +368,7 @@ export class TcpTracker {
     words[base + META] = (meta & ~(STATE_MASK << STATE_SHIFT)) | (newState << STATE_SHIFT);
     // The caller sets FLAG_SEEN_REPLY, after this: to its first reply a flow is still unanswered.
     if ((meta & FLAG_SEEN_REPLY) === 0) {
-      if (kind === RST) return LAST_PACKET;
+      if (kind === RST && this.forgetReset) return LAST_PACKET;
       // A client that only repeats its SYN must not keep the entry, and the port, for ever.
       if (kind === SYN && oldState === TCP_SYN_SENT) return CONTINUE;
       if (newState === TCP_ESTABLISHED && timeout > timeouts[TCP_UNACK]) timeout = timeouts[TCP_UNACK];

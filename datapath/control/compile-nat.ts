@@ -2,11 +2,11 @@
 import * as states from '../conntrack/timeouts.ts';
 import type { MasqueradeRule, Prefix } from '../nat/masquerade.ts';
 import type { NatProgram } from '../nat/nat.ts';
-import type { PortProfile } from '../nat/ports.ts';
 import type { SelectorKind } from '../nat/select.ts';
 import type { Service } from '../nat/service.ts';
+import { PROFILES } from '../profile.ts';
 import { PROTO_SCTP, PROTO_TCP, PROTO_UDP } from '../wire/ipv4.ts';
-import type { MasqueradeRuleConfig, NodeSpec, Profile, ServiceConfig } from './config.ts';
+import type { MasqueradeRuleConfig, NodeSpec, ServiceConfig } from './config.ts';
 import { parseAddress, parseCidr } from './validated.ts';
 
 const PROTOCOLS = { TCP: PROTO_TCP, UDP: PROTO_UDP, SCTP: PROTO_SCTP } as const;
@@ -16,22 +16,6 @@ const SELECTORS: Record<ServiceConfig['algorithm'], SelectorKind> = {
   roundRobin: 'round-robin',
   weighted: 'weighted',
   maglev: 'maglev',
-};
-
-/** Cluster systems bring their own timeouts and ports; the others have the kernel's. */
-const TIMEOUTS: Record<Profile, states.TimeoutProfile> = {
-  linux: 'linux',
-  flannel: 'kube-proxy',
-  calico: 'kube-proxy',
-  cilium: 'cilium',
-  rfc: 'rfc',
-};
-const PORTS: Record<Profile, PortProfile> = {
-  linux: 'linux',
-  flannel: 'linux',
-  calico: 'linux',
-  cilium: 'cilium',
-  rfc: 'linux',
 };
 
 type Timeouts = NodeSpec['conntrack']['timeouts'];
@@ -64,8 +48,8 @@ export function compileNat(config: { spec: Omit<NodeSpec, 'uplink'> }, nodeAddre
   const local = new Set(pods.map(pod => parseCidr(pod.address).address));
   return {
     capacity: conntrack.size,
-    timeouts: { profile: TIMEOUTS[profile], seconds },
-    ports: { profile: PORTS[profile] },
+    timeouts: { profile: PROFILES[profile].timeouts, seconds },
+    ports: { profile: PROFILES[profile].ports },
     nodeAddresses: [nodeAddress],
     services: services.map(service => compileService(service, local)),
     rules: masquerade.map(compileRule),

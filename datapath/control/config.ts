@@ -9,8 +9,10 @@
  */
 import { z } from 'zod';
 import { OFFLOADS, type Offload } from '../io/device.ts';
+import { PROFILES } from '../profile.ts';
 import { TOO_BIG_NAMES } from '../route/nexthop.ts';
 import { isGroup } from '../wire/ethernet.ts';
+import * as geneve from '../wire/geneve.ts';
 import { OPT_MAX_DATA_LEN } from '../wire/geneve.ts';
 import { formatCidr, formatMac, parseAddress, parseCidr, parseMac, prefixMask } from './address.ts';
 
@@ -472,16 +474,14 @@ export type Profile = WrittenConfig['spec']['profile'];
 
 // ---- defaults that depend on other values ---------------------------------------------------------------------------
 
-/** UDP port of a tunnel. VXLAN: Linux, flannel and Cilium use 8472; the RFC and Calico 4789. */
+/** UDP port of a tunnel. */
 export function defaultTunnelPort(protocol: 'vxlan' | 'geneve', profile: Profile): number {
-  if (protocol === 'geneve') return 6081;
-  return profile === 'rfc' || profile === 'calico' ? 4789 : 8472;
+  return protocol === 'geneve' ? geneve.PORT : PROFILES[profile].vxlanPort;
 }
 
-/** VNI of a tunnel: flannel's 1, Calico's 4096; Cilium sends the identity of the sender. */
+/** VNI of a tunnel, or that it is the sender's identity. */
 export function defaultVni(profile: Profile): number | 'identity' {
-  if (profile === 'cilium') return 'identity';
-  return profile === 'calico' ? 4096 : 1;
+  return PROFILES[profile].vni;
 }
 
 /**

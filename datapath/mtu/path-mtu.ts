@@ -41,8 +41,10 @@ export interface PathMtuOptions {
   random: Random;
   /** MTU of the uplink: that of every path that nothing is known about. */
   linkMtu: number;
-  /** No message lowers a path below this; MIN_MTU, or LINUX_MIN_PMTU. */
+  /** No message lowers a path below this; MIN_MTU by default. */
   floor?: number;
+  /** A message without an MTU means the next plateau, or `floor`. */
+  ofOldRouters?: 'plateau' | 'minimum';
   expiresMs?: number;
   /** Destinations at most; a new one displaces the one that was learnt first. */
   capacity?: number;
@@ -52,6 +54,7 @@ export class PathMtu {
   private readonly counters: Counters;
   private readonly linkMtu: number;
   private readonly floor: number;
+  private readonly usePlateaus: boolean;
   private readonly expires: number;
   private readonly capacity: number;
   /** Address to MTU, and the time it was learnt: milliseconds modulo 2^32. */
@@ -62,6 +65,7 @@ export class PathMtu {
     this.counters = options.counters;
     this.linkMtu = options.linkMtu;
     this.floor = options.floor ?? MIN_MTU;
+    this.usePlateaus = options.ofOldRouters !== 'minimum';
     this.expires = options.expiresMs ?? MTU_EXPIRES_MS;
     this.capacity = options.capacity ?? 1024;
     this.table = new CountTable(this.capacity, options.random, this.capacity);
@@ -83,7 +87,7 @@ export class PathMtu {
    * Takes in what a "fragmentation needed" said about a packet to `address`. It lowers the path's MTU, or confirms it for
    * another ten minutes; it never raises it.
    *
-   * @param mtu the message's next-hop MTU; 0 from a router older than RFC 1191: the next plateau below the packet
+   * @param mtu the message's next-hop MTU; 0 from a router older than RFC 1191
    * @param totalLen total length in the quoted header, and its header length in bytes
    * @returns the path's MTU if the message was believed, else 0
    */
@@ -91,7 +95,7 @@ export class PathMtu {
     const current = this.lookup(address, now);
     if (mtu === 0) {
       // Routers derived from 4.2BSD add the header length once more (RFC 1191 section 5).
-      mtu = plateauBelow(totalLen >= current ? totalLen - headerLen : totalLen);
+      mtu = this.usePlateaus ? plateauBelow(totalLen >= current ? totalLen - headerLen : totalLen) : this.floor;
     } else if (mtu >= totalLen) {
       return 0; // the packet would have fitted
     }

@@ -1,6 +1,7 @@
 /** What the path needs for its steps 3, 4 and 8: flows, services and masquerade rules, built from plain data. */
 import { Conntrack } from '../conntrack/conntrack.ts';
 import type { TimeoutProfile } from '../conntrack/timeouts.ts';
+import type { Profile } from '../profile.ts';
 import { Random } from '../random.ts';
 import { type MasqueradeRule, MasqueradeRules } from './masquerade.ts';
 import type { PortOptions } from './ports.ts';
@@ -23,17 +24,30 @@ export class Nat {
   rules: MasqueradeRules;
 
   /**
+   * @param profile on what systems disagree: mappings, what a full table does, which quotes and resets count
    * @param view the pool's view
    * @param memory zeroed memory for the flow table; ordinary memory without it
    */
-  constructor(program: NatProgram, view: DataView, random: Random, memory?: (bytes: number) => ArrayBufferLike) {
+  constructor(
+    program: NatProgram,
+    profile: Profile,
+    view: DataView,
+    random: Random,
+    memory?: (bytes: number) => ArrayBufferLike,
+  ) {
     this.conntrack = new Conntrack(view, {
       capacity: program.capacity,
       random,
-      whenFull: 'evict-unassured-first',
+      whenFull: profile.tableFull,
       profile: program.timeouts.profile,
       timeouts: program.timeouts.seconds,
       ports: program.ports,
+      // A mapping has at least one flow.
+      ...(profile.natMapping === 'per-flow'
+        ? {}
+        : { mappings: { capacity: program.capacity, filtering: profile.natMapping } }),
+      verifyQuotes: profile.quotedChecksum === 'verify',
+      tcp: { forgetReset: profile.unansweredReset === 'forget' },
       memory,
     });
     // A sequence of its own: which backend a request gets then follows from the seed and the requests before it alone.

@@ -66,6 +66,8 @@ export class Lpm {
   private routes = new Arena(1024);
   private count = 0;
   private nodesEnd = SHORT_NODES;
+  /** Has held a route at some time. */
+  private isUsed = false;
   /** First of the free nodes of /24s, linked through their ROUTES. */
   private freeNode = NONE;
 
@@ -112,6 +114,7 @@ export class Lpm {
    * @throws RangeError naming the prefix; the table is as before
    */
   insert(prefix: number, length: number, value: number): void {
+    this.isUsed = true;
     checkRoute(prefix, length, value);
     const old = this.get(prefix, length);
     if (old === value) return;
@@ -171,6 +174,11 @@ export class Lpm {
       throw new RangeError(`${prefixes.length} prefixes, ${lengths.length} lengths, ${values.length} values`);
     }
     for (let i = 0; i < prefixes.length; i++) checkRoute(prefixes[i], lengths[i], values[i]);
+    // What has never held a route needs no second table beside it.
+    if (!this.isUsed) {
+      this.load(prefixes, lengths, values);
+      return;
+    }
     const next = new Lpm();
     next.load(prefixes, lengths, values);
     this.table = next.table;
@@ -186,6 +194,7 @@ export class Lpm {
 
   /** Fills an empty table with checked routes: /16 by /16, each node made once. */
   private load(prefixes: Int32Array, lengths: Uint8Array, values: Int32Array): void {
+    this.isUsed = true;
     // Routes longer than /16, chained by /16 in the order given.
     const first = new Int32Array(SHORT_NODES).fill(-1);
     const following = new Int32Array(prefixes.length);

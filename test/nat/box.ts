@@ -51,7 +51,7 @@ export class Box {
     const related = conntrack.isRelated === 1;
     if (verdict === CONTINUE && isNew) {
       const external = (p.src & 0xff000000) !== CLUSTER.address ? 1 : 0;
-      if (p.dst === ip(OUTSIDE)) verdict = conntrack.translateInbound(p, this.now);
+      if (p.dst === ip(OUTSIDE)) verdict = conntrack.translateInbound(p, this.now, false);
       if (verdict === CONTINUE) verdict = services.select(p, external, this.now);
       const masquerade = services.backend !== 0 && services.masquerade !== 0;
       if (verdict === CONTINUE && services.backend !== 0) {

@@ -1,20 +1,32 @@
 /**
  * What does the tunnel cost from pod to pod, beside the kernel's own? Ours and its counterpart stand side by side, and
  * their trials alternate, so that whatever else the machine does falls on both. README.md says how to read the result.
+ *
+ * The run goes in rounds. Each builds every scene anew and measures one pair of each suite in it: so the pairs of a row are
+ * spread over the whole run, and with new processes each time, for the same code is compiled differently and lies in other
+ * memory each time it is started. What differs between two runs differs between two pairs of one run, too, and is in the interval.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LabError } from '../datapath/lab/lab-error.ts';
-import { METRICS, runTrial, SUITES, type Suite, startServers, type Trial } from './e2e/measure.ts';
+import { mergeHistograms, percentileCurve } from './e2e/histogram.ts';
+import { runTrial, startServers, warmUp } from './e2e/measure.ts';
+import { METRICS, type Metric, type Suite, type Trial } from './e2e/metrics.ts';
 import { TrialError } from './e2e/parse.ts';
-import { Progress } from './e2e/progress.ts';
+import {
+  planScenes,
+  type ScenePlan,
+  type Selection,
+  secondsOfScene,
+  secondsOfSetup,
+  secondsOfTrial,
+} from './e2e/plan.ts';
+import { type PrintProgress, Progress } from './e2e/progress.ts';
 import { removeLeftovers, Sandbox } from './e2e/sandbox.ts';
 import {
   buildKernel,
   buildOurs,
   buildVeth,
   counterpartOf,
-  MODES,
-  type Mode,
   type Offloads,
   offloadsOfOurs,
   type Setup,
@@ -25,21 +37,17 @@ import { inspectBackground, inspectSteal, type Noise } from './noise.ts';
 import type { ComparedRow, Report } from './result.ts';
 import { judge, type Summary, summarize, summarizeRatios } from './stats.ts';
 
-export { SUITES, type Suite } from './e2e/measure.ts';
-export { MODES, type Mode } from './e2e/topologies.ts';
+export { SUITES, type Suite } from './e2e/metrics.ts';
+export { NAT_SUITES, planScenes, SUITE_GROUPS } from './e2e/plan.ts';
+export { MODES, type Mode, NATS, type Nat } from './e2e/topologies.ts';
 
-export interface E2eOptions {
-  modes?: readonly Mode[];
-  suites?: readonly Suite[];
-  /** Trials of each side per suite; at least 5 for a figure to quote. */
+export interface E2eOptions extends Partial<Selection> {
+  /** Rounds, and so trials of each side per row. Default 8, 3 if quick. */
   pairs?: number;
-  /** Whole seconds per trial. */
+  /** Whole seconds per trial. Default 1. */
   seconds?: number;
-  /** Measure plain veth in turn with the first mode. Default true. */
-  ceiling?: boolean;
   now?: Date;
-  /** One line of progress at a time. */
-  print?: (line: string) => void;
+  print?: PrintProgress;
   /** Ends the run early: what is measured by then is reported. */
   signal?: AbortSignal;
 }
@@ -53,101 +61,87 @@ export interface E2eReport extends Report<ComparedRow> {
   environment: E2eEnvironment;
 }
 
-/** A short look, not a figure to quote. */
-export const QUICK = { modes: ['vxlan', 'local'], pairs: 3, seconds: 1 } as const;
+/**
+ * With 8 the interval is the range of all, which covers the median with 99 %; two runs of the same thing then have intervals
+ * without overlap once in 6400 rows. (9 would allow an interval that leaves out the outermost, with 96 %.)
+ */
+const PAIRS = 8;
+const QUICK_PAIRS = 3;
 
 /** Between trials: queues and closing connections of the last one are gone. */
 const SETTLE_MS = 150;
-const WARM_UP_SECONDS = 1;
-/** What a trial takes besides its seconds, and a mode besides its trials; for the remaining time only. */
-const TRIAL_EXTRA = 0.5;
-const MODE_EXTRA = 3;
 
 const ARMS = ['ours', 'kernel', 'veth'] as const;
 type Arm = (typeof ARMS)[number];
 
 type Setups = Partial<Record<Arm, Setup>>;
+/** A trial of every arm that the scene has. */
+type Pair = Partial<Record<Arm, Trial>>;
+
+/** What is measured of one suite in one scene, over all rounds. */
+interface Series {
+  scene: ScenePlan;
+  suite: Suite;
+  pairs: Pair[];
+  offloads: Offloads | null;
+}
 
 /** Needs root. What cannot be built or measured is left out of the report, which then says so. */
 export async function runE2e(options: E2eOptions = {}): Promise<E2eReport> {
   const {
-    modes = MODES,
-    suites = SUITES,
-    pairs = 5,
-    seconds = 3,
+    quick = false,
     ceiling = true,
+    pairs = quick ? QUICK_PAIRS : PAIRS,
+    seconds = 1,
     now = new Date(),
     print = () => {},
     signal = new AbortController().signal,
   } = options;
-  const report: E2eReport = {
-    environment: { ...environment(now), backgroundShare: 0, stealShare: 0, warnings: [], complete: true },
-    results: [],
+  const env: E2eEnvironment = {
+    ...environment(now),
+    backgroundShare: 0,
+    stealShare: 0,
+    warnings: [],
+    complete: true,
   };
-  const { warnings } = report.environment;
   const warn = (text: string): void => {
-    warnings.push(text);
+    if (env.warnings.includes(text)) return;
+    env.warnings.push(text);
     print(`warning: ${text}`);
   };
   const fail = (text: string): void => {
-    report.environment.complete = false;
+    env.complete = false;
     warn(text);
   };
 
   removeLeftovers();
-  await inspectBackground(report.environment, warn);
-  const work = workOf({ modes, suites, pairs, seconds, ceiling });
+  await inspectBackground(env, warn);
+  const scenes = planScenes({ ...options, ceiling, quick });
+  const series = scenes.flatMap(scene =>
+    scene.suites.map((suite): Series => ({ scene, suite, pairs: [], offloads: null })),
+  );
+  const work = pairs * scenes.reduce((sum, scene) => sum + secondsOfScene(scene, seconds), 0);
   const progress = new Progress(work, () => performance.now(), print);
   const before = machineTime();
-  for (const mode of modes) {
-    if (signal.aborted) break;
-    const sandbox = new Sandbox();
-    try {
-      progress.say(`${mode}: setting up`);
-      const setups = await buildSetups(sandbox, mode, ceiling && mode === modes[0]);
-      const offloads = await offloadsOfOurs(sandbox);
-      progress.advance(MODE_EXTRA);
-      for (const suite of suites) {
-        if (signal.aborted) break;
-        const trials = await runPairs({ sandbox, setups, mode, suite, pairs, seconds, progress, fail, signal });
-        report.results.push(...rowsOf(trials, { mode, suite, seconds, offloads }));
-      }
-    } catch (error) {
-      if (!(error instanceof LabError)) throw error;
-      fail(`${mode}: ${error.message}`);
-    } finally {
-      await sandbox.remove();
+  for (let round = 0; round < pairs; round++) {
+    for (const scene of scenes) {
+      if (signal.aborted) break;
+      const ofScene = series.filter(one => one.scene === scene);
+      await runScene({ scene, series: ofScene, round, pairs, seconds, progress, fail, signal });
     }
   }
   if (signal.aborted) fail('ended early');
-  inspectSteal(report.environment, before, warn);
-  return report;
+  inspectSteal(env, before, warn);
+  return { environment: env, results: series.flatMap(one => rowsOf(one, seconds)) };
 }
 
-/** In trial seconds. */
-function workOf(plan: Required<Pick<E2eOptions, 'modes' | 'suites' | 'pairs' | 'seconds' | 'ceiling'>>): number {
-  const { modes, suites, pairs, seconds, ceiling } = plan;
-  const perArm = suites.length * (workOfTrial(WARM_UP_SECONDS) + pairs * workOfTrial(seconds));
-  const arms = 2 * modes.length + (ceiling ? 1 : 0);
-  return modes.length * MODE_EXTRA + arms * perArm;
-}
+// ---- one round of one scene
 
-function workOfTrial(seconds: number): number {
-  return seconds + TRIAL_EXTRA;
-}
-
-async function buildSetups(sandbox: Sandbox, mode: Mode, ceiling: boolean): Promise<Setups> {
-  const setups: Setups = { ours: await buildOurs(sandbox, mode), kernel: await buildKernel(sandbox, mode) };
-  if (ceiling) setups.veth = await buildVeth(sandbox);
-  await Promise.all(Object.values(setups).map(setup => startServers(sandbox, setup)));
-  return setups;
-}
-
-interface PairsPlan {
-  sandbox: Sandbox;
-  setups: Setups;
-  mode: Mode;
-  suite: Suite;
+interface ScenePass {
+  scene: ScenePlan;
+  series: readonly Series[];
+  /** From 0. */
+  round: number;
   pairs: number;
   seconds: number;
   progress: Progress;
@@ -155,73 +149,116 @@ interface PairsPlan {
   signal: AbortSignal;
 }
 
-/**
- * A warm-up of each arm, then the pairs. The order within a pair changes from pair to pair, so that a machine that gets
- * steadily slower favours nobody.
- * @returns complete pairs only; fewer than asked when the run was ended or a trial failed
- */
-async function runPairs(plan: PairsPlan): Promise<Partial<Record<Arm, Trial>>[]> {
-  const { sandbox, setups, mode, suite, pairs, seconds, progress, fail, signal } = plan;
-  const arms = ARMS.filter(arm => setups[arm] !== undefined);
-  const trial = async (arm: Arm, length: number): Promise<Trial> => {
-    const result = await runTrial(sandbox, setups[arm]!, suite, length, signal);
-    progress.advance(workOfTrial(length));
-    await sleep(SETTLE_MS);
-    return result;
-  };
-  const complete: Partial<Record<Arm, Trial>>[] = [];
+async function runScene(pass: ScenePass): Promise<void> {
+  const { scene, series, round, progress, fail, signal } = pass;
+  const sandbox = new Sandbox();
   try {
-    for (const arm of arms) await trial(arm, WARM_UP_SECONDS);
-    for (let pair = 0; pair < pairs; pair++) {
-      const round: Partial<Record<Arm, Trial>> = {};
-      for (const arm of pair % 2 === 0 ? arms : [...arms].reverse()) round[arm] = await trial(arm, seconds);
-      complete.push(round);
-      progress.say(`${mode} ${suite} ${pair + 1}/${pairs}: ${describe(suite, round)}`);
+    if (round === 0) progress.say(`${nameOf(scene)}: setting up`);
+    const setups = await buildSetups(sandbox, scene);
+    const offloads = await offloadsOfOurs(sandbox);
+    const arms = ARMS.filter(arm => setups[arm] !== undefined);
+    const capacity: Partial<Record<Arm, number>> = {};
+    for (const arm of arms) capacity[arm] = await warmUp({ sandbox, setup: setups[arm]!, signal });
+    progress.advance(secondsOfSetup(scene));
+    for (const one of series) {
+      one.offloads = offloads;
+      await runPair(one, pass, { sandbox, setups, capacity, arms: round % 2 === 0 ? arms : [...arms].reverse() });
     }
   } catch (error) {
-    if (signal.aborted) return complete;
-    if (!(error instanceof TrialError)) throw error;
-    fail(`${mode} ${suite}: pair ${complete.length + 1} gave no figure: ${error.message}`);
+    if (signal.aborted) return;
+    if (!(error instanceof LabError || error instanceof TrialError)) throw error;
+    fail(`${nameOf(scene)}: ${error.message}`);
+  } finally {
+    await sandbox.remove();
   }
-  return complete;
 }
 
-function describe(suite: Suite, round: Partial<Record<Arm, Trial>>): string {
+function nameOf({ mode, nat }: ScenePlan): string {
+  return nat === 'none' ? mode : `${mode} ${nat}`;
+}
+
+async function buildSetups(sandbox: Sandbox, { mode, nat, suites, ceiling }: ScenePlan): Promise<Setups> {
+  const setups: Setups = { ours: await buildOurs(sandbox, mode, nat), kernel: await buildKernel(sandbox, mode, nat) };
+  if (ceiling) setups.veth = await buildVeth(sandbox);
+  await Promise.all(Object.values(setups).map(setup => startServers(sandbox, setup, suites)));
+  return setups;
+}
+
+/** The order within a pair changes from round to round, so that a machine that gets steadily slower favours nobody. */
+async function runPair(
+  { scene, suite, pairs }: Series,
+  pass: ScenePass,
+  built: { sandbox: Sandbox; setups: Setups; capacity: Partial<Record<Arm, number>>; arms: readonly Arm[] },
+): Promise<void> {
+  const { seconds, progress, fail, signal } = pass;
+  const { sandbox, setups, capacity, arms } = built;
+  const pair: Pair = {};
+  try {
+    for (const arm of arms) {
+      if (signal.aborted) return;
+      pair[arm] = await runTrial(suite, { sandbox, setup: setups[arm]!, seconds, capacity: capacity[arm]!, signal });
+      progress.advance(secondsOfTrial(suite, seconds));
+      await sleep(SETTLE_MS);
+    }
+  } catch (error) {
+    if (signal.aborted) return;
+    if (!(error instanceof TrialError)) throw error;
+    fail(`${nameOf(scene)} ${suite}: pair ${pass.round + 1} gave no figure: ${error.message}`);
+    return;
+  }
+  pairs.push(pair);
+  progress.say(`${nameOf(scene)} ${suite} ${pass.round + 1}/${pass.pairs}: ${describe(suite, pair)}`);
+}
+
+function describe(suite: Suite, pair: Pair): string {
   const { name, unit } = METRICS[suite][0];
-  return ARMS.filter(arm => round[arm] !== undefined)
-    .map(arm => `${arm} ${formatFigure(round[arm]![name])}`)
+  return ARMS.filter(arm => pair[arm] !== undefined)
+    .map(arm => `${arm} ${formatFigure(pair[arm]!.figures[name])}`)
     .join(', ')
     .concat(` ${unit}`);
 }
 
-function rowsOf(
-  rounds: readonly Partial<Record<Arm, Trial>>[],
-  { mode, suite, seconds, offloads }: { mode: Mode; suite: Suite; seconds: number; offloads: Offloads },
-): ComparedRow[] {
-  if (rounds.length === 0) return [];
-  const samples = (arm: Arm, name: string): number[] => rounds.map(round => round[arm]![name]);
-  return METRICS[suite].map(({ name, unit, better, details }) => {
-    const ours = samples('ours', name);
-    const kernel = samples('kernel', name);
-    const ratio = summarizeRatios(ours, kernel);
-    const both = (detail: string): [string, { ours: Summary; kernel: Summary }] => [
-      detail,
-      { ours: summarize(samples('ours', detail)), kernel: summarize(samples('kernel', detail)) },
-    ];
-    return {
-      suite: 'e2e',
-      name,
-      unit,
-      params: { mode, kernel: counterpartOf(mode), pairs: rounds.length, seconds, offloads },
-      better,
-      ours: summarize(ours),
-      kernel: summarize(kernel),
-      ratio,
-      verdict: judge(ratio, better),
-      ...(rounds[0].veth === undefined ? {} : { ceiling: summarize(samples('veth', name)) }),
-      details: Object.fromEntries(details.map(both)),
-    };
-  });
+// ---- rows
+
+function rowsOf(series: Series, seconds: number): ComparedRow[] {
+  return series.pairs.length === 0 ? [] : METRICS[series.suite].map(metric => rowOf(metric, series, seconds));
+}
+
+function rowOf(metric: Metric, { scene, pairs, offloads }: Series, seconds: number): ComparedRow {
+  const { name, unit, better, params, details, curve } = metric;
+  const { mode, nat } = scene;
+  const samples = (arm: Arm, figure: string): number[] => pairs.map(pair => pair[arm]!.figures[figure]);
+  const ours = samples('ours', name);
+  const kernel = samples('kernel', name);
+  const ratio = summarizeRatios(ours, kernel);
+  const both = (detail: string): [string, { ours: Summary; kernel: Summary }] => [
+    detail,
+    { ours: summarize(samples('ours', detail)), kernel: summarize(samples('kernel', detail)) },
+  ];
+  const curveOf = (arm: Arm) => percentileCurve(mergeHistograms(pairs.map(pair => pair[arm]!.histogram!)));
+  const hasCeiling = pairs[0].veth !== undefined;
+  return {
+    suite: 'e2e',
+    name,
+    unit,
+    params: { mode, nat, kernel: counterpartOf(mode, nat), ...params, pairs: pairs.length, seconds, offloads },
+    better,
+    ours: summarize(ours),
+    kernel: summarize(kernel),
+    ratio,
+    verdict: judge(ratio, better),
+    ...(hasCeiling ? { ceiling: summarize(samples('veth', name)) } : {}),
+    details: Object.fromEntries(details.map(both)),
+    ...(curve
+      ? {
+          curves: {
+            ours: curveOf('ours'),
+            kernel: curveOf('kernel'),
+            ...(hasCeiling ? { veth: curveOf('veth') } : {}),
+          },
+        }
+      : {}),
+  };
 }
 
 /** Three significant digits, four from a million on; thousands as k, from ten million on millions as M. */

@@ -33,6 +33,8 @@ export interface ComparedRow extends Row {
   ceiling?: Summary;
   /** What belongs to the same trials and has no ratio of its own, such as losses. */
   details: Record<string, { ours: Summary; kernel: Summary }>;
+  /** Of latencies, all trials together: which share, in percent, took at most how many microseconds. */
+  curves?: Partial<Record<'ours' | 'kernel' | 'veth', [percentile: number, us: number][]>>;
 }
 
 export interface Report<R extends Row = Row> {

@@ -63,6 +63,20 @@ export function summarizeRatios(ours: readonly number[], theirs: readonly number
   return summary;
 }
 
+/** Values beyond Tukey's fences: more than 1.5 times the quartiles' distance outside of them. None of fewer than 5. */
+export function outliersOf(values: readonly number[]): number[] {
+  if (values.length < 5) return [];
+  const sorted = [...values].sort((a, b) => a - b);
+  const quartile = (share: number): number => {
+    const at = share * (sorted.length - 1);
+    const below = Math.floor(at);
+    return sorted[below] + (at - below) * (sorted[Math.min(below + 1, sorted.length - 1)] - sorted[below]);
+  };
+  const [low, high] = [quartile(0.25), quartile(0.75)];
+  const fence = 1.5 * (high - low);
+  return values.filter(value => value < low - fence || value > high + fence);
+}
+
 export type Verdict = 'better' | 'worse' | 'no difference' | 'too few pairs';
 
 /** Names a winner only outside the noise: where the interval covers 1 there is none, and fewer than 3 pairs show nothing. */

@@ -1,4 +1,7 @@
-/** What iperf3 and our request-response client print, as figures. */
+/** What iperf3 and our own clients print, as figures. */
+import type { ConnectionTrial } from './connections.ts';
+import type { LatencyTrial } from './latency.ts';
+import type { PacketRates } from './packets.ts';
 
 /** A trial that gave no figure, and why. */
 export class TrialError extends Error {
@@ -91,6 +94,28 @@ export function parseRoundTrips(text: string): RoundTrips {
   const trips = parseJson(text) as RoundTrips;
   if (!(trips.count > 0)) throw new TrialError('no request was answered');
   return trips;
+}
+
+/** @throws TrialError when nothing arrived */
+export function parsePacketRates(text: string): PacketRates {
+  const rates = parseJson(text) as PacketRates;
+  if (!(rates.delivered > 0 && rates.found?.every(({ rate }) => rate > 0)))
+    throw new TrialError('no rate without loss');
+  return rates;
+}
+
+/** @throws TrialError when no request was answered */
+export function parseLatency(text: string): LatencyTrial {
+  const trial = parseJson(text) as LatencyTrial;
+  if (!(trial.lost < trial.sent)) throw new TrialError('no request was answered');
+  return trial;
+}
+
+/** @throws TrialError when no connection came about */
+export function parseConnections(text: string): ConnectionTrial {
+  const trial = parseJson(text) as ConnectionTrial;
+  if (!(trial.completed > 0)) throw new TrialError('no connection came about');
+  return trial;
 }
 
 function parseJson(text: string): object {

@@ -10,22 +10,29 @@
  *
  *        v-p1                                                           v-p2
  *      [ eth0 ]-------------------------------------------------------[ eth0 ]
+ *
+ * With NAT the client speaks to a service's address, whose one backend is the server on the other node, or to a host
+ * outside, o-out or k-out on the same switch, which sees the node's address.
  */
 import { callNode, RUN_DIR } from '../../datapath/control/client.ts';
 import { forwardingEntry, KERNEL_VXLAN_MTU, vxlanDevice, vxlanPeer } from '../../datapath/lab/kernel-node.ts';
+import { LabError } from '../../datapath/lab/lab-error.ts';
 import type { Sandbox } from './sandbox.ts';
 
 export const MODES = ['vxlan', 'geneve', 'ipip', 'native', 'local', 'vxlan-no-offload'] as const;
 export type Mode = (typeof MODES)[number];
 
+export const NATS = ['none', 'service', 'masquerade'] as const;
+export type Nat = (typeof NATS)[number];
+
 /** What stands on the kernel's side. There is no GENEVE or IPIP here: those modules are missing from many kernels. */
-export type Counterpart = 'vxlan' | 'routed veth and bridge' | 'veth and bridge';
+type Counterpart = 'vxlan' | 'routed veth and bridge' | 'veth and bridge';
 
 export interface Setup {
-  /** Namespaces of the two pods, without the sandbox's prefix. */
+  /** Namespaces of a pod and of its server, without the sandbox's prefix. */
   client: string;
   server: string;
-  /** Of the server. */
+  /** By which the client knows the server. */
   address: string;
 }
 
@@ -52,14 +59,46 @@ const SPECS: Record<Mode, ModeSpec> = {
 };
 
 const UNDERLAY_MTU = 1500;
+const POD_NETWORKS = '10.244.0.0/16';
+const SERVICE_ADDRESS = '10.96.0.10';
+const OUTSIDE_ADDRESS = '192.168.10.254';
 
-export function counterpartOf(mode: Mode): Counterpart {
-  return SPECS[mode].counterpart;
+/** Where servers listen; a service has all of these ports. */
+export const PORTS = { iperf: 5201, echo: 5202, packets: 5203, connections: 5204 } as const;
+
+/** In words, for whoever reads the row. */
+export function counterpartOf(mode: Mode, nat: Nat): string {
+  const { counterpart } = SPECS[mode];
+  if (nat === 'none') return counterpart;
+  return `${counterpart}, nftables ${nat === 'service' ? 'DNAT' : 'masquerade'}`;
+}
+
+/** One node alone has no way out, and the kernel's bridge takes the answers of a service past its NAT. */
+export function hasNat(mode: Mode, nat: Nat): boolean {
+  return nat === 'none' || SPECS[mode].nodes === 2;
+}
+
+/** The second pod's, or a host's outside. */
+function serverOf(prefix: 'o' | 'k', nat: Nat): Setup {
+  const client = `${prefix}-p1`;
+  if (nat === 'masquerade') return { client, server: `${prefix}-out`, address: OUTSIDE_ADDRESS };
+  return { client, server: `${prefix}-p2`, address: nat === 'service' ? SERVICE_ADDRESS : podAddress(2, 1) };
+}
+
+async function addOutside(sandbox: Sandbox, prefix: 'o' | 'k'): Promise<void> {
+  const [outside, sw] = [`${prefix}-out`, `${prefix}-sw`];
+  await sandbox.addNamespaces(outside);
+  await sandbox.ip(outside, [
+    `link add eth0 type veth peer name out netns ${sandbox.full(sw)}`,
+    'link set eth0 up',
+    `addr add ${OUTSIDE_ADDRESS}/24 dev eth0`,
+  ]);
+  await sandbox.ip(sw, ['link set out master br0 up']);
 }
 
 // ---- ours
 
-export async function buildOurs(sandbox: Sandbox, mode: Mode): Promise<Setup> {
+export async function buildOurs(sandbox: Sandbox, mode: Mode, nat: Nat): Promise<Setup> {
   if (SPECS[mode].nodes === 1) {
     await sandbox.addNamespaces('o-a', 'o-p1', 'o-p2');
     const pods = [1, 2].map(i => ourPod(sandbox, i, podAddress(1, i)));
@@ -73,12 +112,35 @@ export async function buildOurs(sandbox: Sandbox, mode: Mode): Promise<Setup> {
       const [node, uplink] = [nodeNamespace('o', i), `ul-${i}`];
       const pods = [ourPod(sandbox, i, podAddress(i, 1))];
       const routes = [{ to: podNetwork(3 - i), via: underlay(3 - i), encap: SPECS[mode].tunnel !== 'none' }];
-      await sandbox.startNode(node, { ...ourNode(mode, i), pods, routes });
+      await sandbox.startNode(node, { ...ourNode(mode, i), pods, routes, ...(i === 1 ? ourNat(nat) : {}) });
       await sandbox.ip(node, [`link set ul0 netns ${sandbox.full('o-sw')} name ${uplink}`]);
       await sandbox.ip('o-sw', [`link set ${uplink} master br0 up`]);
     }),
   );
-  return { client: 'o-p1', server: 'o-p2', address: podAddress(2, 1) };
+  if (nat === 'masquerade') await addOutside(sandbox, 'o');
+  return serverOf('o', nat);
+}
+
+/** Only the client's node has any: with rules a node tracks flows, and the other has no reason to. */
+function ourNat(nat: Nat): object {
+  switch (nat) {
+    case 'none':
+      return {};
+    case 'service': {
+      const ports = Object.entries(PORTS).flatMap(([name, port]) =>
+        ['TCP', 'UDP'].map(protocol => ({
+          name: `${name}-${protocol.toLowerCase()}`,
+          protocol,
+          port,
+          targetPort: port,
+        })),
+      );
+      const endpoints = [{ address: podAddress(2, 1) }];
+      return { services: [{ name: 'default/bench', addresses: [SERVICE_ADDRESS], ports, endpoints }] };
+    }
+    case 'masquerade':
+      return { masquerade: [{ from: [POD_NETWORKS], notTo: [POD_NETWORKS] }] };
+  }
 }
 
 function ourNode(mode: Mode, i: number): object {
@@ -118,7 +180,7 @@ export async function offloadsOfOurs(sandbox: Sandbox): Promise<Offloads> {
 
 // ---- the kernel's
 
-export async function buildKernel(sandbox: Sandbox, mode: Mode): Promise<Setup> {
+export async function buildKernel(sandbox: Sandbox, mode: Mode, nat: Nat): Promise<Setup> {
   if (SPECS[mode].nodes === 1) {
     await sandbox.addNamespaces('k-a', 'k-p1', 'k-p2');
     await sandbox.ip('k-a', cniBridge(1, UNDERLAY_MTU));
@@ -144,9 +206,24 @@ export async function buildKernel(sandbox: Sandbox, mode: Mode): Promise<Setup> 
     );
     await sandbox.ip('k-sw', [`link set up-${i} master br0 up`]);
     await addKernelPod(sandbox, node, i, 1, `k-p${i}`, mtu);
-    if (vxlan) await addForwardingEntry(sandbox, node, i);
+    if (vxlan) await runIn(sandbox, node, forwardingEntry(vtepMac(3 - i), underlay(3 - i)));
   }
-  return { client: 'k-p1', server: 'k-p2', address: podAddress(2, 1) };
+  if (nat === 'masquerade') await addOutside(sandbox, 'k');
+  if (nat !== 'none') await runIn(sandbox, 'k-a', ['nft', kernelNat(nat)]);
+  return serverOf('k', nat);
+}
+
+/** As kube-proxy's nftables mode and flannel have it: a map from address, protocol and port to a backend; one rule. */
+function kernelNat(nat: 'service' | 'masquerade'): string {
+  if (nat === 'masquerade') {
+    return `table ip bench { chain postrouting { type nat hook postrouting priority srcnat;
+      ip saddr ${POD_NETWORKS} ip daddr != ${POD_NETWORKS} masquerade; }; }`;
+  }
+  const backends = Object.values(PORTS).flatMap(port =>
+    ['tcp', 'udp'].map(protocol => `${SERVICE_ADDRESS} . ${protocol} . ${port} : ${podAddress(2, 1)} . ${port}`),
+  );
+  return `table ip bench { chain prerouting { type nat hook prerouting priority dstnat;
+    dnat ip to ip daddr . ip protocol . th dport map { ${backends.join(', ')} }; }; }`;
 }
 
 function cniBridge(i: number, mtu: number): string[] {
@@ -164,11 +241,10 @@ function flannelVxlan(i: number): string[] {
   ];
 }
 
-/** `bridge fdb` is not `ip`. */
-async function addForwardingEntry(sandbox: Sandbox, node: string, i: number): Promise<void> {
-  const argv = forwardingEntry(vtepMac(3 - i), underlay(3 - i));
+/** For commands that are not `ip`. */
+async function runIn(sandbox: Sandbox, node: string, argv: readonly string[]): Promise<void> {
   const { code, stderr } = await sandbox.run(node, argv, 10_000, new AbortController().signal);
-  if (code !== 0) throw new Error(`${argv.join(' ')}: ${stderr}`);
+  if (code !== 0) throw new LabError(`${argv.join(' ')}: ${stderr.trim()}`);
 }
 
 async function addKernelPod(

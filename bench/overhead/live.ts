@@ -1,7 +1,7 @@
 /** Two nodes for each mode, all at once, and TCP through one after the other: throughput, and who spent the processor's time. */
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { runTrial, startServers } from '../e2e/measure.ts';
+import { runTrial, startServers, warmUp } from '../e2e/measure.ts';
 import { TrialError } from '../e2e/parse.ts';
 import { Sandbox } from '../e2e/sandbox.ts';
 import { buildOurs, type Setup } from '../e2e/topologies.ts';
@@ -32,7 +32,6 @@ export interface LivePlan {
 }
 
 const SETTLE_MS = 150;
-const WARM_UP_SECONDS = 1;
 const NODES = ['o-a', 'o-b'];
 
 /**
@@ -49,13 +48,13 @@ export async function measureLive({ pairs, seconds, advance, signal }: LivePlan)
       if (signal.aborted) return rounds;
       const sandbox = new Sandbox(`${mode}-`);
       sandboxes.push(sandbox);
-      const setup = await buildOurs(sandbox, mode);
-      await startServers(sandbox, setup);
+      const setup = await buildOurs(sandbox, mode, 'none');
+      await startServers(sandbox, setup, ['tcp1']);
       lanes.push({ mode, sandbox, setup });
       advance(`${mode}: two nodes are up`);
     }
     for (const { mode, sandbox, setup } of lanes) {
-      await runTrial(sandbox, setup, 'tcp1', WARM_UP_SECONDS, signal);
+      await warmUp({ sandbox, setup, signal });
       advance(`${mode}: warm`);
     }
     for (let pair = 0; pair < pairs; pair++) {
@@ -80,13 +79,13 @@ async function measure(sandbox: Sandbox, setup: Setup, seconds: number, signal: 
   const pids = NODES.map(name => sandbox.pidOf(name));
   const machine = machineTime();
   const before = pids.map(workOf);
-  const trial = await runTrial(sandbox, setup, 'tcp1', seconds, signal);
+  const { figures } = await runTrial('tcp1', { sandbox, setup, seconds, capacity: 0, signal });
   const after = pids.map(workOf);
   const { busy } = timeBetween(machine, machineTime());
-  const gigabytes = (trial.tcp1 / 8) * seconds;
+  const gigabytes = (figures.tcp1 / 8) * seconds;
   const spent = (what: keyof Work) => after.reduce((sum, work, i) => sum + work[what] - before[i][what], 0);
   return {
-    gigabitsPerSecond: trial.tcp1,
+    gigabitsPerSecond: figures.tcp1,
     user: spent('user') / gigabytes,
     system: spent('system') / gigabytes,
     rest: Math.max(0, busy - spent('user') - spent('system')) / gigabytes,

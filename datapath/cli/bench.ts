@@ -2,14 +2,26 @@
 
 import { runAll } from '../../bench/all.ts';
 import { type Comparison, compareReports, hasRegression, readReport } from '../../bench/compare.ts';
-import { type E2eEnvironment, formatFigure, MODES, QUICK, runE2e, SUITES } from '../../bench/e2e.ts';
+import {
+  type E2eEnvironment,
+  formatFigure,
+  MODES,
+  NAT_SUITES,
+  NATS,
+  type Nat,
+  planScenes,
+  runE2e,
+  SUITE_GROUPS,
+  SUITES,
+  type Suite,
+} from '../../bench/e2e.ts';
 import type { Environment } from '../../bench/environment.ts';
 import { runLpm } from '../../bench/lpm.ts';
 import { GROUPS, runMicro } from '../../bench/micro.ts';
 import { runOverhead } from '../../bench/overhead.ts';
-import { NATS, MODES as PIPELINE_MODES, runPipeline, SIZES, type Size } from '../../bench/pipeline.ts';
+import { MODES as PIPELINE_MODES, NATS as PIPELINE_NATS, runPipeline, SIZES, type Size } from '../../bench/pipeline.ts';
 import type { ComparedRow, Report, Row } from '../../bench/result.ts';
-import type { Summary } from '../../bench/stats.ts';
+import { outliersOf, type Summary } from '../../bench/stats.ts';
 import { SUITES as SUITES_OF_ALL } from '../../bench/suites.ts';
 import { DONE, NO, UsageError } from './exit.ts';
 import type { Format } from './format.ts';
@@ -17,7 +29,9 @@ import { type Column, formatTable, printJson } from './table.ts';
 
 export interface E2eFlags {
   modes?: string;
-  suites?: string;
+  /** --suites, or --only. */
+  only?: string;
+  nat?: string;
   pairs?: string;
   seconds?: string;
   quick?: boolean;
@@ -27,6 +41,7 @@ export interface E2eFlags {
 
 const COLUMNS: Column<ComparedRow>[] = [
   { title: 'MODE', value: row => row.params.mode },
+  { title: 'NAT', value: row => row.params.nat },
   { title: 'WHAT', value: row => row.name },
   { title: 'UNIT', value: row => row.unit },
   { title: 'OURS', value: row => formatFigure(row.ours.median), align: 'right' },
@@ -35,25 +50,28 @@ const COLUMNS: Column<ComparedRow>[] = [
   { title: 'RATIO', value: row => row.ratio.median.toFixed(2), align: 'right' },
   { title: '95 % CI', value: row => (row.verdict === 'too few pairs' ? '-' : interval(row.ratio)) },
   { title: 'VERDICT', value: row => row.verdict },
-  { title: 'LOST', value: row => losses(row) },
+  { title: 'NOTE', value: row => notesOn(row) },
   { title: 'AGAINST', value: row => row.params.kernel, wide: true },
   { title: 'UPLINK-OFFLOADS', value: row => (row.params.offloads as { uplink: string[] }).uplink, wide: true },
 ];
 
 /** Answers no when something asked for was not measured. */
 export async function e2e(flags: E2eFlags): Promise<number> {
-  const preset = flags.quick ? QUICK : {};
   const options = {
-    ...preset,
     ...(flags.modes === undefined ? {} : { modes: parseList('--modes', flags.modes, MODES) }),
-    ...(flags.suites === undefined ? {} : { suites: parseList('--suites', flags.suites, SUITES) }),
+    ...(flags.only === undefined ? {} : parseSuites(flags.only)),
+    ...(flags.nat === undefined ? {} : { nats: parseList('--nat', flags.nat, NATS) }),
     ...(flags.pairs === undefined ? {} : { pairs: parseCount('--pairs', flags.pairs) }),
     ...(flags.seconds === undefined ? {} : { seconds: parseCount('--seconds', flags.seconds) }),
+    quick: flags.quick ?? false,
     ceiling: flags.ceiling,
   };
+  if (planScenes(options).length === 0) {
+    throw new UsageError(`--modes ${flags.modes} --nat ${options.nats}: expected a mode with two nodes for NAT`);
+  }
   const { environment, results } = await runE2e({
     ...options,
-    print: line => void process.stderr.write(`${line}\n`),
+    print: printProgress,
     signal: endOnSignal(),
   });
   switch (flags.output) {
@@ -144,7 +162,7 @@ export async function pipeline(flags: PipelineFlags): Promise<number> {
     ...(flags.modes === undefined ? {} : { modes: parseList('--modes', flags.modes, PIPELINE_MODES) }),
     ...(flags.sizes === undefined ? {} : { sizes: parseSizes(flags.sizes) }),
     ...(flags.flows === undefined ? {} : { flows: parseNumbers('--flows', flags.flows, 1, 4_000_000) }),
-    ...(flags.nat === undefined ? {} : { nats: parseList('--nat', flags.nat, NATS) }),
+    ...(flags.nat === undefined ? {} : { nats: parseList('--nat', flags.nat, PIPELINE_NATS) }),
     ...(flags.visits === undefined ? {} : { visits: parseCount('--visits', flags.visits) }),
     quick: flags.quick,
     print: printProgress,
@@ -287,10 +305,25 @@ function interval({ ci95: [low, high] }: Summary): string {
   return `[${low.toFixed(2)}, ${high.toFixed(2)}]`;
 }
 
-/** `ours/kernel` in percent. */
-function losses(row: ComparedRow): string | undefined {
-  const lost = row.details.lostPercent;
-  return lost && `${lost.ours.median.toFixed(1)}/${lost.kernel.median.toFixed(1)} %`;
+/** What one should know before quoting the row: losses, a sender at its limit, failures, pairs that stand out. */
+function notesOn(row: ComparedRow): string | undefined {
+  const { details, ratio } = row;
+  const of = (name: string) => details[name] && ([details[name].ours.median, details[name].kernel.median] as const);
+  const notes: string[] = [];
+  const lost = of('lostPercent');
+  if (lost) notes.push(`lost ${lost.map(share => share.toFixed(1)).join('/')} %`);
+  const limited = of(`${row.name}-limited`);
+  const sides = ['ours', 'kernel'].filter((_, i) => limited !== undefined && limited[i] >= 0.5);
+  if (sides.length > 0) notes.push(`sender's limit: ${sides.join(', ')}`);
+  const background = of('backgroundGbps');
+  if (background?.some(rate => rate > 0)) notes.push(`beside ${background.map(formatFigure).join('/')} Gb/s`);
+  for (const what of ['lost', 'failed']) {
+    const counts = of(what);
+    if (counts?.some(count => count > 0)) notes.push(`${what} ${counts.join('/')}`);
+  }
+  const outliers = outliersOf(ratio.samples);
+  if (outliers.length > 0) notes.push(`outliers: ${outliers.map(value => value.toFixed(2)).join(' ')}`);
+  return notes.length === 0 ? undefined : notes.join('; ');
 }
 
 function parseList<const T extends readonly string[]>(flag: string, text: string, known: T): T[number][] {
@@ -299,6 +332,14 @@ function parseList<const T extends readonly string[]>(flag: string, text: string
     if (!known.includes(word)) throw new UsageError(`${flag} ${word}: expected one or more of ${known.join(',')}`);
   }
   return known.filter(word => words.includes(word));
+}
+
+/** Suites, names of several, and `service` for what has to do with NAT. */
+function parseSuites(text: string): { suites: readonly Suite[]; nats?: Nat[] } {
+  const words: string[] = parseList('--suites', text, [...SUITES, ...Object.keys(SUITE_GROUPS), 'service']);
+  const suites = SUITES.filter(suite => words.some(word => word === suite || SUITE_GROUPS[word]?.includes(suite)));
+  if (!words.includes('service')) return { suites };
+  return suites.length === 0 ? { suites: NAT_SUITES, nats: ['service', 'masquerade'] } : { suites, nats: [...NATS] };
 }
 
 function parseSizes(text: string): Size[] {

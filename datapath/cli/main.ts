@@ -145,12 +145,20 @@ function addBench(bench: Command): void {
     .description(
       "pod to pod through ours and through the kernel's counterpart in turn: throughput, packets, latency, CPU",
     )
-    .option('--modes <list>', 'vxlan, geneve, ipip, native, local, vxlan-no-offload; default: all')
-    .option('--suites <list>', 'tcp1, tcp4, udp64, udp1400, rr; default: all')
-    .option('--pairs <count>', 'trials of each side (default: 5)')
-    .option('--seconds <count>', 'of one trial (default: 3)')
+    .option('--modes <list>', 'vxlan, geneve, ipip, native, local, vxlan-no-offload')
+    .option(
+      '--suites, --only <list>',
+      'tcp1, tcp4, udp64, udp1400, rr, ndr64, ndr1400, latency, latency-loaded, connections',
+    )
+    .option('--nat <list>', 'none, service, masquerade')
+    .option('--pairs <count>', 'trials of each side (default: 8, quick: 3)')
+    .option('--seconds <count>', 'of one trial (default: 1)')
     .option('--no-ceiling', 'leave out plain veth, which takes its turn with the first mode')
-    .option('--quick', 'a first look: vxlan and local, 3 pairs of 1 s')
+    .option('--quick', 'a first look: fewer cases, 3 pairs')
+    .addHelpText(
+      'after',
+      '\nWith any of the lists every combination is measured, without them a selection. tcp, udp and ndr are their suites together, service\nis --nat service,masquerade.',
+    )
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./bench.ts')).e2e(flags)));
 

@@ -82,6 +82,75 @@ describe('tunpath bench e2e', function () {
     assert.equal(processesNaming(`tb${pid}-`), '');
   });
 
+  it('packet rates, latency and connections through a service: plausible, not fast', async () => {
+    const args = ['--modes', 'vxlan', '--nat', 'service', '--only', 'ndr,latency,connections', '--pairs', '1'];
+    const { pid, code, stdout, stderr } = await bench([...args, '--no-ceiling', '-o', 'json']);
+    assert.equal(code, 0, stderr);
+    const { results } = JSON.parse(stdout) as E2eReport;
+    const rows = new Map(results.map(row => [row.name, row]));
+    const of = (name: string) => rows.get(name)!;
+    for (const row of results) {
+      assert.deepEqual([row.params.nat, row.params.kernel], ['service', 'vxlan, nftables DNAT']);
+      for (const side of [row.ours, row.kernel]) assert.ok(side.median > 0, `${row.name}: ${side.median}`);
+    }
+    for (const size of [64, 1400]) {
+      const [none, tenth, whole] = ['', '-0.1%', '-1%'].map(suffix => of(`ndr${size}${suffix}`));
+      assert.deepEqual([none.params.size, none.params.loss, tenth.params.loss], [size, 0, 0.001]);
+      for (const side of ['ours', 'kernel'] as const) {
+        // Nothing sends a UDP packet through two nodes in less than 0.1 us, or takes more than 1 ms for one.
+        assert.ok(none[side].median > 1000 && whole[side].median < 1e7, `${none[side].median} ${whole[side].median}`);
+        assert.ok(none[side].median <= tenth[side].median && tenth[side].median <= whole[side].median);
+        assert.ok(whole[side].median <= 1.1 * none.details.senderLimit[side].median);
+        assert.ok(of(`ndr${size}-cpu`)[side].median < 1000);
+      }
+    }
+    for (const name of ['latency', 'latency-loaded']) {
+      const percentiles = ['p50', 'p90', 'p99', 'p99.9', 'max'].map(label => of(`${name}-${label}`));
+      for (const side of ['ours', 'kernel'] as const) {
+        const values = percentiles.map(row => row[side].median);
+        assert.deepEqual(
+          values,
+          values.toSorted((a, b) => a - b),
+        );
+        // Within a microsecond no request goes there and back; beyond this one it would have been lost.
+        assert.ok(values[0] > 1 && values[4] < 5e6, `${values}`);
+        const curve = percentiles[0].curves![side]!;
+        assert.equal(curve.at(-1)![1], values[4]);
+        const background = percentiles[0].details.backgroundGbps[side].median;
+        assert.equal(background > 0, name === 'latency-loaded');
+      }
+    }
+    const { details, ours } = of('connections');
+    assert.ok(ours.median > 100 && ours.median < 1e6, `${ours.median}`);
+    assert.ok(details.p50Us.ours.median > 10, `${details.p50Us.ours.median}`);
+    assert.deepEqual(leftBy(pid), []);
+  });
+
+  it('masquerade to a host outside, of both', async () => {
+    const args = [
+      '--modes',
+      'native',
+      '--nat',
+      'masquerade',
+      '--suites',
+      'tcp1,connections',
+      '--pairs',
+      '1',
+      '--no-ceiling',
+    ];
+    const { code, stdout, stderr } = await bench([...args, '-o', 'json']);
+    assert.equal(code, 0, stderr);
+    const { results } = JSON.parse(stdout) as E2eReport;
+    assert.deepEqual(
+      results.map(row => row.name),
+      ['tcp1', 'tcp1-cpu', 'connections'],
+    );
+    for (const row of results) {
+      assert.equal(row.params.kernel, 'routed veth and bridge, nftables masquerade');
+      assert.ok(row.ours.median > 0 && row.kernel.median > 0);
+    }
+  });
+
   it('gives what it has when it is interrupted, and leaves nothing behind', async () => {
     const args = [
       '--modes',
@@ -114,6 +183,12 @@ describe('tunpath bench e2e', function () {
   const refused: [what: string, args: string[], said: RegExp][] = [
     ['an unknown mode', ['--modes', 'vxlan,gre'], /--modes gre: expected one or more of vxlan,geneve/],
     ['an unknown suite', ['--suites', 'sctp'], /--suites sctp: expected one or more of tcp1/],
+    ['an unknown NAT', ['--nat', 'snat'], /--nat snat: expected one or more of none,service,masquerade/],
+    [
+      'NAT on one node',
+      ['--modes', 'local', '--nat', 'service'],
+      /--modes local --nat service: expected a mode with two nodes/,
+    ],
     ['no pairs', ['--pairs', '0'], /--pairs 0: expected a whole number from 1/],
     ['half a second', ['--seconds', '0.5'], /--seconds 0.5: expected a whole number from 1/],
   ];

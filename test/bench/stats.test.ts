@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { ci95, compareMeans, judge, median, studentT, summarizeRatios } from '../../bench/stats.ts';
+import { ci95, compareMeans, judge, median, outliersOf, studentT, summarizeRatios } from '../../bench/stats.ts';
 
 describe('bench/stats', () => {
   it('takes the middle, or the mean of the two in the middle', () => {
@@ -46,6 +46,14 @@ describe('bench/stats', () => {
     assert.ok(Math.abs(Math.log(high) - 1.24147) < 1e-4, `${high}`);
   });
 
+  it("finds what lies outside Tukey's fences, worked by hand", () => {
+    // Quartiles 2 and 4, so the fences are at -1 and 7.
+    assert.deepEqual(outliersOf([3, 1, 2, 5, 4]), []);
+    assert.deepEqual(outliersOf([1, 2, 3, 4, 8]), [8]);
+    assert.deepEqual(outliersOf([-2, 2, 3, 4, 1]), []);
+    assert.deepEqual(outliersOf([1, 2, 3, 1000]), []);
+  });
+
   it('names a winner only outside the noise', () => {
     const of = (...samples: number[]) =>
       summarizeRatios(
@@ -80,6 +88,23 @@ describe('bench/stats', () => {
       assert.ok(claims / 4000 <= 0.055, `${pairs} pairs: ${claims} of 4000`);
       assert.ok(claims > 0, `${pairs} pairs: never, so nothing is ever found`);
     }
+  });
+
+  it('8 pairs: intervals of two runs of the same thing overlap, but in one row of thousands', () => {
+    let state = 4711;
+    const uniform = () => {
+      state = (state * 16807) % 2147483647;
+      return state / 2147483647;
+    };
+    const rows = 20_000;
+    const run = () => summarizeRatios(Array.from({ length: 8 }, uniform), Array(8).fill(1)).ci95;
+    let apart = 0;
+    for (let row = 0; row < rows; row++) {
+      const [first, second] = [run(), run()];
+      if (first[1] < second[0] || second[1] < first[0]) apart++;
+    }
+    // All 8 of the one below all 8 of the other: 2 * 8! * 8! / 16! = 1 of 6435.
+    assert.ok(apart / rows < 3 / 6435, `${apart} of ${rows}`);
   });
 
   // From printed tables, two-sided.

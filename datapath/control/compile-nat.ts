@@ -7,6 +7,7 @@ import type { Service } from '../nat/service.ts';
 import { PROFILES } from '../profile.ts';
 import { PROTO_SCTP, PROTO_TCP, PROTO_UDP } from '../wire/ipv4.ts';
 import type { MasqueradeRuleConfig, NodeSpec, ServiceConfig } from './config.ts';
+import type { PortRange } from './host-ports.ts';
 import { parseAddress, parseCidr } from './validated.ts';
 
 const PROTOCOLS = { TCP: PROTO_TCP, UDP: PROTO_UDP, SCTP: PROTO_SCTP } as const;
@@ -36,8 +37,16 @@ const STATES: Record<keyof Timeouts, number> = {
   generic: states.GENERIC,
 };
 
-/** @param nodeAddress where node ports answer (int32). @returns null where there is nothing to translate */
-export function compileNat(config: { spec: Omit<NodeSpec, 'uplink'> }, nodeAddress: number): NatProgram | null {
+/**
+ * @param nodeAddress where node ports answer (int32)
+ * @param range where translated flows get their ports from instead of the profile's range
+ * @returns null where there is nothing to translate
+ */
+export function compileNat(
+  config: { spec: Omit<NodeSpec, 'uplink'> },
+  nodeAddress: number,
+  range?: PortRange,
+): NatProgram | null {
   const { services, masquerade, conntrack, profile, pods } = config.spec;
   if (services.length === 0 && masquerade.length === 0) return null;
   const seconds: Record<number, number> = {};
@@ -49,7 +58,7 @@ export function compileNat(config: { spec: Omit<NodeSpec, 'uplink'> }, nodeAddre
   return {
     capacity: conntrack.size,
     timeouts: { profile: PROFILES[profile].timeouts, seconds },
-    ports: { profile: PROFILES[profile].ports },
+    ports: { profile: PROFILES[profile].ports, range: range === undefined ? undefined : [range.low, range.high] },
     nodeAddresses: [nodeAddress],
     services: services.map(service => compileService(service, local)),
     rules: masquerade.map(compileRule),

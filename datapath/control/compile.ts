@@ -140,7 +140,7 @@ export function compile(config: ResolvedConfig): Program {
     routes: table.routes(),
     nextHops: table.nextHops,
     tunnel,
-    nat: compileNat(config, uplinkNet.address),
+    nat: compileNat(config, uplinkNet.address, spec.uplink.ports),
   };
 }
 

@@ -252,10 +252,18 @@ export class Node {
     const change = planChange(this.config, this.program, loaded.config);
     if (Array.isArray(change)) return { refused: change };
     const { config, program, removed, set, rules } = change;
+    const refused = (await this.uplink.findRefusals?.(config)) ?? [];
+    if (refused.length > 0) return { refused };
     this.loop.longestMs = 0;
 
     // The kernel first: it may refuse. Its routes to what is not there yet lead to the datapath's own answer.
-    await this.changeHostRoutes(change.addedHostRoutes, 'append');
+    await this.uplink.serve?.(this.config, config);
+    try {
+      await this.changeHostRoutes(change.addedHostRoutes, 'append');
+    } catch (error) {
+      await this.uplink.serve?.(this.config);
+      throw error;
+    }
     for (let i = 0; i < removed.length; i += REMOVALS_PER_REQUEST) {
       await this.loop.request('remove-services', removed.slice(i, i + REMOVALS_PER_REQUEST));
     }
@@ -265,6 +273,7 @@ export class Node {
     this.config = config;
     this.program = program;
     await this.changeHostRoutes(change.removedHostRoutes, 'del');
+    await this.uplink.serve?.(config);
     return {
       applied: {
         servicesSet: new Set(set).size,

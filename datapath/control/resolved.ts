@@ -4,6 +4,7 @@
  * sees only this form and does not ask which kind it is.
  */
 import { defaultVtepMac, type NodeConfig, type NodeSpec, type UplinkConfig } from './config.ts';
+import type { PortRange } from './host-ports.ts';
 import { parseCidr } from './validated.ts';
 
 export interface ResolvedUplink {
@@ -20,6 +21,11 @@ export interface ResolvedUplink {
    * already, nor where one is on the same segment: the kernel would answer ARP for it there.
    */
   onHostPort: boolean;
+  /**
+   * Where translated flows get their ports and ICMP identifiers if no masquerade rule says otherwise; absent: anywhere. For
+   * an address that the host uses as well.
+   */
+  ports?: PortRange;
   /** What it was made from: a running node accepts a configuration that says the same. */
   written: UplinkConfig;
 }
@@ -29,12 +35,16 @@ export type ResolvedConfig = Omit<NodeConfig, 'spec'> & { spec: ResolvedSpec };
 
 /** The configuration with this uplink, and what follows from its address. */
 export function withUplink(config: NodeConfig, uplink: ResolvedUplink): ResolvedConfig {
-  const { tunnel } = config.spec;
+  const { tunnel, masquerade } = config.spec;
   const withMac =
     tunnel.port === undefined
       ? tunnel
       : { ...tunnel, mac: tunnel.mac ?? defaultVtepMac(parseCidr(uplink.address).address) };
-  return { ...config, spec: { ...config.spec, uplink, tunnel: withMac } };
+  const { ports } = uplink;
+  const withPorts = masquerade.map(rule =>
+    ports === undefined || rule.action === 'RETURN' ? rule : { ...rule, ports: rule.ports ?? ports },
+  );
+  return { ...config, spec: { ...config.spec, uplink, tunnel: withMac, masquerade: withPorts } };
 }
 
 /** A tap has everything written down. */

@@ -3,13 +3,14 @@ import { checkSpec, formatPath, type Path } from '../check-config.ts';
 import type { NodeConfig, UplinkConfig } from '../config.ts';
 import { type ResolvedConfig, withUplink } from '../resolved.ts';
 import { macvtap } from './macvtap.ts';
+import { routed } from './routed.ts';
 import { tap } from './tap.ts';
 import type { OpenUplink, UplinkKind } from './uplink.ts';
 
 type Kind = UplinkConfig['kind'];
 
 /** A kind that is not here is refused by name when a node starts. */
-const KINDS: { [K in Kind]?: UplinkKind<Extract<UplinkConfig, { kind: K }>> } = { tap, macvtap };
+const KINDS: { [K in Kind]?: UplinkKind<Extract<UplinkConfig, { kind: K }>> } = { tap, macvtap, routed };
 
 type Resolved = { config: ResolvedConfig; obstacles?: undefined } | { config?: undefined; obstacles: string[] };
 

@@ -6,6 +6,7 @@
  * start with exit code 2. Whatever open has made is taken back by close, on every way out.
  */
 import type { DeviceHandle } from '../../io/handle.ts';
+import type { Refusal } from '../apply.ts';
 import type { NodeConfig, UplinkConfig } from '../config.ts';
 import type { ResolvedConfig, ResolvedUplink } from '../resolved.ts';
 
@@ -30,6 +31,15 @@ export interface OpenUplink {
   readonly handle: DeviceHandle;
   /** What `tunpath status` shows of it: what is in use, and what works differently from a TAP and why. */
   status(): StatusLine[] | Promise<StatusLine[]>;
+  /**
+   * Why the running node cannot become this; absent: no reason of the uplink's. Touches nothing.
+   */
+  findRefusals?(to: ResolvedConfig): Refusal[] | Promise<Refusal[]>;
+  /**
+   * From now on the node needs what each of these does: two while its configuration changes, the new one when it has.
+   * @throws Error, and everything is as before
+   */
+  serve?(...configs: ResolvedConfig[]): Promise<void>;
   /**
    * Takes back everything that does not go with the handle. Called once the node takes no more requests, with the loop
    * still running, or after it has died; perhaps more than once. Never throws: what cannot be removed is said on stderr.

@@ -71,6 +71,9 @@ function buildProgram(): Command {
     .action(ends(async flags => (await import('./conformance.ts')).conformance(flags)));
 
   addLab(program.command('lab').description('a cluster in network namespaces of this machine'));
+  addHost(
+    program.command('host').description('this machine: what a node on it needs, and whether a running pair works'),
+  );
   addBench(program.command('bench').description('measurements, with where and how they were made'));
   return program;
 }
@@ -137,6 +140,30 @@ function addLab(lab: Command): void {
     .option('--name <lab>', 'name of the labs it makes', 'scenario')
     .option(...OUTPUT)
     .action(ends(async (names, flags) => (await import('./scenario.ts')).run(names, flags)));
+}
+
+function addHost(host: Command): void {
+  const collect = (value: string, before: string[]) => [...before, value];
+
+  host
+    .command('init')
+    .description('look at this machine and write a configuration that works here, or say what stands in the way')
+    .option('--interface <name>', 'the NIC; default: the one of the default route')
+    .addOption(
+      new Option('--uplink <kind>', 'how the node is on the network')
+        .choices(['auto', 'raw', 'macvtap', 'routed'])
+        .default('auto'),
+    )
+    .addOption(new Option('--tunnel <protocol>', 'to the peers').choices(['vxlan', 'geneve', 'ipip']).default('vxlan'))
+    .option('--port <number>', "the tunnel's UDP port; default: the usual one")
+    .option('--peer <address>', 'another node, ADDRESS or ADDRESS=PODS-NETWORK; may be repeated', collect, [])
+    .option('--pod <netns>', 'a network namespace that becomes a pod; may be repeated', collect, [])
+    .option('--name <name>', 'of the node; default: the name of the host')
+    .option('--pod-cidr <network>', 'of this node; default: 10.244.N.0/24, N the last byte of its address')
+    .option('--address <address>', 'ADDRESS/LENGTH of its own for a macvtap')
+    .option('--output <file>', 'where to write it; default: standard output')
+    .option('--force', 'replace that file')
+    .action(ends(async flags => (await import('./host.ts')).init(flags)));
 }
 
 function addBench(bench: Command): void {

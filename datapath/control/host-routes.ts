@@ -4,7 +4,7 @@ import { mtusOf } from './compile.ts';
 import type { ResolvedConfig } from './resolved.ts';
 
 /** The node's own routes stand behind whatever the host has: a default route of the host's goes on to win. */
-const ROUTE_METRIC = 4278;
+export const ROUTE_METRIC = 4278;
 
 /**
  * The routes of a configuration in the words of `ip route`, without the verb; none without a host port. Sources as on a

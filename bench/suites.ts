@@ -55,6 +55,13 @@ export const SUITES: readonly Suite[] = [
       (await import('./overhead.ts')).runOverhead({ quick: options.quick, earlier: options.earlier, print, signal }),
   },
   {
+    name: 'mtu',
+    description: 'lengths around the MTU, through each tunnel and each of the four ways of RFC 4459',
+    needsRoot: true,
+    seconds: { quick: 40, full: 480 },
+    run: async ({ quick }, print, signal) => (await import('./mtu.ts')).runMtu({ quick, print, signal }),
+  },
+  {
     name: 'e2e',
     description: "pod to pod, in turn with the kernel's own",
     needsRoot: true,

@@ -1,11 +1,11 @@
 /** Two nodes for each mode, all at once, and TCP through one after the other: throughput, and who spent the processor's time. */
-import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { runTrial, startServers, warmUp } from '../e2e/measure.ts';
 import { TrialError } from '../e2e/parse.ts';
 import { Sandbox } from '../e2e/sandbox.ts';
 import { buildOurs, type Setup } from '../e2e/topologies.ts';
 import { machineTime, timeBetween } from '../machine.ts';
+import { type ProcessWork, processWork } from '../process-work.ts';
 import { MODES, type Mode } from './theory.ts';
 
 /** Times in CPU seconds per 10^9 bytes of payload. */
@@ -78,12 +78,12 @@ export async function measureLive({ pairs, seconds, advance, signal }: LivePlan)
 async function measure(sandbox: Sandbox, setup: Setup, seconds: number, signal: AbortSignal): Promise<LiveTrial> {
   const pids = NODES.map(name => sandbox.pidOf(name));
   const machine = machineTime();
-  const before = pids.map(workOf);
+  const before = pids.map(processWork);
   const { figures } = await runTrial('tcp1', { sandbox, setup, seconds, capacity: 0, signal });
-  const after = pids.map(workOf);
+  const after = pids.map(processWork);
   const { busy } = timeBetween(machine, machineTime());
   const gigabytes = (figures.tcp1 / 8) * seconds;
-  const spent = (what: keyof Work) => after.reduce((sum, work, i) => sum + work[what] - before[i][what], 0);
+  const spent = (what: keyof ProcessWork) => after.reduce((sum, work, i) => sum + work[what] - before[i][what], 0);
   return {
     gigabitsPerSecond: figures.tcp1,
     user: spent('user') / gigabytes,
@@ -91,28 +91,5 @@ async function measure(sandbox: Sandbox, setup: Setup, seconds: number, signal: 
     rest: Math.max(0, busy - spent('user') - spent('system')) / gigabytes,
     reads: spent('reads') / gigabytes,
     writes: spent('writes') / gigabytes,
-  };
-}
-
-interface Work {
-  user: number;
-  system: number;
-  reads: number;
-  writes: number;
-}
-
-const TICKS_PER_SECOND = 100; // USER_HZ, as in machine.ts
-
-/** What a process has done since it started: man 5 proc_pid_stat, proc_pid_io. */
-function workOf(pid: number): Work {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  const io = readFileSync(`/proc/${pid}/io`, 'utf8');
-  const count = (name: string) => Number(new RegExp(`^${name}: (\\d+)`, 'm').exec(io)?.[1]);
-  return {
-    user: Number(fields[11]) / TICKS_PER_SECOND,
-    system: Number(fields[12]) / TICKS_PER_SECOND,
-    reads: count('syscr'),
-    writes: count('syscw'),
   };
 }

@@ -18,6 +18,7 @@ import {
 import type { Environment } from '../../bench/environment.ts';
 import { runLpm } from '../../bench/lpm.ts';
 import { GROUPS, runMicro } from '../../bench/micro.ts';
+import { MODES as MTU_MODES, runMtu } from '../../bench/mtu.ts';
 import { runOverhead } from '../../bench/overhead.ts';
 import { MODES as PIPELINE_MODES, NATS as PIPELINE_NATS, runPipeline, SIZES, type Size } from '../../bench/pipeline.ts';
 import type { ComparedRow, Report, Row } from '../../bench/result.ts';
@@ -116,6 +117,10 @@ export interface OverheadFlags {
   output: Format;
 }
 
+export interface MtuFlags extends OverheadFlags {
+  modes?: string;
+}
+
 export interface AllFlags {
   only?: string;
   quick?: boolean;
@@ -196,6 +201,14 @@ export async function lpm(flags: LpmFlags): Promise<number> {
 /** Answers no when something was not measured. Needs root. */
 export async function overhead(flags: OverheadFlags): Promise<number> {
   const report = await runOverhead({ quick: flags.quick, print: printProgress, signal: endOnSignal() });
+  printReport(report, flags.output);
+  return report.environment.complete ? DONE : NO;
+}
+
+/** Answers no when something was not measured. Needs root. */
+export async function mtu(flags: MtuFlags): Promise<number> {
+  const modes = flags.modes === undefined ? undefined : parseList('--modes', flags.modes, MTU_MODES);
+  const report = await runMtu({ modes, quick: flags.quick, print: printProgress, signal: endOnSignal() });
   printReport(report, flags.output);
   return report.environment.complete ? DONE : NO;
 }

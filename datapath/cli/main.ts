@@ -234,9 +234,17 @@ function addBench(bench: Command): void {
     .action(ends(async flags => (await import('./bench.ts')).overhead(flags)));
 
   bench
+    .command('mtu')
+    .description('lengths around the MTU, through each tunnel and each of the four ways to meet what does not fit')
+    .option('--modes <list>', 'ipip, vxlan, geneve; default: all, with --quick vxlan')
+    .option('--quick', 'a first look: one tunnel, the boundaries only')
+    .option(...OUTPUT)
+    .action(ends(async flags => (await import('./bench.ts')).mtu(flags)));
+
+  bench
     .command('all')
     .description('every suite in one run and one report; Ctrl-C ends it with what is measured')
-    .option('--only <list>', 'micro, lpm, pipeline, overhead, e2e; default: all')
+    .option('--only <list>', 'micro, lpm, pipeline, overhead, mtu, e2e; default: all')
     .option('--quick', 'a first look, under 5 minutes instead of 45')
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./bench.ts')).all(flags)));

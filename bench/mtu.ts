@@ -22,6 +22,9 @@ export const WAYS: readonly Way[] = TOO_BIG_NAMES;
 
 export interface MtuOptions {
   modes?: readonly (typeof MODES)[number][];
+  ways?: readonly Way[];
+  /** Trials of each length; with 0 only what is exact is looked at. */
+  rounds?: number;
   quick?: boolean;
   now?: Date;
   print?: PrintProgress;
@@ -48,7 +51,8 @@ function sizesOf(mode: Mode, quick: boolean): number[] {
 
 /** Needs root. What cannot be measured is left out of the report, which then says so. */
 export async function runMtu(options: MtuOptions = {}): Promise<MtuReport> {
-  const { quick = false, modes = quick ? (['vxlan'] as const) : MODES, now = new Date(), print = () => {} } = options;
+  const { quick = false, ways = WAYS, now = new Date(), print = () => {} } = options;
+  const { modes = quick ? (['vxlan'] as const) : MODES, rounds = quick ? QUICK_ROUNDS : ROUNDS } = options;
   const signal = options.signal ?? new AbortController().signal;
   const noise: Noise = { backgroundShare: 0, stealShare: 0, warnings: [] };
   const env = { ...environment(now), ...noise, complete: true };
@@ -59,19 +63,19 @@ export async function runMtu(options: MtuOptions = {}): Promise<MtuReport> {
   removeLeftovers();
   await inspectBackground(env, warn);
   const machine = machineTime();
-  const [rounds, seconds] = quick ? [QUICK_ROUNDS, QUICK_SECONDS] : [ROUNDS, SECONDS];
-  const trials = modes.reduce((sum, mode) => sum + sizesOf(mode, quick).length * WAYS.length, 0);
-  const progress = new Progress(trials * (rounds + 1) + modes.length * 2 * WAYS.length, () => performance.now(), print);
+  const seconds = quick ? QUICK_SECONDS : SECONDS;
+  const trials = modes.reduce((sum, mode) => sum + sizesOf(mode, quick).length * ways.length, 0);
+  const progress = new Progress(trials * (rounds + 1) + modes.length * 2 * ways.length, () => performance.now(), print);
   const results: Row[] = [];
   for (const mode of modes) {
     if (signal.aborted) break;
-    const lanes = WAYS.map(way => new Lane(mode, way, signal));
+    const lanes = ways.map(way => new Lane(mode, way, signal));
     try {
       for (const lane of lanes) {
         await lane.build();
         progress.advance(1);
         // Cutting and putting together, which no packet before has done: the first run of their code costs ten times the later.
-        for (let i = 0; i < WARM_UPS; i++) await lane.udp(UNDERLAY_MTU + 1, 1);
+        for (let i = 0; i < WARM_UPS && rounds > 0; i++) await lane.udp(UNDERLAY_MTU + 1, 1);
         progress.advance(1);
         progress.say(`${mode}, ${lane.way}: two nodes are up and warm`);
       }
@@ -143,16 +147,20 @@ function rowsOf(
   return [
     row('passes with DF', '1 or 0', [passes ? 1 : 0], { predicted: size <= podMtu(mode, way) ? 1 : 0 }),
     row('packets on the wire', 'packets', [packets], { predicted: wirePackets(mode, way, size) }),
-    row(
-      'udp delivered',
-      '%',
-      udp.map(trial => trial.deliveredPercent),
-    ),
-    row(
-      'udp cpu',
-      's/GB',
-      udp.map(trial => trial.cpu),
-    ),
+    ...(udp.length === 0
+      ? []
+      : [
+          row(
+            'udp delivered',
+            '%',
+            udp.map(trial => trial.deliveredPercent),
+          ),
+          row(
+            'udp cpu',
+            's/GB',
+            udp.map(trial => trial.cpu),
+          ),
+        ]),
     ...(tcp.length === 0
       ? []
       : [

@@ -1,4 +1,5 @@
 /** Two nodes with a pod each, for one tunnel and one of the four ways, and what is asked of them. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { callNode, RUN_DIR } from '../../datapath/control/client.ts';
 import { parseTcp, parseUdp, TrialError } from '../e2e/parse.ts';
 import { Sandbox } from '../e2e/sandbox.ts';
@@ -25,6 +26,7 @@ const TCP_HEADERS = 40;
 /** Well below what any way carries, so that what is lost is lost to the MTU. */
 const UDP_RATE = 40e6;
 const SPARE_MS = 15_000;
+const SETTLE_MS = 200;
 
 export class Lane {
   readonly mode: Mode;
@@ -117,6 +119,8 @@ export class Lane {
   }
 
   private async iperf(...options: string[]): Promise<{ text: string; cpu: number }> {
+    // The server takes the next client once it has seen the last one off.
+    await sleep(SETTLE_MS);
     const nodes = [1, 2].map(side => this.sandbox.pidOf(nodeName(side)));
     const spent = () => nodes.map(processWork).reduce((sum, { user, system }) => sum + user + system, 0);
     const before = spent();

@@ -39,7 +39,7 @@ import { judge, type Summary, summarize, summarizeRatios } from './stats.ts';
 
 export { SUITES, type Suite } from './e2e/metrics.ts';
 export { NAT_SUITES, planScenes, SUITE_GROUPS } from './e2e/plan.ts';
-export { MODES, type Mode, NATS, type Nat } from './e2e/topologies.ts';
+export { MODES, type Mode, NATS, type Nat, UPLINKS, type Uplink } from './e2e/topologies.ts';
 
 export interface E2eOptions extends Partial<Selection> {
   /** Rounds, and so trials of each side per row. Default 8, 3 if quick. */
@@ -173,14 +173,14 @@ async function runScene(pass: ScenePass): Promise<void> {
   }
 }
 
-function nameOf({ mode, nat }: ScenePlan): string {
-  return nat === 'none' ? mode : `${mode} ${nat}`;
+function nameOf({ mode, nat, uplink }: ScenePlan): string {
+  return [mode, ...(nat === 'none' ? [] : [nat]), ...(uplink === 'tap' ? [] : [uplink])].join(' ');
 }
 
-async function buildSetups(sandbox: Sandbox, { mode, nat, suites, ceiling }: ScenePlan): Promise<Setups> {
-  const setups: Setups = { ours: await buildOurs(sandbox, mode, nat), kernel: await buildKernel(sandbox, mode, nat) };
-  if (ceiling) setups.veth = await buildVeth(sandbox);
-  await Promise.all(Object.values(setups).map(setup => startServers(sandbox, setup, suites)));
+async function buildSetups(sandbox: Sandbox, scene: ScenePlan): Promise<Setups> {
+  const setups: Setups = { ours: await buildOurs(sandbox, scene), kernel: await buildKernel(sandbox, scene) };
+  if (scene.ceiling) setups.veth = await buildVeth(sandbox);
+  await Promise.all(Object.values(setups).map(setup => startServers(sandbox, setup, scene.suites)));
   return setups;
 }
 
@@ -226,7 +226,7 @@ function rowsOf(series: Series, seconds: number): ComparedRow[] {
 
 function rowOf(metric: Metric, { scene, pairs, offloads }: Series, seconds: number): ComparedRow {
   const { name, unit, better, params, details, curve } = metric;
-  const { mode, nat } = scene;
+  const { mode, nat, uplink } = scene;
   const samples = (arm: Arm, figure: string): number[] => pairs.map(pair => pair[arm]!.figures[figure]);
   const ours = samples('ours', name);
   const kernel = samples('kernel', name);
@@ -241,7 +241,7 @@ function rowOf(metric: Metric, { scene, pairs, offloads }: Series, seconds: numb
     suite: 'e2e',
     name,
     unit,
-    params: { mode, nat, kernel: counterpartOf(mode, nat), ...params, pairs: pairs.length, seconds, offloads },
+    params: { mode, nat, uplink, kernel: counterpartOf(mode, nat), ...params, pairs: pairs.length, seconds, offloads },
     better,
     ours: summarize(ours),
     kernel: summarize(kernel),

@@ -1,6 +1,6 @@
 /** What is measured in which surroundings, and how long that takes. */
 import { SUITES, type Suite } from './metrics.ts';
-import { hasNat, MODES, type Mode, type Nat } from './topologies.ts';
+import { isPossible, MODES, type Mode, type Nat, type Scene, type Uplink } from './topologies.ts';
 
 /** Names for several suites. */
 export const SUITE_GROUPS: Record<string, readonly Suite[]> = {
@@ -9,12 +9,6 @@ export const SUITE_GROUPS: Record<string, readonly Suite[]> = {
   ndr: ['ndr64', 'ndr1400'],
   latency: ['latency', 'latency-loaded'],
 };
-
-/** Surroundings that are built, and taken down again, together. */
-export interface Scene {
-  mode: Mode;
-  nat: Nat;
-}
 
 export interface ScenePlan extends Scene {
   suites: readonly Suite[];
@@ -25,20 +19,21 @@ export interface ScenePlan extends Scene {
 export interface Selection {
   modes?: readonly Mode[];
   nats?: readonly Nat[];
+  uplinks?: readonly Uplink[];
   suites?: readonly Suite[];
   /** Measure plain veth in turn with the first scene. */
   ceiling: boolean;
   quick: boolean;
 }
 
-type Defaults = readonly [mode: Mode, nat: Nat, suites: readonly Suite[]][];
+type Default = readonly [mode: Mode, nat: Nat, suites: readonly Suite[], uplink?: Uplink];
 
 /** What every mode has. */
 const MODE_SUITES = ['tcp1', 'tcp4', 'ndr64', 'ndr1400', 'latency-loaded', 'connections'] as const;
 /** What a new flow costs, and what each packet of a known one. */
 export const NAT_SUITES = ['tcp1', 'ndr64', 'latency-loaded', 'connections'] as const;
 
-const STANDARD: Defaults = [
+const STANDARD: readonly Default[] = [
   ['vxlan', 'none', SUITES],
   ['geneve', 'none', MODE_SUITES],
   ['ipip', 'none', MODE_SUITES],
@@ -54,26 +49,36 @@ const STANDARD: Defaults = [
 ];
 
 /** A short look, not figures to quote. */
-const QUICK: Defaults = [
+const QUICK: readonly Default[] = [
   ['vxlan', 'none', ['tcp1', 'ndr64', 'latency', 'connections']],
   ['vxlan', 'service', ['tcp1', 'connections']],
   ['native', 'masquerade', ['connections']],
 ];
 
 /** Every combination of what is selected; where nothing is, a choice of those that tell something. */
-export function planScenes({ modes, nats, suites, ceiling, quick }: Selection): ScenePlan[] {
-  const chosen =
-    modes === undefined && nats === undefined && suites === undefined
-      ? quick
-        ? QUICK
-        : STANDARD
-      : (nats ?? ['none']).flatMap(
-          (nat): Defaults =>
-            (modes ?? (quick ? ['vxlan'] : MODES))
-              .filter(mode => hasNat(mode, nat))
-              .map(mode => [mode, nat, suites ?? (quick ? QUICK[0][2] : SUITES)]),
-        );
-  return chosen.map(([mode, nat, of], i) => ({ mode, nat, suites: of, ceiling: ceiling && i === 0 }));
+export function planScenes(selection: Selection): ScenePlan[] {
+  const { modes, nats, uplinks, suites, ceiling, quick } = selection;
+  const isDefault = [modes, nats, uplinks, suites].every(list => list === undefined);
+  const scenes = isDefault ? (quick ? QUICK : STANDARD).map(fromDefault) : combine(selection);
+  return scenes.map((scene, i) => ({ ...scene, ceiling: ceiling && i === 0 }));
+}
+
+function fromDefault([mode, nat, suites, uplink = 'tap']: Default): Omit<ScenePlan, 'ceiling'> {
+  return { mode, nat, uplink, suites };
+}
+
+function combine({
+  modes,
+  nats = ['none'],
+  uplinks = ['tap'],
+  suites,
+  quick,
+}: Selection): Omit<ScenePlan, 'ceiling'>[] {
+  return uplinks
+    .flatMap(uplink => nats.map(nat => ({ uplink, nat })))
+    .flatMap(scene => (modes ?? (quick ? (['vxlan'] as const) : MODES)).map(mode => ({ ...scene, mode })))
+    .filter(isPossible)
+    .map(scene => ({ ...scene, suites: suites ?? (quick ? QUICK[0][2] : SUITES) }));
 }
 
 /** Seconds that a trial takes beside those that it is given, and in how many of those it is made; measured. */

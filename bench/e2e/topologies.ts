@@ -25,6 +25,17 @@ export type Mode = (typeof MODES)[number];
 export const NATS = ['none', 'service', 'masquerade'] as const;
 export type Nat = (typeof NATS)[number];
 
+/** How our nodes are connected to the switch. */
+export const UPLINKS = ['tap', 'raw', 'macvtap', 'routed'] as const;
+export type Uplink = (typeof UPLINKS)[number];
+
+/** Surroundings that are built, and taken down again, together. */
+export interface Scene {
+  mode: Mode;
+  nat: Nat;
+  uplink: Uplink;
+}
+
 /** What stands on the kernel's side. There is no GENEVE or IPIP here: those modules are missing from many kernels. */
 type Counterpart = 'vxlan' | 'routed veth and bridge' | 'veth and bridge';
 
@@ -74,8 +85,8 @@ export function counterpartOf(mode: Mode, nat: Nat): string {
 }
 
 /** One node alone has no way out, and the kernel's bridge takes the answers of a service past its NAT. */
-export function hasNat(mode: Mode, nat: Nat): boolean {
-  return nat === 'none' || SPECS[mode].nodes === 2;
+export function isPossible({ mode, nat, uplink }: Scene): boolean {
+  return SPECS[mode].nodes === 2 || (nat === 'none' && uplink === 'tap');
 }
 
 /** The second pod's, or a host's outside. */
@@ -98,27 +109,55 @@ async function addOutside(sandbox: Sandbox, prefix: 'o' | 'k'): Promise<void> {
 
 // ---- ours
 
-export async function buildOurs(sandbox: Sandbox, mode: Mode, nat: Nat): Promise<Setup> {
+export async function buildOurs(sandbox: Sandbox, { mode, nat, uplink }: Scene): Promise<Setup> {
   if (SPECS[mode].nodes === 1) {
     await sandbox.addNamespaces('o-a', 'o-p1', 'o-p2');
     const pods = [1, 2].map(i => ourPod(sandbox, i, podAddress(1, i)));
-    await sandbox.startNode('o-a', { ...ourNode(mode, 1), pods });
+    await sandbox.startNode('o-a', { ...ourNode(mode, 1), uplink: ourUplink('tap', 1), pods });
     return { client: 'o-p1', server: 'o-p2', address: podAddress(1, 2) };
   }
   await sandbox.addNamespaces('o-a', 'o-b', 'o-sw', 'o-p1', 'o-p2');
   await sandbox.ip('o-sw', ['link add br0 type bridge', 'link set br0 up']);
   await Promise.all(
     [1, 2].map(async i => {
-      const [node, uplink] = [nodeNamespace('o', i), `ul-${i}`];
+      const node = nodeNamespace('o', i);
+      if (uplink !== 'tap') await addInterface(sandbox, node, i, uplink);
       const pods = [ourPod(sandbox, i, podAddress(i, 1))];
       const routes = [{ to: podNetwork(3 - i), via: underlay(3 - i), encap: SPECS[mode].tunnel !== 'none' }];
-      await sandbox.startNode(node, { ...ourNode(mode, i), pods, routes, ...(i === 1 ? ourNat(nat) : {}) });
-      await sandbox.ip(node, [`link set ul0 netns ${sandbox.full('o-sw')} name ${uplink}`]);
-      await sandbox.ip('o-sw', [`link set ${uplink} master br0 up`]);
+      const ours = { ...ourNode(mode, i), uplink: ourUplink(uplink, i), pods, routes, ...(i === 1 ? ourNat(nat) : {}) };
+      await sandbox.startNode(node, ours);
+      if (uplink === 'tap') {
+        await sandbox.ip(node, [`link set ul0 netns ${sandbox.full('o-sw')} name up-${i}`]);
+        await sandbox.ip('o-sw', [`link set up-${i} master br0 up`]);
+      }
     }),
   );
   if (nat === 'masquerade') await addOutside(sandbox, 'o');
   return serverOf('o', nat);
+}
+
+/** A NIC that a node's uplink is put on. The host itself has an address there where the node shares it. */
+async function addInterface(sandbox: Sandbox, node: string, i: number, uplink: Uplink): Promise<void> {
+  await sandbox.ip(node, [
+    `link add eth0 type veth peer name up-${i} netns ${sandbox.full('o-sw')}`,
+    'link set eth0 up',
+    ...(uplink === 'macvtap' ? [] : [`addr add ${underlay(i)}/24 dev eth0`]),
+  ]);
+  await sandbox.ip('o-sw', [`link set up-${i} master br0 up`]);
+}
+
+function ourUplink(kind: Uplink, i: number): object {
+  const address = `${underlay(i)}/24`;
+  switch (kind) {
+    case 'tap':
+      return { kind, device: 'ul0', mac: `02:00:00:00:00:0${i}`, address, mtu: UNDERLAY_MTU };
+    case 'macvtap':
+      return { kind, interface: 'eth0', address };
+    case 'raw':
+      return { kind, interface: 'eth0' };
+    case 'routed':
+      return { kind, interface: 'eth0', device: 'ul0' };
+  }
 }
 
 /** Only the client's node has any: with rules a node tracks flows, and the other has no reason to. */
@@ -153,13 +192,6 @@ function ourNode(mode: Mode, i: number): object {
     vxlan: { protocol: 'vxlan', port: 8472, vni: 1, mac: vtepMac(i), peers: [{ ...peer, mac: vtepMac(3 - i) }] },
   };
   return {
-    uplink: {
-      kind: 'tap',
-      device: 'ul0',
-      mac: `02:00:00:00:00:0${i}`,
-      address: `${underlay(i)}/24`,
-      mtu: UNDERLAY_MTU,
-    },
     tunnel: tunnels[tunnel],
     profile: 'linux',
     offload,
@@ -180,7 +212,7 @@ export async function offloadsOfOurs(sandbox: Sandbox): Promise<Offloads> {
 
 // ---- the kernel's
 
-export async function buildKernel(sandbox: Sandbox, mode: Mode, nat: Nat): Promise<Setup> {
+export async function buildKernel(sandbox: Sandbox, { mode, nat }: Scene): Promise<Setup> {
   if (SPECS[mode].nodes === 1) {
     await sandbox.addNamespaces('k-a', 'k-p1', 'k-p2');
     await sandbox.ip('k-a', cniBridge(1, UNDERLAY_MTU));

@@ -48,7 +48,7 @@ export async function measureLive({ pairs, seconds, advance, signal }: LivePlan)
       if (signal.aborted) return rounds;
       const sandbox = new Sandbox(`${mode}-`);
       sandboxes.push(sandbox);
-      const setup = await buildOurs(sandbox, mode, 'none');
+      const setup = await buildOurs(sandbox, { mode, nat: 'none', uplink: 'tap' });
       await startServers(sandbox, setup, ['tcp1']);
       lanes.push({ mode, sandbox, setup });
       advance(`${mode}: two nodes are up`);

@@ -14,6 +14,7 @@ import {
   SUITE_GROUPS,
   SUITES,
   type Suite,
+  UPLINKS,
 } from '../../bench/e2e.ts';
 import type { Environment } from '../../bench/environment.ts';
 import { runLpm } from '../../bench/lpm.ts';
@@ -33,6 +34,7 @@ export interface E2eFlags {
   /** --suites, or --only. */
   only?: string;
   nat?: string;
+  uplink?: string;
   pairs?: string;
   seconds?: string;
   quick?: boolean;
@@ -43,6 +45,7 @@ export interface E2eFlags {
 const COLUMNS: Column<ComparedRow>[] = [
   { title: 'MODE', value: row => row.params.mode },
   { title: 'NAT', value: row => row.params.nat },
+  { title: 'UPLINK', value: row => row.params.uplink },
   { title: 'WHAT', value: row => row.name },
   { title: 'UNIT', value: row => row.unit },
   { title: 'OURS', value: row => formatFigure(row.ours.median), align: 'right' },
@@ -62,13 +65,14 @@ export async function e2e(flags: E2eFlags): Promise<number> {
     ...(flags.modes === undefined ? {} : { modes: parseList('--modes', flags.modes, MODES) }),
     ...(flags.only === undefined ? {} : parseSuites(flags.only)),
     ...(flags.nat === undefined ? {} : { nats: parseList('--nat', flags.nat, NATS) }),
+    ...(flags.uplink === undefined ? {} : { uplinks: parseList('--uplink', flags.uplink, UPLINKS) }),
     ...(flags.pairs === undefined ? {} : { pairs: parseCount('--pairs', flags.pairs) }),
     ...(flags.seconds === undefined ? {} : { seconds: parseCount('--seconds', flags.seconds) }),
     quick: flags.quick ?? false,
     ceiling: flags.ceiling,
   };
   if (planScenes(options).length === 0) {
-    throw new UsageError(`--modes ${flags.modes} --nat ${options.nats}: expected a mode with two nodes for NAT`);
+    throw new UsageError(`--modes ${flags.modes}: expected a mode with two nodes for NAT and other uplinks`);
   }
   const { environment, results } = await runE2e({
     ...options,

@@ -4,7 +4,8 @@ import { planScenes, type Selection, secondsOfScene } from '../../bench/e2e/plan
 
 function plan(selection: Partial<Selection>): string[] {
   return planScenes({ ceiling: true, quick: false, ...selection }).map(
-    ({ mode, nat, suites, ceiling }) => `${mode} ${nat}${ceiling ? ' veth' : ''}: ${suites.join(' ')}`,
+    ({ mode, nat, uplink, suites, ceiling }) =>
+      `${mode} ${nat} ${uplink}${ceiling ? ' veth' : ''}: ${suites.join(' ')}`,
   );
 }
 
@@ -29,11 +30,18 @@ describe('bench/e2e/plan', () => {
 
   it('every combination of what is selected, but no NAT where it has none', () => {
     assert.deepEqual(plan({ modes: ['local', 'vxlan'], nats: ['none', 'service'], suites: ['rr'] }), [
-      'local none veth: rr',
-      'vxlan none: rr',
-      'vxlan service: rr',
+      'local none tap veth: rr',
+      'vxlan none tap: rr',
+      'vxlan service tap: rr',
     ]);
-    assert.deepEqual(plan({ suites: ['tcp1'], quick: true, ceiling: false }), ['vxlan none: tcp1']);
+    assert.deepEqual(plan({ suites: ['tcp1'], quick: true, ceiling: false }), ['vxlan none tap: tcp1']);
+  });
+
+  it('the other uplinks of two nodes, where they are asked for', () => {
+    assert.deepEqual(
+      plan({ modes: ['vxlan', 'local'], uplinks: ['tap', 'routed'], suites: ['tcp1'], ceiling: false }),
+      ['vxlan none tap: tcp1', 'local none tap: tcp1', 'vxlan none routed: tcp1'],
+    );
   });
 
   it('the quick selection takes less than a minute a round', () => {

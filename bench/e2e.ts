@@ -127,7 +127,7 @@ export async function runE2e(options: E2eOptions = {}): Promise<E2eReport> {
     for (const scene of scenes) {
       if (signal.aborted) break;
       const ofScene = series.filter(one => one.scene === scene);
-      await runScene({ scene, series: ofScene, round, pairs, seconds, progress, fail, signal });
+      await runScene({ scene, series: ofScene, round, pairs, seconds, progress, warn, fail, signal });
     }
   }
   if (signal.aborted) fail('ended early');
@@ -145,6 +145,8 @@ interface ScenePass {
   pairs: number;
   seconds: number;
   progress: Progress;
+  warn: (text: string) => void;
+  /** Warns, and the report is then not complete. */
   fail: (text: string) => void;
   signal: AbortSignal;
 }
@@ -160,9 +162,12 @@ async function runScene(pass: ScenePass): Promise<void> {
     const capacity: Partial<Record<Arm, number>> = {};
     for (const arm of arms) capacity[arm] = await warmUp({ sandbox, setup: setups[arm]!, signal });
     progress.advance(secondsOfSetup(scene));
+    // The order within a pair changes from round to round, so that a machine that gets steadily slower favours nobody.
+    const built = { sandbox, setups, capacity, arms: round % 2 === 0 ? arms : [...arms].reverse() };
     for (const one of series) {
+      if (signal.aborted) return;
       one.offloads = offloads;
-      await runPair(one, pass, { sandbox, setups, capacity, arms: round % 2 === 0 ? arms : [...arms].reverse() });
+      await measurePair(one, pass, built);
     }
   } catch (error) {
     if (signal.aborted) return;
@@ -184,30 +189,44 @@ async function buildSetups(sandbox: Sandbox, scene: ScenePlan): Promise<Setups> 
   return setups;
 }
 
-/** The order within a pair changes from round to round, so that a machine that gets steadily slower favours nobody. */
-async function runPair(
-  { scene, suite, pairs }: Series,
-  pass: ScenePass,
-  built: { sandbox: Sandbox; setups: Setups; capacity: Partial<Record<Arm, number>>; arms: readonly Arm[] },
-): Promise<void> {
-  const { seconds, progress, fail, signal } = pass;
+interface Built {
+  sandbox: Sandbox;
+  setups: Setups;
+  capacity: Partial<Record<Arm, number>>;
+  arms: readonly Arm[];
+}
+
+/** A pair that gives no figure is made once more. */
+async function measurePair(series: Series, pass: ScenePass, built: Built): Promise<void> {
+  const { suite } = series;
+  const { round, pairs, seconds, progress, fail, warn, signal } = pass;
+  const work = built.arms.length * secondsOfTrial(suite, seconds);
+  for (const report of [warn, fail]) {
+    try {
+      const pair = await runPair(suite, pass, built);
+      series.pairs.push(pair);
+      progress.advance(work);
+      progress.say(`${nameOf(pass.scene)} ${suite} ${round + 1}/${pairs}: ${describe(suite, pair)}`);
+      return;
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!(error instanceof TrialError)) throw error;
+      report(`${nameOf(pass.scene)} ${suite}: pair ${round + 1} gave no figure: ${error.message}`);
+    }
+  }
+  progress.advance(work);
+}
+
+/** @throws TrialError also when it was ended */
+async function runPair(suite: Suite, { seconds, signal }: ScenePass, built: Built): Promise<Pair> {
   const { sandbox, setups, capacity, arms } = built;
   const pair: Pair = {};
-  try {
-    for (const arm of arms) {
-      if (signal.aborted) return;
-      pair[arm] = await runTrial(suite, { sandbox, setup: setups[arm]!, seconds, capacity: capacity[arm]!, signal });
-      progress.advance(secondsOfTrial(suite, seconds));
-      await sleep(SETTLE_MS);
-    }
-  } catch (error) {
-    if (signal.aborted) return;
-    if (!(error instanceof TrialError)) throw error;
-    fail(`${nameOf(scene)} ${suite}: pair ${pass.round + 1} gave no figure: ${error.message}`);
-    return;
+  for (const arm of arms) {
+    if (signal.aborted) throw new TrialError('ended early');
+    pair[arm] = await runTrial(suite, { sandbox, setup: setups[arm]!, seconds, capacity: capacity[arm]!, signal });
+    await sleep(SETTLE_MS);
   }
-  pairs.push(pair);
-  progress.say(`${nameOf(scene)} ${suite} ${pass.round + 1}/${pass.pairs}: ${describe(suite, pair)}`);
+  return pair;
 }
 
 function describe(suite: Suite, pair: Pair): string {

@@ -39,13 +39,15 @@ const STANDARD: readonly Default[] = [
   ['ipip', 'none', MODE_SUITES],
   ['native', 'none', MODE_SUITES],
   ['vxlan', 'service', NAT_SUITES],
-  ['geneve', 'service', NAT_SUITES],
-  ['ipip', 'service', NAT_SUITES],
+  ['geneve', 'service', ['tcp1', 'ndr64', 'connections']],
+  ['ipip', 'service', ['tcp1', 'ndr64', 'connections']],
   ['native', 'service', NAT_SUITES],
   // What leaves the cluster is not in a tunnel, so this is the same in every mode.
-  ['native', 'masquerade', NAT_SUITES],
+  ['native', 'masquerade', ['tcp1', 'ndr64', 'connections']],
   ['local', 'none', ['tcp1', 'rr']],
-  ['vxlan-no-offload', 'none', ['tcp1', 'rr']],
+  ['vxlan-no-offload', 'none', ['tcp1']],
+  ['vxlan', 'none', ['tcp1'], 'macvtap'],
+  ['vxlan', 'none', ['tcp1'], 'routed'],
 ];
 
 /** A short look, not figures to quote. */

@@ -151,6 +151,19 @@ describe('tunpath bench e2e', function () {
     }
   });
 
+  it('a row for each kind of uplink', async () => {
+    const kinds = ['macvtap', 'routed'];
+    const args = ['--modes', 'vxlan', '--uplink', kinds.join(','), '--suites', 'tcp1', '--pairs', '1', '--no-ceiling'];
+    const { code, stdout, stderr } = await bench([...args, '-o', 'json']);
+    assert.equal(code, 0, stderr);
+    const rows = (JSON.parse(stdout) as E2eReport).results.filter(row => row.name === 'tcp1');
+    assert.deepEqual(
+      rows.map(row => row.params.uplink),
+      kinds,
+    );
+    for (const row of rows) assert.ok(row.ours.median > 0, `${row.params.uplink}: ${row.ours.median}`);
+  });
+
   it('gives what it has when it is interrupted, and leaves nothing behind', async () => {
     const args = [
       '--modes',

@@ -25,6 +25,7 @@ import { MODES as PIPELINE_MODES, NATS as PIPELINE_NATS, runPipeline, SIZES, typ
 import type { ComparedRow, Report, Row } from '../../bench/result.ts';
 import { outliersOf, type Summary } from '../../bench/stats.ts';
 import { SUITES as SUITES_OF_ALL } from '../../bench/suites.ts';
+import { requireRoot } from '../lab/lab-error.ts';
 import { DONE, NO, UsageError } from './exit.ts';
 import type { Format } from './format.ts';
 import { type Column, formatTable, printJson } from './table.ts';
@@ -74,6 +75,7 @@ export async function e2e(flags: E2eFlags): Promise<number> {
   if (planScenes(options).length === 0) {
     throw new UsageError(`--modes ${flags.modes}: expected a mode with two nodes for NAT and other uplinks`);
   }
+  requireRoot('bench e2e');
   const { environment, results } = await runE2e({
     ...options,
     print: printProgress,

@@ -1,7 +1,7 @@
 /** `tunpath lab ...` */
 
 import { Lab } from '../lab/lab.ts';
-import { LabError } from '../lab/lab-error.ts';
+import { LabError, requireRoot } from '../lab/lab-error.ts';
 import { type ModeOptions, PROFILES, parseMode } from '../lab/modes.ts';
 import { checkLabName } from '../lab/names.ts';
 import { TOPOLOGIES } from '../lab/topology.ts';
@@ -70,6 +70,7 @@ export async function status(flags: { name: string; output: Format }): Promise<n
  */
 export async function claimLab(name: string): Promise<void> {
   checkLabName(name);
+  requireRoot('a lab');
   if (Lab.exists(name)) {
     if (Lab.ownerRuns(name)) throw new LabError(`lab '${name}' is in use by another run: choose another --name`);
     await Lab.down(name);

@@ -33,7 +33,9 @@ export function callNode(
     };
     socket.setEncoding('utf8');
     socket.setTimeout(timeoutMs, () => fail(`no answer to '${method}' within ${timeoutMs} ms`));
-    socket.on('error', error => fail(error.message));
+    socket.on('error', error =>
+      fail((error as NodeJS.ErrnoException).code === 'EACCES' ? 'only root may ask a node' : error.message),
+    );
     socket.on('close', () => fail(`closed before it answered '${method}'`));
     socket.on('connect', () => socket.write(`${JSON.stringify({ id: 1, method, params })}\n`));
     socket.on('data', (chunk: string) => {

@@ -9,3 +9,9 @@ export class LabError extends Error {
     this.exitCode = options.usage ? 2 : 1;
   }
 }
+
+/** @param what makes namespaces. @throws LabError for an ordinary user */
+export function requireRoot(what: string): void {
+  if (process.getuid?.() === 0) return;
+  throw new LabError(`${what} makes network namespaces: run it as root (CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN)`);
+}

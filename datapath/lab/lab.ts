@@ -34,7 +34,7 @@ import { SEED_VARIABLE } from '../control/seed.ts';
 import { Capture } from './capture.ts';
 import { ipBatch } from './ip.ts';
 import { kernelNode, kernelPod, podsOf } from './kernel-node.ts';
-import { LabError } from './lab-error.ts';
+import { LabError, requireRoot } from './lab-error.ts';
 import { type LabNodeConfig, type Mode, type ModeOptions, nodeConfig, UPLINK_DEVICE } from './modes.ts';
 import { removeNameFiles, writeNameFiles } from './name-files.ts';
 import {
@@ -159,7 +159,7 @@ export class Lab {
   static async up(options: LabOptions): Promise<Lab> {
     const name = checkLabName(options.name ?? 'lab');
     const { topology = TOPOLOGIES.cilium!, mode, profile, offload } = options;
-    if (process.getuid?.() !== 0) throw new LabError('a lab makes network namespaces: run as root');
+    requireRoot('a lab');
     if (Lab.closed.has(name)) throw new LabError(`lab '${name}': interrupted`);
     const present = new LabError(`lab '${name}' is there already: 'tunpath lab down --name ${name}' removes it`);
     if (Lab.exists(name)) throw present;

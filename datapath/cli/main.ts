@@ -70,12 +70,33 @@ function buildProgram(): Command {
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./conformance.ts')).conformance(flags)));
 
+  addMtu(program.command('mtu').description('what size of packet passes, and who refuses the next one'));
   addLab(program.command('lab').description('a cluster in network namespaces of this machine'));
   addHost(
     program.command('host').description('this machine: what a node on it needs, and whether a running pair works'),
   );
   addBench(program.command('bench').description('measurements, with where and how they were made'));
   return program;
+}
+
+function addMtu(mtu: Command): void {
+  mtu
+    .command('prove')
+    .description('from configuration alone: what passes between all pods, and what becomes of larger packets')
+    .option('-f, --file <path...>', 'files, or directories of them: NodeConfig and Underlay documents')
+    .option('--lab <name>', 'the configurations of a running lab')
+    .option('--expand', 'every pair of pods, not every pair of nodes')
+    .option('--pcap <file>', 'write the first packet that fails')
+    .option(...OUTPUT)
+    .action(ends(async flags => (await import('./mtu.ts')).prove(flags)));
+  mtu
+    .command('probe')
+    .description('between two pods of a running lab, with real packets, in both directions')
+    .argument('<from>')
+    .argument('<to>')
+    .option('--lab <name>', 'several labs may be up, each with its name', 'lab')
+    .option(...OUTPUT)
+    .action(ends(async (from, to, flags) => (await import('./mtu.ts')).probe(from, to, flags)));
 }
 
 function addLab(lab: Command): void {

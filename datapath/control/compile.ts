@@ -56,6 +56,12 @@ export function mtusOf(config: ResolvedConfig): Mtus {
   };
 }
 
+/** What a pod's kernel is told: the MTU of its device, and that of its default route, which is the smaller one where they differ. */
+export function podMtuOf(pod: { mtu?: number }, mtus: Mtus): { device: number; route: number } {
+  const device = pod.mtu ?? mtus.device;
+  return { device, route: mtus.route > 0 ? Math.min(mtus.route, device) : device };
+}
+
 /** Compiles a configuration that loadConfig has accepted, its uplink resolved. Port order: pods, host, uplink. */
 export function compile(config: ResolvedConfig): Program {
   const { spec } = config;
@@ -121,7 +127,7 @@ export function compile(config: ResolvedConfig): Program {
   if (spec.host !== undefined) table.add({ ...uplinkNet, prefix: hostAddress, length: 32 }, host);
   spec.pods.forEach((pod, port) => {
     const { address } = parseCidr(pod.address);
-    const mtu = pod.mtu ?? mtus.device;
+    const mtu = podMtuOf(pod, mtus).device;
     table.add({ prefix: address, length: 32 }, hops.nextHop(hops.HOP_POD, { port, mtu, transit: 1 }));
   });
   if (spec.mtu.clampMss) for (const hop of table.nextHops) hop.clampMss = 1;

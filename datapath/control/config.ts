@@ -30,7 +30,7 @@ const MAX_MARK = 0xffffffff;
  * A text with a rule. `fault` says what was expected instead of the value, or undefined if the value is right; it must
  * find fault with ''.
  */
-function text(fault: (value: string) => string | undefined) {
+export function text(fault: (value: string) => string | undefined) {
   return z.custom<string>(value => typeof value === 'string' && fault(value) === undefined, {
     abort: false, // so that the checks across values still run
     error: issue => fault(typeof issue.input === 'string' ? issue.input : ''),
@@ -102,7 +102,7 @@ const LABEL = '[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?';
 const LABEL_PATTERN = new RegExp(`^${LABEL}$`);
 const OBJECT_PATTERN = new RegExp(`^(${LABEL}/)?${LABEL}(\\.${LABEL})*$`);
 
-function labelFault(value: string): string | undefined {
+export function labelFault(value: string): string | undefined {
   if (LABEL_PATTERN.test(value)) return undefined;
   return 'a DNS label: 1 to 63 lower case letters, digits and inner hyphens';
 }
@@ -135,19 +135,19 @@ const hostAddress = text(value => interfaceFault(value.includes('/') ? value : `
 
 // ---- numbers, choices, lists, maps ----------------------------------------------------------------------------------
 
-function whole(min: number, max: number) {
+export function whole(min: number, max: number) {
   const expected = `a whole number from ${min} to ${max}`;
   return z.int(expected).min(min, expected).max(max, expected);
 }
 
-function choice<const T extends readonly [string, ...string[]]>(...values: T) {
+export function choice<const T extends readonly [string, ...string[]]>(...values: T) {
   const expected = values.length === 1 ? values[0] : `one of ${values.join(', ')}`;
   return z.enum(values, { error: issue => expected + suggest(issue.input, values) });
 }
 
 const flag = z.boolean('true or false');
 
-function list<T extends z.ZodType>(item: T) {
+export function list<T extends z.ZodType>(item: T) {
   return z.array(item, 'a list');
 }
 
@@ -161,7 +161,10 @@ const networks = z.preprocess(
  * A map with known fields. Its message for unknown fields is the list of the known ones (load-config.ts splits it).
  * `without` names fields that exist elsewhere but mean nothing here, each with what to say about it.
  */
-function record<T extends z.ZodRawShape, W extends string = never>(shape: T, without: Record<W, string> = {} as never) {
+export function record<T extends z.ZodRawShape, W extends string = never>(
+  shape: T,
+  without: Record<W, string> = {} as never,
+) {
   const known = Object.keys(shape).join(', ');
   const refused = {} as Record<W, z.ZodOptional<z.ZodUndefined>>;
   for (const name in without) refused[name] = z.undefined(without[name]).optional();
@@ -207,7 +210,7 @@ function editDistance(a: string, b: string, limit: number): number {
 
 // ---- the parts of a node --------------------------------------------------------------------------------------------
 
-const mtu = whole(MIN_MTU, MAX_MTU);
+export const mtu = whole(MIN_MTU, MAX_MTU);
 const port = whole(1, 65535);
 
 const uplink = z.discriminatedUnion(

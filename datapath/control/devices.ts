@@ -4,7 +4,7 @@ import { OFFLOADS, type Offload } from '../io/device.ts';
 import { closeHandle, type DeviceHandle } from '../io/handle.ts';
 import { openTunTap, type TunTapHandle } from '../io/tuntap.ts';
 import { ipBatch } from '../lab/ip.ts';
-import { type Mtus, mtusOf } from './compile.ts';
+import { type Mtus, mtusOf, podMtuOf } from './compile.ts';
 import type { PodConfig } from './config.ts';
 import { hostRoutes } from './host-routes.ts';
 import { QUEUE_PACKETS, withoutIpv6 } from './kernel-side.ts';
@@ -50,7 +50,7 @@ export async function openPods(config: ResolvedConfig): Promise<TunTapHandle[]> 
   try {
     // Made here and moved: a descriptor opened inside the pod's namespace would keep that alive after `ip netns del`.
     for (const [i, pod] of pods.entries()) {
-      handles.push(openTunTap({ kind: 'tun', name: passageName(i), mtu: pod.mtu ?? mtus.device, allowed }));
+      handles.push(openTunTap({ kind: 'tun', name: passageName(i), mtu: podMtuOf(pod, mtus).device, allowed }));
     }
     await ipBatch(pods.map((pod, i) => `link set dev ${passageName(i)} netns ${pod.netns} name ${pod.device}`));
     await Promise.all(pods.map(pod => setUpPod(pod, mtus)));
@@ -100,8 +100,8 @@ function passageName(pod: number): string {
 
 function setUpPod(pod: PodConfig, mtus: Mtus): Promise<void> {
   const { device, address } = pod;
-  const mtu = pod.mtu ?? mtus.device;
-  const routeMtu = mtus.route > 0 && mtus.route < mtu ? ` mtu ${mtus.route}` : '';
+  const { device: mtu, route } = podMtuOf(pod, mtus);
+  const routeMtu = route < mtu ? ` mtu ${route}` : '';
   return ipBatch(
     [
       `link set dev lo up`,

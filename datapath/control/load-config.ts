@@ -3,6 +3,7 @@
  * problem with the line and column it stands at. Touches nothing: no file, no device.
  */
 import { type Document, isAlias, isMap, isNode, isScalar, isSeq, parseAllDocuments, visit } from 'yaml';
+import type { z } from 'zod';
 import { checkSpec, type Draft, formatPath, type Path } from './check-config.ts';
 import {
   API_VERSION,
@@ -13,6 +14,7 @@ import {
   type WrittenConfig,
   writtenConfig,
 } from './config.ts';
+import { UNDERLAY_KIND, type UnderlayConfig, underlayConfig } from './underlay.ts';
 
 export interface Problem {
   file: string;
@@ -48,7 +50,7 @@ export function loadConfig(text: string, file: string): LoadResult {
   let found = 0;
   for (const document of parseDocuments(text, add)) {
     found++;
-    if (found === 1) config = readDocument(document, add);
+    if (found === 1) config = readDocument(document, NODE_CONFIG, add);
     else addFurtherDocument(document, add);
   }
   if (found === 0 && problems.length === 0) add(0, [], `got nothing, expected one ${KIND}`);
@@ -57,11 +59,56 @@ export function loadConfig(text: string, file: string): LoadResult {
   return { problems };
 }
 
-/** A problem with a value of a configuration that is valid in itself, for a file that loadConfig has accepted. */
-export function problemAt(text: string, file: string, path: readonly PropertyKey[], message: string): Problem {
-  const document = parseDocuments(text, () => {})[0];
+export interface Documents {
+  configs: { config: NodeConfig; at: DocumentPlace }[];
+  underlays: { underlay: UnderlayConfig; at: DocumentPlace }[];
+  problems: Problem[];
+}
+
+/** Where a document stands, for problemIn. */
+export interface DocumentPlace {
+  file: string;
+  text: string;
+  /** Position among the documents of the file that hold anything. */
+  index: number;
+}
+
+/** Reads any number of NodeConfig and Underlay documents from one file. */
+export function loadDocuments(text: string, file: string): Documents {
+  const positionOf = makePositions(text);
+  const loaded: Documents = { configs: [], underlays: [], problems: [] };
+  const add: Add = (offset, path, message) => {
+    loaded.problems.push({ file, ...positionOf(offset), path: formatPath(path), message });
+  };
+  for (const [index, document] of parseDocuments(text, add).entries()) {
+    const at = { file, text, index };
+    const kind = isMap(document.contents) ? document.get('kind') : undefined;
+    if (typeof kind === 'string' && nearest(kind, [KIND, UNDERLAY_KIND]) === UNDERLAY_KIND) {
+      const underlay = readDocument(document, UNDERLAY, add);
+      if (underlay !== undefined) loaded.underlays.push({ underlay, at });
+    } else {
+      const config = readDocument(document, NODE_CONFIG, add);
+      if (config !== undefined) loaded.configs.push({ config, at });
+    }
+  }
+  loaded.problems.sort((a, b) => a.line - b.line || a.column - b.column);
+  return loaded;
+}
+
+/** A problem with a value of a document that is valid in itself but does not fit the others. */
+export function problemIn(
+  { file, text, index }: DocumentPlace,
+  path: readonly PropertyKey[],
+  message: string,
+): Problem {
+  const document = parseDocuments(text, () => {})[index];
   const offset = document === undefined ? 0 : locate(document, path, false);
   return { file, ...makePositions(text)(offset), path: formatPath(path), message };
+}
+
+/** A problem with a value of a configuration that is valid in itself, for a file that loadConfig has accepted. */
+export function problemAt(text: string, file: string, path: readonly PropertyKey[], message: string): Problem {
+  return problemIn({ file, text, index: 0 }, path, message);
 }
 
 /** Line and column, from 1, of an offset into `text`. (The parser's own LineCounter errs behind a syntax error.) */
@@ -186,15 +233,15 @@ function startOf(node: unknown): number | undefined {
 // ---- documents ------------------------------------------------------------------------------------------------------
 
 /** The configuration of a document; what is wrong goes to `add`. The result counts only if nothing was added. */
-function readDocument(document: Document.Parsed, add: Add): NodeConfig | undefined {
+function readDocument<T>(document: Document.Parsed, { kind, schema }: DocumentKind<T>, add: Add): T | undefined {
   findDuplicateKeys(document, add);
   const value = plainValue(document, add);
   if (value === undefined) return undefined;
-  if (isOtherKind(value)) {
-    add(locate(document, ['kind'], false), ['kind'], `got ${describe(value.kind)}, expected ${KIND}`);
+  if (isOtherKind(value, kind)) {
+    add(locate(document, ['kind'], false), ['kind'], `got ${describe(value.kind)}, expected ${kind}`);
     return undefined;
   }
-  const result = nodeConfig.safeParse(value);
+  const result = schema.safeParse(value);
   if (result.success) return result.data;
 
   const said = new Set<string>(); // one problem per value: what follows from it is not worth a line
@@ -251,10 +298,10 @@ function plainValue(document: Document.Parsed, add: Add): unknown {
 }
 
 /** True for a document that is something else altogether, such as a Pod: then its fields are not worth a line each. */
-function isOtherKind(value: unknown): value is { kind: string } {
+function isOtherKind(value: unknown, expected: string): value is { kind: string } {
   if (typeof value !== 'object' || value === null) return false;
   const { apiVersion, kind } = value as Record<string, unknown>;
-  return apiVersion !== API_VERSION && typeof kind === 'string' && nearest(kind, [KIND]) === undefined;
+  return apiVersion !== API_VERSION && typeof kind === 'string' && nearest(kind, [expected]) === undefined;
 }
 
 /**
@@ -281,6 +328,15 @@ const nodeConfig = writtenConfig
     { when: () => true },
   )
   .transform(completeConfig);
+
+/** A kind of document: its name, and what it must look like. */
+interface DocumentKind<T> {
+  kind: string;
+  schema: z.ZodType<T>;
+}
+
+const NODE_CONFIG: DocumentKind<NodeConfig> = { kind: KIND, schema: nodeConfig };
+const UNDERLAY: DocumentKind<UnderlayConfig> = { kind: UNDERLAY_KIND, schema: underlayConfig };
 
 /** Takes the value at `path` out of a parsed configuration; list items leave an empty place, so that indices stay. */
 function remove(value: unknown, path: Path): void {

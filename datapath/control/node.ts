@@ -222,6 +222,8 @@ export class Node {
         return this.status();
       case 'get':
         return this.get(String(params.kind));
+      case 'config':
+        return this.config;
       case 'apply':
         return this.apply(String(params.text), String(params.file));
       case 'stop':
@@ -229,7 +231,7 @@ export class Node {
         setImmediate(() => void this.stop());
         return null;
       default:
-        throw new Error(`unknown method "${method}": expected status, get, apply or stop`);
+        throw new Error(`unknown method "${method}": expected status, get, config, apply or stop`);
     }
   }
 

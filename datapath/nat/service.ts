@@ -459,7 +459,7 @@ export class Services implements BackendOwner {
 }
 
 /** kube-proxy's choice: the ready ones; if there are none, those that still serve while they terminate. */
-function usable(endpoints: readonly ServiceEndpoint[]): readonly ServiceEndpoint[] {
+export function usable(endpoints: readonly ServiceEndpoint[]): readonly ServiceEndpoint[] {
   const ready = endpoints.filter(e => e.ready);
   return ready.length > 0 ? ready : endpoints.filter(e => e.serving && e.terminating);
 }

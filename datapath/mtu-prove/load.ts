@@ -1,0 +1,133 @@
+/** Reads what `tunpath mtu prove -f` names, and checks what no single document can: names, addresses and links between them. */
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { type NodeConfig, nearest } from '../control/config.ts';
+import { type DocumentPlace, loadDocuments, type Problem, problemIn } from '../control/load-config.ts';
+import { type ResolvedConfig, type ResolvedUplink, resolveTap, withUplink } from '../control/resolved.ts';
+import type { UnderlayConfig } from '../control/underlay.ts';
+import { parseCidr } from '../control/validated.ts';
+
+export interface Inputs {
+  configs: ResolvedConfig[];
+  underlays: UnderlayConfig[];
+  problems: Problem[];
+}
+
+/** What a MAC address that only the kernel knows stands as: nothing here depends on it. */
+const SOME_MAC = '02:00:00:00:00:01';
+
+/** @param names files, and directories of which all *.yaml, *.yml and *.json are taken */
+export function loadInputs(names: readonly string[]): Inputs {
+  const inputs: Inputs = { configs: [], underlays: [], problems: [] };
+  const nodes: { config: NodeConfig; at: DocumentPlace }[] = [];
+  const underlays: { underlay: UnderlayConfig; at: DocumentPlace }[] = [];
+  for (const file of names.flatMap(filesOf)) {
+    const loaded = loadDocuments(readFileSync(file, 'utf8'), file);
+    nodes.push(...loaded.configs);
+    underlays.push(...loaded.underlays);
+    inputs.problems.push(...loaded.problems);
+  }
+  for (const { config, at } of nodes) {
+    const uplink = resolveFromFile(config);
+    if (uplink === undefined) {
+      const message = `got ${config.spec.uplink.kind}, expected tap, or macvtap with an mtu: the others have those of the host's interface`;
+      inputs.problems.push(problemIn(at, ['spec', 'uplink', 'kind'], message));
+    } else {
+      inputs.configs.push(withUplink(config, uplink));
+    }
+  }
+  inputs.underlays = underlays.map(({ underlay }) => underlay);
+  checkNodes(nodes, inputs.problems);
+  checkLinks(nodes, underlays, inputs.problems);
+  return inputs;
+}
+
+function filesOf(name: string): string[] {
+  if (!statSync(name).isDirectory()) return [name];
+  return readdirSync(name)
+    .filter(entry => /\.(ya?ml|json)$/.test(entry))
+    .sort()
+    .map(entry => join(name, entry));
+}
+
+/** The uplink where the file says all of it that matters; undefined for an interface of the host. */
+function resolveFromFile({ spec: { uplink } }: NodeConfig): ResolvedUplink | undefined {
+  switch (uplink.kind) {
+    case 'tap':
+      return resolveTap(uplink);
+    case 'macvtap':
+      if (uplink.mtu === undefined) return undefined;
+      return {
+        ...uplink,
+        mtu: uplink.mtu,
+        device: uplink.device ?? uplink.interface,
+        mac: uplink.mac ?? SOME_MAC,
+        onHostPort: true,
+        written: uplink,
+      };
+    default:
+      return undefined;
+  }
+}
+
+function checkNodes(nodes: readonly { config: NodeConfig; at: DocumentPlace }[], problems: Problem[]): void {
+  const names = new Map<string, string>();
+  const addresses = new Map<number, string>();
+  const pods = new Map<string, string>();
+  for (const { config, at } of nodes) {
+    const { metadata, spec } = config;
+    const add = (path: PropertyKey[], message: string) => problems.push(problemIn(at, path, message));
+    const other = names.get(metadata.name);
+    if (other !== undefined) {
+      add(['metadata', 'name'], `got ${metadata.name}, expected a name no other node has (${other} has it)`);
+    }
+    names.set(metadata.name, at.file);
+    if ('address' in spec.uplink) {
+      const { address } = parseCidr(spec.uplink.address);
+      const owner = addresses.get(address);
+      if (owner !== undefined) {
+        add(
+          ['spec', 'uplink', 'address'],
+          `got ${spec.uplink.address}, expected an address no other node has (${owner} has it)`,
+        );
+      }
+      addresses.set(address, metadata.name);
+    }
+    spec.pods.forEach((pod, i) => {
+      const owner = pods.get(pod.address);
+      if (owner !== undefined) {
+        add(
+          ['spec', 'pods', i, 'address'],
+          `got ${pod.address}, expected an address no other pod has (${owner} has it)`,
+        );
+      }
+      pods.set(pod.address, `${pod.name} on ${metadata.name}`);
+    });
+  }
+}
+
+/** A name on one link only that is no node is a mistake: a router joins two. */
+function checkLinks(
+  nodes: readonly { config: NodeConfig }[],
+  underlays: readonly { underlay: UnderlayConfig; at: DocumentPlace }[],
+  problems: Problem[],
+): void {
+  const known = nodes.map(({ config }) => config.metadata.name);
+  const times = new Map<string, number>();
+  for (const { underlay } of underlays) {
+    for (const name of underlay.spec.links.flatMap(({ between }) => between)) {
+      times.set(name, (times.get(name) ?? 0) + 1);
+    }
+  }
+  for (const { underlay, at } of underlays) {
+    underlay.spec.links.forEach(({ between }, i) => {
+      between.forEach((name, end) => {
+        if (known.includes(name) || (times.get(name) ?? 0) > 1) return;
+        const meant = nearest(name, known);
+        const hint = meant === undefined ? '' : ` (did you mean "${meant}"?)`;
+        const message = `got "${name}", expected a node, or a router that another link names, too${hint}`;
+        problems.push(problemIn(at, ['spec', 'links', i, 'between', end], message));
+      });
+    });
+  }
+}

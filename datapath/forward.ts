@@ -444,8 +444,9 @@ export class Datapath {
   private isLocal(address: number): boolean {
     const hop = this.routes.lookup(address);
     if (hop === 0) return false;
-    const { kind } = this.nextHops[hop];
-    return kind === hops.HOP_POD || kind === hops.HOP_HOST;
+    const { kind, gateway } = this.nextHops[hop];
+    // With a gateway it is the way through the host's kernel, to what is not its own.
+    return kind === hops.HOP_POD || (kind === hops.HOP_HOST && gateway === 0);
   }
 
   // ---------------------------------------------------------------- 2 to 8

@@ -31,6 +31,8 @@ export interface Program {
   /** [0] is a placeholder: index 0 means no route. */
   nextHops: NextHop[];
   tunnel: TunnelSpec | null;
+  /** Entries of the neighbour table that ARP never changes. */
+  neighbors: { address: number; macHi: number; macLo: number }[];
   /** Null: no service and no masquerade rule. */
   nat: NatProgram | null;
 }
@@ -63,6 +65,7 @@ export function createDatapath(
   );
   const tunnel = program.tunnel === null ? null : new Tunnel(program.tunnel, profile, pool.view, counters, random);
   datapath.setRoutes(program.routes, program.nextHops, tunnel);
+  for (const { address, macHi, macLo } of program.neighbors) datapath.neighbors.addPermanent(address, macHi, macLo);
   datapath.nat =
     program.nat === null ? null : new Nat(program.nat, PROFILES[program.profile], pool.view, random, memory);
   return datapath;

@@ -210,6 +210,7 @@ function programOf(c: Case): Program {
       { kind: PORT_UPLINK, name: 'uplink', addresses: [], identity: 0 },
     ],
     routes,
+    neighbors: [],
     nextHops,
     tunnel:
       c.mode === 'native'

@@ -6,7 +6,13 @@
 import { MAX_OPTIONS_LEN, OPT_HEADER_LEN } from '../wire/geneve.ts';
 import { type Cidr, contains, parseAddress, parseCidr, parseMac, prefixMask } from './address.ts';
 import { configuredOverhead } from './compile.ts';
-import { defaultVni, defaultVtepMac, type GeneveOptionConfig, type WrittenConfig } from './config.ts';
+import {
+  defaultVni,
+  defaultVtepMac,
+  type GeneveOptionConfig,
+  type UplinkConfig,
+  type WrittenConfig,
+} from './config.ts';
 
 export type Path = (string | number)[];
 
@@ -24,6 +30,7 @@ type Spec = Draft<WrittenConfig['spec']>;
 
 interface Check {
   spec: Spec;
+  kind: UplinkConfig['kind'] | undefined;
   report: Report;
   /** True if the schema refused the value at this path, or a part of it. */
   refused: (...path: Path) => boolean;
@@ -36,8 +43,9 @@ interface Check {
  * Reports everything that does not fit.
  * @param refusedPaths what the schema refused, from the root of the document
  * @param report gets paths below `spec`
+ * @param kind of the uplink, where `spec.uplink` is a tap's in place of another's that brought its address later
  */
-export function checkSpec(spec: Spec, refusedPaths: Path[], report: Report): void {
+export function checkSpec(spec: Spec, refusedPaths: Path[], report: Report, kind = spec.uplink?.kind): void {
   const refusedPrefixes = new Set<string>();
   for (const path of refusedPaths) {
     for (let length = 1; length <= path.length; length++) refusedPrefixes.add(path.slice(0, length).join('\n'));
@@ -47,7 +55,7 @@ export function checkSpec(spec: Spec, refusedPaths: Path[], report: Report): voi
   const own = uplink !== undefined && 'address' in uplink ? uplink : undefined;
   const subnet = own?.address === undefined ? undefined : parseCidr(own.address);
   const gateway = addressOf(own?.gateway);
-  const check: Check = { spec, report, refused, subnet, gateway };
+  const check: Check = { spec, kind, report, refused, subnet, gateway };
 
   checkGateway(check);
   checkDevices(check);
@@ -241,20 +249,22 @@ function checkRoutes({ spec, report, refused }: Check): void {
 
 /**
  * Every next hop on the uplink and every peer must be reached: on the link, or through a route that is not a tunnel
- * and whose own next hop is reached, or else through the gateway.
+ * and whose own next hop is reached, or else through the gateway. With a raw uplink a route may also lead to the host port:
+ * what goes there is the kernel's to forward.
  */
-function checkNextHops({ spec, report, refused, subnet, gateway }: Check, owners: Owners): void {
+function checkNextHops({ spec, kind, report, refused, subnet, gateway }: Check, owners: Owners): void {
   for (const [i, route] of entries(spec.routes)) {
     const via = addressOf(route.via);
     const owner = via === undefined || route.encap !== false ? undefined : owners.get(via);
-    if (isLocal(owner)) {
+    if (isLocal(owner) && !(owner === 'spec.host.address' && kind === 'raw')) {
       report(['routes', i, 'via'], `the address of another host (${owner} is the same)`);
     }
   }
   // A refused value could be what leads there; then nothing can be said about who is out of reach.
   if (subnet === undefined || refused('uplink') || refused('routes')) return;
 
-  const isReachable = underlayReach(subnet, gateway, spec.routes);
+  const onUplink = spec.routes?.filter(route => owners.get(addressOf(route?.via) ?? 0) !== 'spec.host.address');
+  const isReachable = underlayReach(subnet, gateway, onUplink);
   const way = 'in the subnet of spec.uplink.address, or reached through the gateway or a route without encap';
   for (const [i, route] of entries(spec.routes)) {
     const via = addressOf(route.via);

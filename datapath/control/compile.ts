@@ -9,7 +9,7 @@ import { type GeneveOption, TUNNEL_GENEVE, TUNNEL_IPIP, TUNNEL_VXLAN, type Tunne
 import { type Cidr, contains } from './address.ts';
 import { compileNat } from './compile-nat.ts';
 import type { GeneveOptionConfig } from './config.ts';
-import type { ResolvedConfig } from './resolved.ts';
+import type { ResolvedConfig, ResolvedUplink } from './resolved.ts';
 import { parseAddress, parseCidr, parseMac } from './validated.ts';
 
 const PROTOCOLS = { none: 0, ipip: TUNNEL_IPIP, vxlan: TUNNEL_VXLAN, geneve: TUNNEL_GENEVE } as const;
@@ -97,14 +97,19 @@ export function compile(config: ResolvedConfig): Program {
   if (uplinkNet.length < 32) {
     table.add(uplinkNet, hops.nextHop(hops.HOP_ONLINK, { port: uplinkPort, mtu: spec.uplink.mtu }));
   }
-  if (spec.uplink.gateway !== undefined) {
+  if (spec.uplink.gateway !== undefined && spec.uplink.kernelMac === undefined) {
     const gateway = parseAddress(spec.uplink.gateway);
     const hop = hops.nextHop(hops.HOP_GATEWAY, { port: uplinkPort, gateway, mtu: spec.uplink.mtu });
     table.add(parseCidr('0.0.0.0/0'), hop);
   }
+  const host = hops.nextHop(hops.HOP_HOST, { transit: 1 });
   for (const route of spec.routes) {
     const to = parseCidr(route.to);
     const via = parseAddress(route.via);
+    if (!route.encap && via === hostAddress) {
+      table.add(to, { ...host, gateway: via });
+      continue;
+    }
     const tooBig = route.tooBig ?? spec.mtu.tooBig;
     // A tunnel whose own packets are cut takes any that IPv4 can count with the tunnel's headers on.
     const cutOutside = route.encap && tooBig === 'fragment-outer';
@@ -122,7 +127,6 @@ export function compile(config: ResolvedConfig): Program {
     }
     table.add(to, hop);
   }
-  const host = hops.nextHop(hops.HOP_HOST, { transit: 1 });
   table.add({ ...uplinkNet, prefix: uplinkNet.address, length: 32 }, host);
   if (spec.host !== undefined) table.add({ ...uplinkNet, prefix: hostAddress, length: 32 }, host);
   spec.pods.forEach((pod, port) => {
@@ -146,8 +150,15 @@ export function compile(config: ResolvedConfig): Program {
     routes: table.routes(),
     nextHops: table.nextHops,
     tunnel,
+    neighbors: permanentNeighbors(spec.uplink),
     nat: compileNat(config, uplinkNet.address, spec.uplink.ports),
   };
+}
+
+function permanentNeighbors({ gateway, kernelMac }: ResolvedUplink): Program['neighbors'] {
+  if (gateway === undefined || kernelMac === undefined) return [];
+  const { hi, lo } = parseMac(kernelMac);
+  return [{ address: parseAddress(gateway), macHi: hi, macLo: lo }];
 }
 
 /** Collects routes; a later one replaces an earlier one to the same prefix; equal next hops are shared. */
@@ -178,11 +189,12 @@ class UnderlayRoutes {
   private readonly routes: { to: Cidr; via: number }[];
 
   constructor(config: ResolvedConfig, subnet: Cidr) {
-    const { uplink, routes } = config.spec;
+    const { uplink, routes, host } = config.spec;
+    const hostAddress = host?.address.split('/')[0];
     this.subnet = subnet;
     this.gateway = uplink.gateway === undefined ? undefined : parseAddress(uplink.gateway);
     this.routes = routes
-      .filter(route => !route.encap)
+      .filter(route => !route.encap && route.via !== hostAddress)
       .map(route => ({ to: parseCidr(route.to), via: parseAddress(route.via) }))
       .sort((a, b) => b.to.length - a.to.length);
   }

@@ -26,6 +26,11 @@ export interface ResolvedUplink {
    * an address that the host uses as well.
    */
   ports?: PortRange;
+  /**
+   * MAC that stands for the kernel, where there is no link but sockets: the gateway, and the only neighbour. It takes the
+   * tunnel's own packets and no others.
+   */
+  kernelMac?: string;
   /** What it was made from: a running node accepts a configuration that says the same. */
   written: UplinkConfig;
 }

@@ -2,20 +2,22 @@
 import type { Pool } from '../packet/pool.ts';
 import type { Device } from './device.ts';
 import * as libc from './libc.ts';
+import { closeRaw, type RawHandle, RawUplink } from './raw.ts';
 import { TunTap, type TunTapHandle } from './tuntap.ts';
 
 /**
  * Plain data, told apart by `kind`. Every kind has `name`, `mtu`, `offloads` (OFFLOAD_* bits in use) and `refused` (a line
  * for each offload that is not). A device of several descriptors gives the loop one to wait on, an epoll's, say.
  */
-export type DeviceHandle = TunTapHandle;
+export type DeviceHandle = TunTapHandle | RawHandle;
 
 /** In the loop's thread, which from then on closes it. */
 export function createDevice(handle: DeviceHandle, pool: Pool): Device {
-  return new TunTap(handle, pool);
+  return handle.kind === 'raw' ? new RawUplink(handle, pool) : new TunTap(handle, pool);
 }
 
 /** Closes a device that no loop has taken over. */
 export function closeHandle(handle: DeviceHandle): void {
-  libc.close(handle.fd);
+  if (handle.kind === 'raw') closeRaw(handle);
+  else libc.close(handle.fd);
 }

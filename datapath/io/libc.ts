@@ -60,9 +60,13 @@ export const fcntl: (fd: number, command: number, arg: number) => number = libc.
 export const LOCK_EX = 2;
 export const LOCK_NB = 4;
 export const flock: (fd: number, operation: number) => number = libc.func('int flock(int fd, int operation)');
+export const F_DUPFD_CLOEXEC = 1030;
 export const AF_UNIX = 1;
+export const AF_INET = 2;
 export const SOCK_DGRAM = 2;
+export const SOCK_NONBLOCK = 0o4000;
 export const SOCK_CLOEXEC = 0o2000000;
+export const MSG_DONTWAIT = 0x40;
 export const socket: (domain: number, type: number, protocol: number) => number = libc.func(
   'int socket(int domain, int type, int protocol)',
 );
@@ -78,6 +82,23 @@ export const sendto: (
   to: number,
   toBytes: number,
 ) => number = libc.func('intptr_t sendto(int fd, intptr_t buf, size_t n, int flags, intptr_t to, unsigned int to_n)');
+/** `value` is an address. */
+export const setsockopt: (fd: number, level: number, option: number, value: number, bytes: number) => number =
+  libc.func('int setsockopt(int fd, int level, int option, intptr_t value, uint32_t bytes)');
+/** `bytes` is the address of a u32: in, the room at `value`; out, what was filled. */
+export const getsockopt: (fd: number, level: number, option: number, value: number, bytes: number) => number =
+  libc.func('int getsockopt(int fd, int level, int option, intptr_t value, intptr_t bytes)');
+/** `message` is the address of a struct msghdr. */
+export const recvmsg: (fd: number, message: number, flags: number) => number = libc.func(
+  'intptr_t recvmsg(int fd, intptr_t message, int flags)',
+);
+export const EPOLL_CTL_ADD = 1;
+export const EPOLLIN = 1;
+export const epollCreate: (flags: number) => number = libc.func('int epoll_create1(int flags)');
+/** `event` is the address of a struct epoll_event. */
+export const epollCtl: (epoll: number, operation: number, fd: number, event: number) => number = libc.func(
+  'int epoll_ctl(int epoll, int operation, int fd, intptr_t event)',
+);
 export const PR_CAPBSET_DROP = 24;
 export const PR_SET_NO_NEW_PRIVS = 38;
 export const prctl: (option: number, arg2: number, arg3: number, arg4: number, arg5: number) => number = libc.func(

@@ -33,7 +33,10 @@ export interface NextHop {
   kind: number;
   /** Index of the port that it leaves by; -1 for HOP_REFUSE. */
   port: number;
-  /** The neighbour asked for on the uplink (int32): the gateway, or for a tunnel whoever leads to the peer. 0 elsewhere. */
+  /**
+   * The neighbour asked for on the uplink (int32): the gateway, or for a tunnel whoever leads to the peer. Of HOP_HOST the
+   * host port's address, if the way leads on through the host's kernel. 0 elsewhere.
+   */
   gateway: number;
   /** Tunnel peer index, -1 elsewhere. */
   peer: number;

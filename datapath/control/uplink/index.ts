@@ -3,6 +3,7 @@ import { checkSpec, formatPath, type Path } from '../check-config.ts';
 import type { NodeConfig, UplinkConfig } from '../config.ts';
 import { type ResolvedConfig, withUplink } from '../resolved.ts';
 import { macvtap } from './macvtap.ts';
+import { raw } from './raw.ts';
 import { routed } from './routed.ts';
 import { tap } from './tap.ts';
 import type { OpenUplink, UplinkKind } from './uplink.ts';
@@ -10,7 +11,7 @@ import type { OpenUplink, UplinkKind } from './uplink.ts';
 type Kind = UplinkConfig['kind'];
 
 /** A kind that is not here is refused by name when a node starts. */
-const KINDS: { [K in Kind]?: UplinkKind<Extract<UplinkConfig, { kind: K }>> } = { tap, macvtap, routed };
+const KINDS: { [K in Kind]?: UplinkKind<Extract<UplinkConfig, { kind: K }>> } = { tap, raw, macvtap, routed };
 
 type Resolved = { config: ResolvedConfig; obstacles?: undefined } | { config?: undefined; obstacles: string[] };
 
@@ -32,11 +33,11 @@ export async function resolveUplink(config: NodeConfig): Promise<Resolved> {
 
 /** As check-config.ts, now that address, gateway and MTU are known. */
 function checkResolved({ spec }: ResolvedConfig): string[] {
-  const { device, mac, address, gateway, mtu } = spec.uplink;
+  const { kind, device, mac, address, gateway, mtu } = spec.uplink;
   const obstacles: string[] = [];
   const report = (path: Path, expected: string) =>
     obstacles.push(`${formatPath(['spec', ...path])}: expected ${expected}`);
-  checkSpec({ ...spec, uplink: { kind: 'tap', device, mac, address, gateway, mtu } }, [], report);
+  checkSpec({ ...spec, uplink: { kind: 'tap', device, mac, address, gateway, mtu } }, [], report, kind);
   return obstacles;
 }
 

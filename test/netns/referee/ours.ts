@@ -76,6 +76,7 @@ export class OurNode implements Node {
           { prefix: 0, length: 0, hop: 3 },
         ],
         tunnel: null,
+        neighbors: [],
         nat: {
           capacity: 1 << 16,
           timeouts: {

@@ -155,7 +155,7 @@ export class World {
           { prefix: 0, length: 0, hop: 3 },
         ],
         tunnel: null,
-      neighbors: [],
+        neighbors: [],
         nat: {
           capacity: options.capacity,
           timeouts: { profile: 'linux', seconds: {} },

@@ -10,20 +10,14 @@ import type { OpenUplink, UplinkKind } from './uplink.ts';
 
 type Kind = UplinkConfig['kind'];
 
-/** A kind that is not here is refused by name when a node starts. */
-const KINDS: { [K in Kind]?: UplinkKind<Extract<UplinkConfig, { kind: K }>> } = { tap, raw, macvtap, routed };
+const KINDS: { [K in Kind]: UplinkKind<Extract<UplinkConfig, { kind: K }>> } = { tap, raw, macvtap, routed };
 
 type Resolved = { config: ResolvedConfig; obstacles?: undefined } | { config?: undefined; obstacles: string[] };
 
 /** Completes a configuration that loadConfig has accepted; the checks that wanted the uplink's address are made here. */
 export async function resolveUplink(config: NodeConfig): Promise<Resolved> {
   const { uplink: written } = config.spec;
-  const kind = KINDS[written.kind] as UplinkKind | undefined;
-  if (kind === undefined) {
-    const running = Object.keys(KINDS).join(', ');
-    return { obstacles: [`spec.uplink.kind: ${written.kind} does not run yet, expected ${running}`] };
-  }
-  const uplink = await kind.resolve(written, config);
+  const uplink = await (KINDS[written.kind] as UplinkKind).resolve(written, config);
   if (Array.isArray(uplink)) return { obstacles: uplink };
   const resolved = withUplink(config, uplink);
   const isNew = !('address' in written) || written.mtu === undefined;
@@ -42,10 +36,10 @@ function checkResolved({ spec }: ResolvedConfig): string[] {
 }
 
 export function uplinkObstacles(config: ResolvedConfig): Promise<string[]> {
-  return KINDS[config.spec.uplink.kind]!.findObstacles(config);
+  return KINDS[config.spec.uplink.kind].findObstacles(config);
 }
 
 /** @throws Error with nothing left behind */
 export function openUplink(config: ResolvedConfig, allowed: number): Promise<OpenUplink> {
-  return KINDS[config.spec.uplink.kind]!.open(config, allowed);
+  return KINDS[config.spec.uplink.kind].open(config, allowed);
 }

@@ -4,10 +4,15 @@ import { parseAddress, parseCidr } from '../control/address.ts';
 import { formatProblems, loadConfig } from '../control/load-config.ts';
 import { resolveUplink, uplinkObstacles } from '../control/uplink/index.ts';
 import { type Facts, gatherFacts } from '../host/facts.ts';
+import { judgeChecksums, judgeDrops, judgePair, type Row } from '../host/judge-pair.ts';
 import { candidates, planNode } from '../host/plan.ts';
+import { probePairs } from '../host/probe-pair.ts';
 import type { Request, UplinkKindName } from '../host/request.ts';
 import { writeConfig } from '../host/write-config.ts';
+import { listNodes, pickNode, socketPathOf } from './client.ts';
 import { DONE, NO, UsageError } from './exit.ts';
+import type { Format } from './format.ts';
+import { type Column, printRows } from './table.ts';
 
 export interface InitFlags {
   interface?: string;
@@ -67,6 +72,38 @@ function write(text: string, { output, force }: InitFlags): number {
   }
   process.stderr.write(`${output} written\n`);
   return DONE;
+}
+
+const COLUMNS: Column<Row>[] = [
+  { title: 'CHECK', value: row => row.check },
+  { title: 'PEER', value: row => row.peer },
+  { title: 'RESULT', value: row => row.result },
+  { title: 'SEEN', value: row => row.seen },
+  { title: 'WHAT-TO-DO', value: row => row.todo },
+];
+
+export interface CheckFlags {
+  node?: string;
+  peer: string[];
+  output: Format;
+}
+
+/** @returns the exit code: 0 nothing fails, 1 something does */
+export async function check(flags: CheckFlags): Promise<number> {
+  const socket = socketPathOf(pickNode(flags.node, listNodes()));
+  const peers = flags.peer.map(text => text.split('='));
+  for (const address of peers.flat()) {
+    if (parseAddress(address) === undefined) throw new UsageError(`--peer ${address}: expected an address`);
+  }
+  const targets = new Map(peers.flatMap(([peer, target]) => (target === undefined ? [] : [[peer, target] as const])));
+  const { pairs, counted } = await probePairs(
+    socket,
+    peers.map(([peer]) => peer),
+    targets,
+  );
+  const rows = [...pairs.flatMap(judgePair), judgeChecksums(counted), judgeDrops(counted)];
+  printRows(flags.output, rows, COLUMNS);
+  return rows.some(({ result }) => result === 'fail') ? NO : DONE;
 }
 
 function readRequest(flags: InitFlags): Request {

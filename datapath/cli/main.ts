@@ -185,6 +185,21 @@ function addHost(host: Command): void {
     .option('--output <file>', 'where to write it; default: standard output')
     .option('--force', 'replace that file')
     .action(ends(async flags => (await import('./host.ts')).init(flags)));
+
+  host
+    .command('check')
+    .description(
+      'try what a running node and its peers need: underlay, tunnel both ways, MTU, checksums, who filters what',
+    )
+    .option(
+      '--peer <address>',
+      'only this peer; ADDRESS=TARGET names what to ping behind its tunnel, by default the first address of its network',
+      collect,
+      [],
+    )
+    .option(...NODE)
+    .option(...OUTPUT)
+    .action(ends(async flags => (await import('./host.ts')).check(flags)));
 }
 
 function addBench(bench: Command): void {

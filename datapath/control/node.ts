@@ -387,6 +387,7 @@ export class Node {
       uptimeSeconds: Number((process.hrtime.bigint() - this.started) / 1_000_000_000n),
       underlay: {
         kind: spec.uplink.kind,
+        interface: 'interface' in spec.uplink.written ? spec.uplink.written.interface : null,
         device: spec.uplink.device,
         address: spec.uplink.address,
         mac: spec.uplink.mac,

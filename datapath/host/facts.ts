@@ -5,6 +5,7 @@ import { basename } from 'node:path';
 import { execa } from 'execa';
 import { allowedOffloads } from '../control/devices.ts';
 import { type Interface, ipJson, type KernelRoute, readInterfaces, readRoutes } from '../control/interfaces.ts';
+import { STEERING_PREFIX } from '../control/uplink/steering.ts';
 import { OFFLOADS } from '../io/device.ts';
 import { closeHandle } from '../io/handle.ts';
 import { openTunTap } from '../io/tuntap.ts';
@@ -140,7 +141,8 @@ export function parseUdpPorts(text: string): { port: number; address: string }[]
     });
 }
 
-async function readFirewall(): Promise<Ruleset | null> {
+/** Null where neither nft nor iptables can be asked. Rules of our own nodes are not the host's. */
+export async function readFirewall(): Promise<Ruleset | null> {
   const [nft, ...tables] = await Promise.all([
     run('nft', '-j', 'list', 'ruleset'),
     run('iptables-save'),
@@ -148,8 +150,9 @@ async function readFirewall(): Promise<Ruleset | null> {
   ]);
   const iptables = tables.filter(text => text !== null).join('\n');
   if (nft === null && iptables === '') return null;
-  const own = nft === null ? { chains: new Map() } : parseNft(JSON.parse(nft));
-  return combine(own, iptables === '' ? null : parseIptables(iptables));
+  const rules: Ruleset = nft === null ? { chains: new Map() } : parseNft(JSON.parse(nft));
+  const others = [...rules.chains].filter(([name]) => !name.startsWith(`netdev ${STEERING_PREFIX}`));
+  return combine({ chains: new Map(others) }, iptables === '' ? null : parseIptables(iptables));
 }
 
 /** What a command printed; null if there is none such, or it failed. */

@@ -5,6 +5,7 @@ import { judge } from './firewall.ts';
 import {
   cloudOf,
   type Draft,
+  HOOKS,
   isCniInterface,
   networkOf,
   overlap,
@@ -16,13 +17,6 @@ import {
 
 /** Made in software, and not by whoever gave the machine its network. */
 const SOFTWARE = new Set(['vxlan', 'geneve', 'ipip', 'tun', 'dummy', 'ifb', 'wireguard', 'macvtap', 'gre', 'sit']);
-
-/** Where a tunnel packet meets the host's rules, in nft's words: a macvtap and the steering of routed take it before the rest. */
-const HOOKS: Record<UplinkKindName, string[]> = {
-  raw: ['ingress', 'prerouting', 'input'],
-  routed: ['ingress'],
-  macvtap: ['ingress'],
-};
 
 export function machineObstacles({ tun, tap }: Facts): string[] {
   const errors = [tun, tap].flatMap(probe => ('error' in probe ? [probe.error] : []));

@@ -56,6 +56,13 @@ export function podNetworkOf(underlay: string): string {
   return `10.244.${last}.0/24`;
 }
 
+/** Where a tunnel packet meets the host's rules, in nft's words: a macvtap and the steering of routed take it before the rest. */
+export const HOOKS: Record<UplinkKindName, string[]> = {
+  raw: ['ingress', 'prerouting', 'input'],
+  routed: ['ingress'],
+  macvtap: ['ingress'],
+};
+
 /** Fabrics that forward only the MAC and addresses that they have given out. */
 const CLOUDS: [RegExp, string][] = [
   [/Amazon EC2/i, 'Amazon EC2'],

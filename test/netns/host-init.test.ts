@@ -52,6 +52,40 @@ describe('tunpath host init', function () {
     });
   }
 
+  it('without an address of its own a node shares the host’s, and host check finds nothing wrong', async () => {
+    const untouched = await hosts.snapshot('a');
+    const nodes: Running[] = [];
+    for (const side of ['a', 'b'] as const) {
+      const peer = hosts.addresses[side === 'a' ? 'b' : 'a'];
+      const { code, said } = await init(side, '--peer', peer, '--output', file(side), '--force');
+      assert.equal(code, 0, said);
+      assert.match(readFileSync(file(side), 'utf8'), /kind: routed/);
+      const node = rig.tunpath(`host-${side}`, 'node', '--config', file(side));
+      await node.until('ready\n');
+      nodes.push(node);
+    }
+    const check = rig.tunpath('host-a', 'host', 'check', '--node', rig.full('a'));
+    assert.equal(await check.exited, 0, check.output);
+    assert.match(check.output, /^tunnel +192\.168\.10\.2 +ok +10\.244\.2\.1 answers 10\.244\.1\.1/m);
+    for (const node of nodes) assert.equal(await node.stop(), 0, node.output);
+    assert.equal(await hosts.snapshot('a'), untouched);
+  });
+
+  it('names the rule that would drop what sockets get, and only there', async () => {
+    await rig.run(
+      'host-a',
+      'nft',
+      'add table inet f; add chain inet f in { type filter hook input priority 0; policy drop; }',
+    );
+    await rig.run('host-a', 'nft', 'add rule inet f in udp dport 6081 accept');
+    const dropped = await init('a', '--uplink', 'raw', '--peer', hosts.addresses.b);
+    const accepted = await init('a', '--uplink', 'raw', '--peer', hosts.addresses.b, '--tunnel', 'geneve');
+    await rig.run('host-a', 'nft', 'delete', 'table', 'inet', 'f');
+    assert.equal(dropped.code, 1, dropped.said);
+    assert.match(dropped.said, /the firewall drops UDP port 8472 from 192\.168\.10\.2 in inet f in/);
+    assert.doesNotMatch(accepted.said, /firewall/);
+  });
+
   it('replaces no file without --force', async () => {
     writeFileSync(file('a'), 'mine\n');
     const { code, said } = await macvtap('a');

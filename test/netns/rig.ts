@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
 import { callNode } from '../../datapath/control/client.ts';
 import { socketPath } from '../../datapath/control/server.ts';
+import { parseSnmp as countersIn } from '../../datapath/host/probe-pair.ts';
 import { ipBatch } from '../../datapath/lab/ip.ts';
 import { UNIT } from '../fixtures/unit.ts';
 
@@ -295,14 +296,7 @@ export async function until(
  * @param text what `cat /proc/net/snmp` printed there
  */
 export function parseSnmp(text: string): Map<string, number> {
-  const counters = new Map<string, number>();
-  const lines = text.trim().split('\n');
-  for (let i = 0; i + 1 < lines.length; i += 2) {
-    const names = lines[i].split(' ');
-    const values = lines[i + 1].split(' ');
-    for (let j = 1; j < names.length; j++) counters.set(`${names[0].slice(0, -1)}.${names[j]}`, Number(values[j]));
-  }
-  return counters;
+  return new Map(Object.entries(countersIn(text)));
 }
 
 /** User and system time of a process so far, in seconds. */

@@ -37,9 +37,12 @@ const QUOTED_ECHO_ID = '@th,256,16';
 const ECHO_ID = '@th,32,16';
 const PROTOCOL_NUMBERS = { icmp: 1, ipip: 4, tcp: 6, udp: 17, sctp: 132 } as const;
 
+/** What the names of our tables begin with. */
+export const STEERING_PREFIX = 'tunpath_';
+
 /** `tunpath_NAME`, in the netdev family. */
 export function tableName(node: string): string {
-  return `tunpath_${node}`;
+  return `${STEERING_PREFIX}${node}`;
 }
 
 /**

@@ -1,0 +1,265 @@
+/**
+ * What `host check` concludes from what it has tried, peer by peer: a row for each question, with what was seen and what to
+ * do. Pure; probe-pair.ts tries.
+ */
+import type { Judgement } from './firewall.ts';
+
+export type Result = 'ok' | 'fail' | 'unknown';
+
+export interface Row {
+  check: string;
+  /** "-" for what concerns this node alone. */
+  peer: string;
+  result: Result;
+  seen: string;
+  /** What to do about it; empty if nothing. */
+  todo: string;
+}
+
+/** One run of ping. */
+export interface Ping {
+  sent: number;
+  received: number;
+  /** Of the fastest answer, ms. */
+  rttMs?: number;
+  /** The MTU that a packet was said to be too long for, here or on the way. */
+  tooLongFor?: number;
+  /** What an ICMP error said: "Destination Host Unreachable". */
+  error?: string;
+}
+
+/** What was found out about one peer. What was not tried is absent. */
+export interface PairFacts {
+  peer: string;
+  /** Of this node. */
+  node: { address: string; kind: string; underlayMtu: number; tunnelMtu: number };
+  /** "UDP port 8472", "IP protocol 4". */
+  traffic: string;
+  /** Next hop of the underlay towards the peer, and whether it has answered ARP; unknown where nobody has asked it. */
+  neighbor?: { address: string; answers: boolean };
+  /** To the peer's underlay address: small, and as long as the underlay's MTU with DF. */
+  underlay: Ping;
+  underlayFull?: Ping;
+  /** What a datagram to the tunnel's port from an ordinary socket met; only tried when the tunnel was silent. */
+  portProbe?: 'refused' | 'prohibited' | 'silent';
+  /** The host's rules on what the peer sends; absent where they cannot be asked. */
+  firewall?: Judgement;
+  /** Address behind the tunnel that was tried; or why there is none. */
+  target: { address: string; source: string } | { missing: string };
+  tunnel?: Ping;
+  /** Counters that rose while the tunnel was tried. */
+  counted: Record<string, number>;
+  /** Payload sizes with DF, smallest first, the last one filling the tunnel's MTU. */
+  sizes?: { size: number; ping: Ping }[];
+  /** One byte more, with DF. */
+  above?: Ping;
+  /** One byte more, and much more, without DF. */
+  fragments?: Ping[];
+}
+
+const IPV4_ICMP = 28;
+
+const got = (ping: Ping | undefined): boolean => ping !== undefined && ping.received > 0;
+const rtt = ({ rttMs }: Ping): string => (rttMs === undefined ? '' : `, ${rttMs} ms`);
+
+/** All rows about one peer. */
+export function judgePair(facts: PairFacts): Row[] {
+  const row = (check: string, [result, seen, todo = '']: Finding): Row => ({
+    check,
+    peer: facts.peer,
+    result,
+    seen,
+    todo,
+  });
+  return [
+    row('underlay', judgeUnderlay(facts)),
+    row('underlay-mtu', judgeUnderlayMtu(facts)),
+    row('firewall', judgeFirewall(facts)),
+    row('tunnel', judgeTunnel(facts)),
+    row('tunnel-sizes', judgeSizes(facts)),
+    row('above-mtu', judgeAbove(facts)),
+    row('fragments', judgeFragments(facts)),
+  ];
+}
+
+type Finding = [result: Result, seen: string, todo?: string];
+
+function judgeUnderlay({ underlay, neighbor, tunnel, peer }: PairFacts): Finding {
+  if (got(underlay)) return ['ok', `${peer} answers ping${rtt(underlay)}`];
+  if (got(tunnel)) return ['ok', `${peer} answers by the tunnel, and ping on the underlay not: something filters that`];
+  if (neighbor?.answers === false) {
+    const who = neighbor.address === peer ? peer : `the next hop ${neighbor.address}`;
+    return ['fail', `${who} does not answer ARP`, `is ${peer} up, its address right, and on the same segment or VLAN?`];
+  }
+  if (underlay.error !== undefined) return ['fail', underlay.error, `is ${peer} up, and is there a route to it?`];
+  const arp = neighbor === undefined ? '' : `, although ${neighbor.address} answers ARP`;
+  return ['unknown', `no answer to ping${arp}`, `something filters ICMP echo, or ${peer} is not there`];
+}
+
+function judgeUnderlayMtu({ underlay, underlayFull, node, peer }: PairFacts): Finding {
+  if (!got(underlay) || underlayFull === undefined) return ['unknown', 'not tried: no ping on the underlay'];
+  if (got(underlayFull)) return ['ok', `${node.underlayMtu} bytes with DF`];
+  const { tooLongFor } = underlayFull;
+  if (tooLongFor !== undefined) {
+    return [
+      'fail',
+      `the way to ${peer} takes ${tooLongFor} bytes, the uplink is set to ${node.underlayMtu}`,
+      `give the uplink an MTU of ${tooLongFor}, or the network between ${node.underlayMtu}`,
+    ];
+  }
+  return [
+    'fail',
+    `${node.underlayMtu} bytes with DF get lost without a word, small packets do not`,
+    'a narrower link on the way, and its "fragmentation needed" is filtered: allow ICMP type 3 code 4, or lower the MTU',
+  ];
+}
+
+function judgeFirewall({ firewall, traffic, peer }: PairFacts): Finding {
+  if (firewall === undefined) return ['unknown', 'neither nft nor iptables could be asked'];
+  switch (firewall.outcome) {
+    case 'accept':
+      return ['ok', `the rules here let ${traffic} from ${peer} in`];
+    case 'drop':
+      return ['fail', `${firewall.chain} drops ${traffic} from ${peer}`, `add a rule there that accepts it`];
+    case 'unknown':
+      return ['unknown', `${firewall.chain}: its rules do not tell about ${traffic} from ${peer}`];
+  }
+}
+
+function judgeTunnel(facts: PairFacts): Finding {
+  const { target, tunnel, traffic, peer, counted, portProbe, node, underlay } = facts;
+  if ('missing' in target) return ['unknown', `not tried: ${target.missing}`, 'see tunpath host check --help'];
+  if (tunnel === undefined) return ['unknown', 'not tried'];
+  if (got(tunnel)) {
+    const lost = tunnel.sent - tunnel.received;
+    const seen = `${target.address} answers ${target.source}${rtt(tunnel)}`;
+    return lost === 0 ? ['ok', seen] : ['fail', `${seen}; ${lost} of ${tunnel.sent} lost`, 'see the drops below'];
+  }
+  if ((counted.encapsulated ?? 0) === 0) {
+    const reasons = dropsIn(counted);
+    return [
+      'fail',
+      `nothing went into the tunnel${reasons === '' ? '' : `: ${reasons}`}`,
+      `ip route get ${target.address} must lead to the host port, and a route with encap to ${peer}`,
+    ];
+  }
+  if ((counted.decapsulated ?? 0) > 0) {
+    return [
+      'fail',
+      `packets come out of the tunnel, and no answer of ${target.address}${withDrops(counted)}`,
+      `is ${target.address} the host port of ${peer}, and does its firewall let ICMP echo in?`,
+    ];
+  }
+  if (portProbe === 'refused' || (counted['drop-tunnel-error'] ?? 0) > 0) {
+    return [
+      'fail',
+      `${peer} refuses ${traffic}: nobody listens`,
+      `start the node on ${peer}, with the same protocol and port`,
+    ];
+  }
+  if (portProbe === 'prohibited') {
+    return ['fail', `a firewall refuses ${traffic} to ${peer}`, `let ${traffic} pass there, both ways`];
+  }
+  const dropped = withDrops(counted);
+  const alive = got(underlay) ? ', although ping works' : '';
+  return [
+    'fail',
+    `sent, and nothing comes back by ${traffic}${alive}${dropped}`,
+    `let ${traffic} pass between the two, in every firewall and security group; does ${peer} run, with ${node.address} among its peers?`,
+  ];
+}
+
+function judgeSizes({ sizes, tunnel, node }: PairFacts): Finding {
+  if (!got(tunnel) || sizes === undefined) return ['unknown', 'not tried: no answer by the tunnel'];
+  const failed = sizes.find(({ ping }) => !got(ping));
+  if (failed === undefined) {
+    return ['ok', `${sizes.length} sizes up to ${node.tunnelMtu} bytes with DF`];
+  }
+  const passed = sizes.filter(({ ping }) => got(ping)).at(-1);
+  const most = passed === undefined ? 'none' : `up to ${passed.size + IPV4_ICMP} bytes`;
+  const { tooLongFor } = failed.ping;
+  return [
+    'fail',
+    `answers ${most}, none to ${failed.size + IPV4_ICMP}${tooLongFor === undefined ? '' : ` (too long for ${tooLongFor})`}`,
+    `the underlay carries less than ${node.underlayMtu} bytes, one way or the other: lower the uplinks' MTU on both nodes`,
+  ];
+}
+
+function judgeAbove({ above, tunnel, node }: PairFacts): Finding {
+  if (!got(tunnel) || above === undefined) return ['unknown', 'not tried: no answer by the tunnel'];
+  if (above.tooLongFor === node.tunnelMtu)
+    return ['ok', `${node.tunnelMtu + 1} bytes with DF refused, too long for ${node.tunnelMtu}`];
+  if (got(above)) {
+    return [
+      'fail',
+      `${node.tunnelMtu + 1} bytes with DF are answered`,
+      'the host reaches the peer by another way: ip route get',
+    ];
+  }
+  if (above.tooLongFor !== undefined) {
+    return [
+      'fail',
+      `refused, too long for ${above.tooLongFor}, expected ${node.tunnelMtu}`,
+      'a route here has another MTU: ip route get',
+    ];
+  }
+  return [
+    'fail',
+    `${node.tunnelMtu + 1} bytes with DF get lost without a word`,
+    'something here filters ICMP "fragmentation needed"',
+  ];
+}
+
+function judgeFragments({ fragments, tunnel }: PairFacts): Finding {
+  if (!got(tunnel) || fragments === undefined) return ['unknown', 'not tried: no answer by the tunnel'];
+  if (fragments.every(got)) return ['ok', 'packets longer than the MTU pass in fragments'];
+  return [
+    'fail',
+    'packets longer than the MTU get lost',
+    'something on the way, or a firewall of the peer, drops fragments',
+  ];
+}
+
+/** "drop-no-route 3, drop-ipv4-checksum 1" */
+function dropsIn(counted: Record<string, number>): string {
+  const drops = Object.entries(counted).filter(([name]) => name.startsWith('drop-'));
+  return drops.map(([name, packets]) => `${name} ${packets}`).join(', ');
+}
+
+function withDrops(counted: Record<string, number>): string {
+  const drops = dropsIn(counted);
+  return drops === '' ? '' : ` (${drops})`;
+}
+
+/** Counters of ours and of the kernel that mean a wrong checksum. */
+const CHECKSUMS = /checksum|InCsumErrors$/;
+
+/** A wrong checksum while the tunnels were tried. */
+export function judgeChecksums(counted: Record<string, number>): Row {
+  const found = Object.entries(counted).filter(([name]) => CHECKSUMS.test(name));
+  const base = { check: 'checksums', peer: '-' };
+  if (found.length === 0) return { ...base, result: 'ok', seen: 'none was wrong', todo: '' };
+  return {
+    ...base,
+    result: 'fail',
+    seen: found.map(([name, packets]) => `${name} ${packets}`).join(', '),
+    todo: 'a NIC or a driver that completes checksums wrongly: try offload: none, or ethtool -K IFACE tx off',
+  };
+}
+
+const UNKNOWN_PEER = 'drop-encap-unknown-peer';
+const UNREADABLE = /^drop-(vxlan|geneve|tunnel-(malformed|unknown-vni|inner))/;
+
+/** What was dropped meanwhile. It may be anybody's, so it is said and not judged; some of it says who is set up wrongly. */
+export function judgeDrops(counted: Record<string, number>): Row {
+  const base = { check: 'drops', peer: '-' };
+  const seen = dropsIn(counted);
+  if (seen === '') return { ...base, result: 'ok', seen: 'none', todo: '' };
+  let todo = '';
+  if (UNKNOWN_PEER in counted) {
+    todo = 'somebody sends tunnel packets who is no peer of this node: add it to spec.tunnel.peers if it should be one';
+  } else if (Object.keys(counted).some(name => UNREADABLE.test(name))) {
+    todo = 'tunnel packets that this node cannot read: have both nodes the same protocol, port and VNI?';
+  }
+  return { ...base, result: 'unknown', seen, todo };
+}

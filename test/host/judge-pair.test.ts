@@ -1,0 +1,272 @@
+import { strict as assert } from 'node:assert';
+import {
+  judgeChecksums,
+  judgeDrops,
+  judgePair,
+  type PairFacts,
+  type Ping,
+  type Result,
+} from '../../datapath/host/judge-pair.ts';
+import { parsePing, parseSnmp } from '../../datapath/host/probe-pair.ts';
+
+const ANSWERED: Ping = { sent: 3, received: 3, rttMs: 0.1 };
+const SILENT: Ping = { sent: 3, received: 0 };
+const refusedFor = (tooLongFor: number): Ping => ({ sent: 1, received: 0, tooLongFor });
+
+/** A pair that works. */
+function facts(more: Partial<PairFacts> = {}): PairFacts {
+  return {
+    peer: '192.168.10.2',
+    node: { address: '192.168.10.1', kind: 'routed', underlayMtu: 1500, tunnelMtu: 1450 },
+    traffic: 'UDP port 8472',
+    neighbor: { address: '192.168.10.2', answers: true },
+    underlay: ANSWERED,
+    underlayFull: ANSWERED,
+    firewall: { outcome: 'accept' },
+    target: { address: '10.244.2.1', source: '10.244.1.1' },
+    tunnel: ANSWERED,
+    counted: { encapsulated: 3, decapsulated: 3 },
+    sizes: [0, 56, 1422].map(size => ({ size, ping: ANSWERED })),
+    above: refusedFor(1450),
+    fragments: [ANSWERED, ANSWERED],
+    ...more,
+  };
+}
+
+/** A pair whose tunnel is silent. */
+const silent = (more: Partial<PairFacts> = {}) =>
+  facts({
+    tunnel: SILENT,
+    sizes: undefined,
+    above: undefined,
+    fragments: undefined,
+    counted: { encapsulated: 3 },
+    ...more,
+  });
+
+describe('host check', () => {
+  it('a pair that works', () => {
+    const rows = judgePair(facts());
+    assert.deepEqual(
+      rows.map(row => row.check),
+      ['underlay', 'underlay-mtu', 'firewall', 'tunnel', 'tunnel-sizes', 'above-mtu', 'fragments'],
+    );
+    for (const row of rows) assert.deepEqual([row.result, row.todo, row.peer], ['ok', '', '192.168.10.2'], row.check);
+  });
+
+  const cases: [what: string, facts: PairFacts, check: string, result: Result, seen: RegExp, todo?: RegExp][] = [
+    [
+      'nobody at the address',
+      silent({ underlay: SILENT, neighbor: { address: '192.168.10.2', answers: false } }),
+      'underlay',
+      'fail',
+      /192\.168\.10\.2 does not answer ARP/,
+      /VLAN/,
+    ],
+    [
+      'no gateway',
+      silent({ underlay: SILENT, neighbor: { address: '192.168.10.254', answers: false } }),
+      'underlay',
+      'fail',
+      /next hop 192\.168\.10\.254 does not answer ARP/,
+    ],
+    [
+      'no route',
+      silent({ underlay: { ...SILENT, error: 'Destination Net Unreachable' }, neighbor: undefined }),
+      'underlay',
+      'fail',
+      /Destination Net Unreachable/,
+    ],
+    [
+      'ping filtered on the underlay',
+      facts({ underlay: SILENT, underlayFull: undefined }),
+      'underlay',
+      'ok',
+      /answers by the tunnel/,
+    ],
+    [
+      'silence on the underlay',
+      silent({ underlay: SILENT }),
+      'underlay',
+      'unknown',
+      /although 192\.168\.10\.2 answers ARP/,
+    ],
+    [
+      'a narrower way that says so',
+      facts({ underlayFull: refusedFor(1400) }),
+      'underlay-mtu',
+      'fail',
+      /takes 1400 bytes, the uplink is set to 1500/,
+      /MTU of 1400/,
+    ],
+    [
+      'a narrower way that does not',
+      facts({ underlayFull: SILENT }),
+      'underlay-mtu',
+      'fail',
+      /without a word/,
+      /type 3 code 4/,
+    ],
+    [
+      'the firewall here',
+      facts({ firewall: { outcome: 'drop', chain: 'inet filter input' } }),
+      'firewall',
+      'fail',
+      /inet filter input drops UDP port 8472 from 192\.168\.10\.2/,
+      /accepts/,
+    ],
+    [
+      'a firewall that does not tell',
+      facts({ firewall: { outcome: 'unknown', chain: 'ip f i' } }),
+      'firewall',
+      'unknown',
+      /ip f i/,
+    ],
+    ['no firewall to ask', facts({ firewall: undefined }), 'firewall', 'unknown', /neither nft nor iptables/],
+    [
+      'nothing sent',
+      silent({ counted: { 'drop-no-route': 3 } }),
+      'tunnel',
+      'fail',
+      /nothing went into the tunnel: drop-no-route 3/,
+      /ip route get 10\.244\.2\.1/,
+    ],
+    [
+      'filtered on the way',
+      silent({ portProbe: 'silent' }),
+      'tunnel',
+      'fail',
+      /nothing comes back by UDP port 8472, although ping works/,
+      /security group.*192\.168\.10\.1 among its peers/,
+    ],
+    [
+      'protocol 4 filtered',
+      silent({ traffic: 'IP protocol 4' }),
+      'tunnel',
+      'fail',
+      /nothing comes back by IP protocol 4/,
+    ],
+    [
+      'no node there',
+      silent({ portProbe: 'refused' }),
+      'tunnel',
+      'fail',
+      /refuses UDP port 8472: nobody listens/,
+      /start the node on 192\.168\.10\.2/,
+    ],
+    [
+      'no node there, by an ICMP error',
+      silent({ counted: { encapsulated: 3, 'drop-tunnel-error': 3 } }),
+      'tunnel',
+      'fail',
+      /nobody listens/,
+    ],
+    ['a firewall that says no', silent({ portProbe: 'prohibited' }), 'tunnel', 'fail', /a firewall refuses/],
+    [
+      'the host there does not answer',
+      silent({ counted: { encapsulated: 3, decapsulated: 1 } }),
+      'tunnel',
+      'fail',
+      /come out of the tunnel, and no answer of 10\.244\.2\.1/,
+    ],
+    ['some are lost', facts({ tunnel: { sent: 3, received: 2 } }), 'tunnel', 'fail', /1 of 3 lost/],
+    [
+      'nowhere to send to',
+      facts({ target: { missing: 'the node has no host port' }, tunnel: undefined }),
+      'tunnel',
+      'unknown',
+      /no host port/,
+    ],
+    [
+      'large ones get lost',
+      facts({
+        sizes: [
+          { size: 56, ping: ANSWERED },
+          { size: 1422, ping: SILENT },
+        ],
+      }),
+      'tunnel-sizes',
+      'fail',
+      /answers up to 84 bytes, none to 1450/,
+      /lower the uplinks' MTU/,
+    ],
+    ['not tried', silent(), 'tunnel-sizes', 'unknown', /not tried/],
+    [
+      'answers above the MTU',
+      facts({ above: ANSWERED }),
+      'above-mtu',
+      'fail',
+      /1451 bytes with DF are answered/,
+      /ip route get/,
+    ],
+    ['another MTU above', facts({ above: refusedFor(1400) }), 'above-mtu', 'fail', /too long for 1400, expected 1450/],
+    ['silence above the MTU', facts({ above: SILENT }), 'above-mtu', 'fail', /without a word/],
+    ['fragments lost', facts({ fragments: [ANSWERED, SILENT] }), 'fragments', 'fail', /get lost/],
+  ];
+  for (const [what, given, check, result, seen, todo] of cases) {
+    it(what, () => {
+      const row = judgePair(given).find(candidate => candidate.check === check)!;
+      assert.equal(row.result, result);
+      assert.match(row.seen, seen);
+      if (todo !== undefined) assert.match(row.todo, todo);
+      if (result === 'fail') assert.notEqual(row.todo, '', 'what to do');
+    });
+  }
+
+  it('checksums: ours and the kernel’s', () => {
+    assert.equal(judgeChecksums({ 'Udp.InDatagrams': 4, encapsulated: 3 }).result, 'ok');
+    const row = judgeChecksums({ 'Tcp.InCsumErrors': 1, 'drop-ipv4-checksum': 2 });
+    assert.deepEqual([row.result, row.seen], ['fail', 'Tcp.InCsumErrors 1, drop-ipv4-checksum 2']);
+  });
+
+  it('drops are said, never judged, and some are explained', () => {
+    assert.equal(judgeDrops({ encapsulated: 3 }).result, 'ok');
+    assert.deepEqual(judgeDrops({ 'drop-multicast': 2 }), {
+      check: 'drops',
+      peer: '-',
+      result: 'unknown',
+      seen: 'drop-multicast 2',
+      todo: '',
+    });
+    assert.match(judgeDrops({ 'drop-encap-unknown-peer': 2 }).todo, /no peer of this node/);
+    assert.match(judgeDrops({ 'drop-tunnel-unknown-vni': 2 }).todo, /VNI/);
+    assert.equal(judgeDrops({ 'drop-tunnel-error': 2 }).todo, '');
+  });
+
+  describe('reads what ping prints', () => {
+    it('answers', () => {
+      const text = `PING 10.244.2.1 (10.244.2.1) from 10.244.1.1 : 56(84) bytes of data.
+64 bytes from 10.244.2.1: icmp_seq=1 ttl=64 time=0.853 ms
+
+--- 10.244.2.1 ping statistics ---
+3 packets transmitted, 3 received, 0% packet loss, time 401ms
+rtt min/avg/max/mdev = 0.853/0.953/1.104/0.107 ms
+`;
+      assert.deepEqual(parsePing(text), { sent: 3, received: 3, rttMs: 0.853 });
+    });
+    it('a packet that is too long here, and one that is on the way', () => {
+      assert.deepEqual(
+        parsePing(
+          'ping: local error: message too long, mtu=1450\n\n1 packets transmitted, 0 received, +1 errors, 100% packet loss',
+        ),
+        { sent: 1, received: 0, tooLongFor: 1450 },
+      );
+      const text =
+        'From 192.168.10.254 icmp_seq=1 Frag needed and DF set (mtu = 1400)\n1 packets transmitted, 0 received';
+      assert.equal(parsePing(text).tooLongFor, 1400);
+    });
+    it('an error', () => {
+      const text =
+        'From 192.168.10.1 icmp_seq=1 Destination Host Unreachable\n3 packets transmitted, 0 received, +3 errors';
+      assert.equal(parsePing(text).error, 'Destination Host Unreachable');
+    });
+  });
+
+  it('reads /proc/net/snmp', () => {
+    assert.deepEqual(parseSnmp('Udp: InDatagrams InCsumErrors\nUdp: 7 1\nIcmp: InMsgs\nIcmp: 2\n'), {
+      'Udp.InDatagrams': 7,
+      'Udp.InCsumErrors': 1,
+      'Icmp.InMsgs': 2,
+    });
+  });
+});

@@ -26,6 +26,7 @@ import type { ComparedRow, Report, Row } from '../../bench/result.ts';
 import { outliersOf, type Summary } from '../../bench/stats.ts';
 import { SUITES as SUITES_OF_ALL } from '../../bench/suites.ts';
 import { requireRoot } from '../lab/lab-error.ts';
+import { checkHtml, writeHtml } from './bench-html.ts';
 import { DONE, NO, UsageError } from './exit.ts';
 import type { Format } from './format.ts';
 import { type Column, formatTable, printJson } from './table.ts';
@@ -40,6 +41,7 @@ export interface E2eFlags {
   seconds?: string;
   quick?: boolean;
   ceiling: boolean;
+  html?: string;
   output: Format;
 }
 
@@ -62,6 +64,7 @@ const COLUMNS: Column<ComparedRow>[] = [
 
 /** Answers no when something asked for was not measured. */
 export async function e2e(flags: E2eFlags): Promise<number> {
+  checkHtml(flags.html);
   const options = {
     ...(flags.modes === undefined ? {} : { modes: parseList('--modes', flags.modes, MODES) }),
     ...(flags.only === undefined ? {} : parseSuites(flags.only)),
@@ -91,6 +94,7 @@ export async function e2e(flags: E2eFlags): Promise<number> {
     default:
       process.stdout.write(`${describe(environment)}\n\n${formatTable(results, COLUMNS, flags.output === 'wide')}`);
   }
+  await writeHtml(flags.html, { environment, results });
   return environment.complete ? DONE : NO;
 }
 
@@ -101,6 +105,7 @@ export interface PipelineFlags {
   nat?: string;
   visits?: string;
   quick?: boolean;
+  html?: string;
   output: Format;
 }
 
@@ -108,6 +113,7 @@ export interface MicroFlags {
   only?: string;
   visits?: string;
   quick?: boolean;
+  html?: string;
   output: Format;
 }
 
@@ -115,11 +121,13 @@ export interface LpmFlags {
   prefixes?: string;
   rte?: boolean;
   quick?: boolean;
+  html?: string;
   output: Format;
 }
 
 export interface OverheadFlags {
   quick?: boolean;
+  html?: string;
   output: Format;
 }
 
@@ -130,6 +138,7 @@ export interface MtuFlags extends OverheadFlags {
 export interface AllFlags {
   only?: string;
   quick?: boolean;
+  html?: string;
   output: Format;
 }
 
@@ -169,6 +178,7 @@ const COMPARE_COLUMNS: Column<Comparison>[] = [
 
 /** Answers no when it was ended early. */
 export async function pipeline(flags: PipelineFlags): Promise<number> {
+  checkHtml(flags.html);
   const report = await runPipeline({
     ...(flags.modes === undefined ? {} : { modes: parseList('--modes', flags.modes, PIPELINE_MODES) }),
     ...(flags.sizes === undefined ? {} : { sizes: parseSizes(flags.sizes) }),
@@ -180,11 +190,13 @@ export async function pipeline(flags: PipelineFlags): Promise<number> {
     signal: endOnSignal(),
   });
   printReport(report, flags.output);
+  await writeHtml(flags.html, report);
   return report.environment.complete ? DONE : NO;
 }
 
 /** Answers no when it was ended early. */
 export async function micro(flags: MicroFlags): Promise<number> {
+  checkHtml(flags.html);
   const report = await runMicro({
     ...(flags.only === undefined ? {} : { groups: parseList('--only', flags.only, GROUPS) }),
     ...(flags.visits === undefined ? {} : { visits: parseCount('--visits', flags.visits) }),
@@ -193,34 +205,42 @@ export async function micro(flags: MicroFlags): Promise<number> {
     signal: endOnSignal(),
   });
   printReport(report, flags.output);
+  await writeHtml(flags.html, report);
   return report.environment.complete ? DONE : NO;
 }
 
 export async function lpm(flags: LpmFlags): Promise<number> {
+  checkHtml(flags.html);
   const sizes = flags.prefixes === undefined ? undefined : parseNumbers('--prefixes', flags.prefixes, 1, 1 << 22);
   const { rte, quick } = flags;
   const report = await runLpm({ sizes, rte, quick, print: printProgress, signal: endOnSignal() });
   printReport(report, flags.output);
+  await writeHtml(flags.html, report);
   return report.environment.complete ? DONE : NO;
 }
 
 /** Answers no when something was not measured. Needs root. */
 export async function overhead(flags: OverheadFlags): Promise<number> {
+  checkHtml(flags.html);
   const report = await runOverhead({ quick: flags.quick, print: printProgress, signal: endOnSignal() });
   printReport(report, flags.output);
+  await writeHtml(flags.html, report);
   return report.environment.complete ? DONE : NO;
 }
 
 /** Answers no when something was not measured. Needs root. */
 export async function mtu(flags: MtuFlags): Promise<number> {
+  checkHtml(flags.html);
   const modes = flags.modes === undefined ? undefined : parseList('--modes', flags.modes, MTU_MODES);
   const report = await runMtu({ modes, quick: flags.quick, print: printProgress, signal: endOnSignal() });
   printReport(report, flags.output);
+  await writeHtml(flags.html, report);
   return report.environment.complete ? DONE : NO;
 }
 
 /** Answers no when something was not measured. */
 export async function all(flags: AllFlags): Promise<number> {
+  checkHtml(flags.html);
   const names = SUITES_OF_ALL.map(suite => suite.name);
   const chosen = flags.only === undefined ? names : parseList('--only', flags.only, names);
   const suites = SUITES_OF_ALL.filter(suite => chosen.includes(suite.name));
@@ -233,7 +253,19 @@ export async function all(flags: AllFlags): Promise<number> {
   }
   const report = await runAll({ quick: flags.quick, suites, print: printProgress, signal: endOnSignal() });
   printReport(report, flags.output);
+  await writeHtml(flags.html, report);
   return report.environment.complete ? DONE : NO;
+}
+
+export interface ReportFlags {
+  html: string;
+}
+
+/** A page of a report that is there already. */
+export async function report(file: string, flags: ReportFlags): Promise<number> {
+  checkHtml(flags.html);
+  await writeHtml(flags.html, readReport(file));
+  return DONE;
 }
 
 /** With --check answers no when something became slower beyond doubt. */

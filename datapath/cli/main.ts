@@ -12,6 +12,7 @@ import { DONE, exitCodeOf, reportError, USAGE, UsageError } from './exit.ts';
 import { FORMATS, parseFormat } from './format.ts';
 
 const OUTPUT = ['-o, --output <format>', FORMATS.join(', '), parseFormat, 'table'] as const;
+const HTML = ['--html <file>', 'a page with charts, too: one file that needs nothing else'] as const;
 const NODE = ['--node <name>', 'a running node: NAME, or LAB/NODE; default: the only one'] as const;
 
 /** Makes a command's result the exit code of the process. */
@@ -223,6 +224,7 @@ function addBench(bench: Command): void {
       'after',
       '\nWith any of the lists every combination is measured, without them a selection. tcp, udp and ndr are their suites together, service\nis --nat service,masquerade.',
     )
+    .option(...HTML)
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./bench.ts')).e2e(flags)));
 
@@ -239,6 +241,7 @@ function addBench(bench: Command): void {
       'after',
       '\nWith any of the lists every combination is measured, without them a selection, the steps and burst sizes.',
     )
+    .option(...HTML)
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./bench.ts')).pipeline(flags)));
 
@@ -251,6 +254,7 @@ function addBench(bench: Command): void {
     )
     .option('--visits <count>', 'fresh threads for each operation (default: 5)')
     .option('--quick', 'a first look: 2 short visits')
+    .option(...HTML)
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./bench.ts')).micro(flags)));
 
@@ -260,6 +264,7 @@ function addBench(bench: Command): void {
     .option('--prefixes <list>', 'table sizes')
     .option('--rte', "DPDK's rte_lpm in turn with ours, on the same table (wants gcc, pkg-config, libdpdk-dev)")
     .option('--quick', 'a first look: two sizes, fewer rounds')
+    .option(...HTML)
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./bench.ts')).lpm(flags)));
 
@@ -267,6 +272,7 @@ function addBench(bench: Command): void {
     .command('overhead')
     .description('what a tunnel should cost, by its headers, and what it does: on the wire, in throughput, in CPU time')
     .option('--quick', 'a first look: fewer and shorter trials')
+    .option(...HTML)
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./bench.ts')).overhead(flags)));
 
@@ -275,6 +281,7 @@ function addBench(bench: Command): void {
     .description('lengths around the MTU, through each tunnel and each of the four ways to meet what does not fit')
     .option('--modes <list>', 'ipip, vxlan, geneve; default: all, with --quick vxlan')
     .option('--quick', 'a first look: one tunnel, the boundaries only')
+    .option(...HTML)
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./bench.ts')).mtu(flags)));
 
@@ -283,8 +290,16 @@ function addBench(bench: Command): void {
     .description('every suite in one run and one report; Ctrl-C ends it with what is measured')
     .option('--only <list>', 'micro, lpm, pipeline, overhead, mtu, e2e; default: all')
     .option('--quick', 'a first look, under 5 minutes instead of 45')
+    .option(...HTML)
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./bench.ts')).all(flags)));
+
+  bench
+    .command('report')
+    .description('a page with charts of a report (-o json)')
+    .argument('<report>')
+    .requiredOption(...HTML)
+    .action(ends(async (file, flags) => (await import('./bench.ts')).report(file, flags)));
 
   bench
     .command('compare')

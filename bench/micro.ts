@@ -19,7 +19,7 @@ export interface MicroOptions {
   groups?: readonly Group[];
   /** Fresh threads for each operation; at least 5 for a figure to quote. */
   visits?: number;
-  /** 2 short visits. */
+  /** Fewer cases, 2 short visits. */
   quick?: boolean;
   now?: Date;
   /** One line of progress at a time. */
@@ -44,7 +44,9 @@ export async function runMicro(options: MicroOptions = {}): Promise<MicroReport>
   const visits = options.visits ?? (quick ? QUICK_VISITS : VISITS);
   const signal = options.signal ?? new AbortController().signal;
   const env = { ...environment(now), complete: true };
-  const plans = PLANS.map((plan, i) => ({ i, group: plan.group })).filter(p => groups?.includes(p.group) ?? true);
+  const plans = PLANS.map((plan, i) => ({ i, ...plan })).filter(
+    plan => (groups?.includes(plan.group) ?? true) && (plan.quick || !quick),
+  );
   const outcomes: Outcome[][] = plans.map(() => []);
   const progress = new Progress(visits * plans.length, () => performance.now(), print);
   try {

@@ -136,7 +136,14 @@ function rateSearches(rows: readonly ComparedRow[]): Figure[] {
       x: { type: 'point', domain: losses.map(label), label: 'datagrams that may be lost →' },
       y: { label: '↑ packets/s', grid: true, zero: true, tickFormat: 's' },
       marks: [
-        Plot.line(points, { x: 'x', y: (p: Point) => p.summary.median, fx: 'fx', stroke: 'series', strokeWidth: 1.5 }),
+        Plot.line(points, {
+          x: 'x',
+          y: (p: Point) => p.summary.median,
+          fx: 'fx',
+          z: 'series',
+          stroke: 'series',
+          strokeWidth: 1.5,
+        }),
         ...intervalMarks(points),
         Plot.ruleY([0]),
       ],
@@ -184,7 +191,15 @@ function percentiles(rows: readonly ComparedRow[]): Figure[] {
       },
       y: { type: 'log', label: '↑ microseconds', grid: true, tickFormat: (d: number) => formatValue(d) },
       marks: [
-        Plot.line(points, { x: 'nines', y: 'us', fx: 'scene', stroke: 'series', strokeWidth: 2, curve: 'step-after' }),
+        Plot.line(points, {
+          x: 'nines',
+          y: 'us',
+          fx: 'scene',
+          z: 'series',
+          stroke: 'series',
+          strokeWidth: 2,
+          curve: 'step-after',
+        }),
         Plot.dot(points, {
           filter: p => p.mark,
           x: 'nines',

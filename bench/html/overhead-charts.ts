@@ -6,6 +6,8 @@ import { describeSummary, formatValue } from './format.ts';
 import { draw, type Figure, intervalMarks, type Series, seriesOf } from './plot.ts';
 
 const FRAME_MTU = 1500;
+/** Where its axis begins, so that headers are to be seen. */
+const FROM = 80;
 
 export function overheadFigures(rows: readonly Row[]): Figure[] {
   const own = rows.filter(row => row.suite === 'overhead');
@@ -34,24 +36,25 @@ function frames(rows: readonly Row[]): Figure | null {
     const ethernet = ETHERNET_HEADER + ETHERNET_REST;
     const bytes = [FRAME_MTU - tunnel - TCP_HEADERS, TCP_HEADERS, tunnel, ethernet];
     const whole = FRAME_MTU + ethernet;
-    return legend.map(({ label }, i) => ({
-      mode,
-      part: label,
-      share: (100 * bytes[i]) / whole,
-      title: `${mode}: ${label} ${bytes[i]} of ${whole} bytes`,
-    }));
+    let end = 0;
+    return legend.map(({ label }, i) => {
+      const start = end;
+      end += (100 * bytes[i]) / whole;
+      const title = `${mode}: ${label} ${bytes[i]} of ${whole} bytes`;
+      return { mode, part: label, start: Math.max(FROM, start), end, title };
+    });
   });
   const svg = draw(legend, {
-    height: 60 + 40 * headers.length,
+    height: 74 + 40 * headers.length,
     marginLeft: 70,
-    x: { domain: [80, 100], label: '% of the bytes on the wire (from 80) →', grid: true },
+    x: { domain: [FROM, 100], label: `% of the bytes on the wire (from ${FROM}) →`, grid: true },
     y: { label: null, domain: headers.map(modeOf) },
     marks: [
-      Plot.barX(parts, { x: 'share', y: 'mode', fill: 'part', title: 'title', clip: true, inset: 1 }),
+      Plot.barX(parts, { x1: 'start', x2: 'end', y: 'mode', fill: 'part', title: 'title', inset: 1 }),
       Plot.text(headers, {
-        x: 80,
+        x: FROM,
         y: modeOf,
-        text: (row: Row) => `${formatValue(row.ours.median)} bytes of tunnel`,
+        text: (row: Row) => `${row.ours.median} bytes of tunnel`,
         textAnchor: 'start',
         dx: 8,
         fill: 'var(--paper)',
@@ -74,14 +77,14 @@ function shares(rows: readonly Row[]): Figure | null {
     x: { type: 'point', domain: [...new Set(whole.map(x))], label: 'MTU of the underlay →', padding: 0.3 },
     y: { label: '↑ goodput, % of the bytes on the wire', grid: true, nice: true },
     marks: [
-      Plot.line(whole, { x, y: value, stroke: modeOf, strokeWidth: 2 }),
+      Plot.line(whole, { x, y: value, z: modeOf, stroke: modeOf, strokeWidth: 2 }),
       Plot.dot(whole, { x, y: value, fill: modeOf, r: 4, title }),
-      Plot.line(cut, { x, y: value, stroke: modeOf, strokeDasharray: '4 3' }),
+      Plot.line(cut, { x, y: value, z: modeOf, stroke: modeOf, strokeDasharray: '4 3' }),
       Plot.dot(cut, { x, y: value, stroke: modeOf, r: 3, title: (row: Row) => `${title(row)}, fragmented` }),
     ],
   });
   const caption =
-    'Solid: TCP with full segments. Dashed: datagrams of the full underlay MTU from a pod that does not know of the tunnel, each cut in two.';
+    'Solid: TCP with full segments. Dashed: datagrams of the full underlay MTU from a pod that does not know of the tunnel, each cut in two. VXLAN and GENEVE lie on one another.';
   return { title: 'What is left for the payload', caption, legend, svg };
 }
 
@@ -90,7 +93,7 @@ function throughput(rows: readonly Row[]): Figure | null {
   if (live.length === 0) return null;
   const legend = seriesOf(live.map(modeOf));
   const svg = draw(legend, {
-    x: { type: 'point', domain: live.map(modeOf), label: null, padding: 0.5 },
+    x: { type: 'band', domain: live.map(modeOf), label: null, padding: 0.2 },
     y: { label: '↑ Gb/s', grid: true, zero: true },
     marks: [
       Plot.tickY(live, {
@@ -99,7 +102,6 @@ function throughput(rows: readonly Row[]): Figure | null {
         stroke: 'currentColor',
         strokeWidth: 2,
         strokeDasharray: '3 3',
-        inset: -28,
         title: (row: Row) => `${modeOf(row)}: predicted ${formatValue(row.predicted)} Gb/s`,
       }),
       ...intervalMarks(
@@ -128,7 +130,7 @@ function cpu(rows: readonly Row[]): Figure | null {
   }));
   const modes = [...new Set(live.map(modeOf))];
   const svg = draw(legend, {
-    height: 60 + 44 * modes.length,
+    height: 74 + 44 * modes.length,
     marginLeft: 70,
     x: { label: 'CPU seconds per 10⁹ bytes →', grid: true },
     y: { label: null, domain: modes },

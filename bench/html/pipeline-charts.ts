@@ -83,7 +83,7 @@ function bySize(rows: readonly Row[], view: keyof typeof VIEWS): Figure | null {
     },
     y: { label, grid: true, zero: true },
     marks: [
-      Plot.line(points, { x: 'x', y: (p: Point) => p.summary.median, stroke: 'series', strokeWidth: 1.5 }),
+      Plot.line(points, { x: 'x', y: (p: Point) => p.summary.median, z: 'series', stroke: 'series', strokeWidth: 1.5 }),
       ...intervalMarks(points),
       Plot.ruleY([0]),
     ],
@@ -119,7 +119,7 @@ function byFlows(rows: readonly Row[]): Figure | null {
     x: { type: 'log', label: 'flows, in random order →', tickFormat: countText, ticks: 6, inset: 10 },
     y: { label: '↑ M packets/s and core', grid: true, zero: true },
     marks: [
-      Plot.line(points, { x: 'x', y: (p: Point) => p.summary.median, stroke: 'series', strokeWidth: 1.5 }),
+      Plot.line(points, { x: 'x', y: (p: Point) => p.summary.median, z: 'series', stroke: 'series', strokeWidth: 1.5 }),
       ...intervalMarks(points),
       Plot.ruleY([0]),
     ],
@@ -182,7 +182,7 @@ function steps(rows: readonly Row[]): Figure | null {
     .filter(({ label }) => bars.some(bar => bar.part === label));
   const domain = [...new Set(bars.map(bar => bar.bar))];
   const svg = draw(legend, {
-    height: 60 + 34 * domain.length,
+    height: 74 + 34 * domain.length,
     marginLeft: 100,
     x: { label: 'ns per packet →', grid: true },
     y: { label: null, domain },
@@ -217,7 +217,7 @@ function bursts(rows: readonly Row[]): Figure | null {
     },
     y: { label: '↑ M packets/s and core', grid: true, zero: true },
     marks: [
-      Plot.line(points, { x: 'x', y: (p: Point) => p.summary.median, stroke: 'series', strokeWidth: 1.5 }),
+      Plot.line(points, { x: 'x', y: (p: Point) => p.summary.median, z: 'series', stroke: 'series', strokeWidth: 1.5 }),
       ...intervalMarks(points),
       Plot.ruleY([0]),
     ],

@@ -58,6 +58,7 @@ export function draw(series: readonly Series[], options: Plot.PlotOptions): stri
     height: 280,
     marginLeft: 56,
     marginTop: 28,
+    marginBottom: 44,
     style: { fontSize: '12px', background: 'none', overflow: 'visible' },
     color: { domain: series.map(s => s.label), range: series.map(s => s.color), legend: false },
     ...options,
@@ -98,7 +99,15 @@ export function intervalMarks(points: readonly Point[]): Plot.Markish[] {
   });
   const facet = points.some(p => p.fx !== undefined) ? { fx: 'fx' } : {};
   return [
-    Plot.link(flat, { x1: 'x', x2: 'x', y1: 'low', y2: 'high', stroke: 'series', strokeWidth: 2, ...facet }),
+    Plot.link(flat, {
+      x1: 'x',
+      x2: 'x',
+      y1: 'low',
+      y2: 'high',
+      stroke: 'series',
+      strokeWidth: 2,
+      ...facet,
+    }),
     Plot.dot(
       samples.filter(s => !s.out),
       { x: 'x', y: 'value', r: 2, fill: 'series', fillOpacity: 0.35, ...facet },

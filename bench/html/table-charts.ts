@@ -38,7 +38,14 @@ function byTableSize(rows: readonly Row[]): Figure | null {
     x: { type: 'log', label: 'entries in the table (the first: none or one) →', tickFormat: '~s', ticks: 6, inset: 10 },
     y: { type: 'log', label: '↑ ns', grid: true, tickFormat: '~r' },
     marks: [
-      Plot.line(points, { x: 'x', y: (p: Point) => p.summary.median, stroke: 'series', strokeWidth: 1.5, sort: 'x' }),
+      Plot.line(points, {
+        x: 'x',
+        y: (p: Point) => p.summary.median,
+        z: 'series',
+        stroke: 'series',
+        strokeWidth: 1.5,
+        sort: 'x',
+      }),
       ...intervalMarks(points),
     ],
   });
@@ -110,6 +117,7 @@ export function lpmFigures(rows: readonly Row[]): Figure[] {
         x: 'x',
         y: (p: Point) => p.summary.median / 1e6,
         fx: 'fx',
+        z: 'series',
         stroke: 'series',
         strokeWidth: 1.5,
         sort: 'x',
@@ -160,6 +168,7 @@ export function mtuFigures(rows: readonly Row[]): Figure[] {
         Plot.line(points, {
           x: 'x',
           y: (p: Point) => p.summary.median,
+          z: 'series',
           stroke: 'series',
           strokeWidth: 1.5,
           sort: 'x',

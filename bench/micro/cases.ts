@@ -46,13 +46,15 @@ export interface MicroCase {
 /** Made in the thread that measures it, and only there: some have tables of a million entries. */
 export interface MicroPlan {
   group: Group;
+  /** Part of a quick run. */
+  quick: boolean;
   make: () => MicroCase;
 }
 
 const BATCH = 64;
 const FLOWS = [1, 1000, 10_000, 100_000, 1_000_000];
 const PREFIXES = [0, 10, 1000, 100_000, 1 << 20];
-const SERVICES = [1, 1000, 10_000];
+const SERVICES = [0, 1, 1000, 100_000];
 const SELECTORS: readonly SelectorKind[] = ['random', 'round-robin', 'weighted', 'maglev'];
 const BACKENDS = 10;
 const CLIENT = 0x0af4010a;
@@ -126,15 +128,18 @@ function missCase(flows: number): MicroCase {
   return { name: 'conntrack miss', params: { flows }, packets: PER_ROUND, step: () => w.miss() };
 }
 
-function createCase(flows: number): MicroCase {
-  const w = new Workload(flows, ipv4.PROTO_UDP, 'none', hugeMemory);
+/** With DNAT the new flow is rewritten besides, with SNAT a port is allocated for it. */
+function createCase(flows: number, translation: Translation): MicroCase {
+  const w = new Workload(flows, ipv4.PROTO_UDP, translation, hugeMemory);
   const step = () => {
     w.create();
     w.expire();
   };
-  return { name: 'conntrack create and expire', params: { flows }, unit: 'ns/flow', packets: flows, step };
+  const name = translation === 'none' ? 'conntrack create and expire' : `conntrack create and expire, ${translation}`;
+  return { name, params: { flows }, unit: 'ns/flow', packets: flows, step };
 }
 
+/** Without any service: what every new flow pays for there being such a table. */
 function serviceCase(count: number, selector: SelectorKind): MicroCase {
   const services = new Services(new Random(5));
   for (let i = 0; i < count; i++) {
@@ -161,10 +166,11 @@ function serviceCase(count: number, selector: SelectorKind): MicroCase {
   }
   const { packets } = packetsOf(ipv4.PROTO_UDP, 64);
   const random = new Random(9);
-  for (const p of packets) p.dst = SERVICE + random.below(count);
+  for (const p of packets) p.dst = SERVICE + random.below(Math.max(1, count));
   const step = () => {
     for (let i = 0; i < BATCH; i++) {
-      if (services.select(packets[i], 0, 1) !== CONTINUE || services.backend === 0) throw new Error('no backend');
+      if (services.select(packets[i], 0, 1) !== CONTINUE) throw new Error('refused');
+      if ((services.backend === 0) !== (count === 0)) throw new Error('another backend than expected');
     }
   };
   return { name: 'service pick', params: { services: count, selector, backends: BACKENDS }, packets: BATCH, step };
@@ -211,46 +217,45 @@ function segmentCase(make: () => segment.Case): MicroCase {
   return { name, params, unit, packets: unit === segment.PACKET ? packets : 1, step };
 }
 
-function plansOf(group: Group, makes: (() => MicroCase)[]): MicroPlan[] {
-  return makes.map(make => ({ group, make }));
+type Make = () => MicroCase;
+
+/** @param quick those of them that a quick run has, too */
+function plansOf(group: Group, makes: readonly Make[], quick: readonly Make[] = []): MicroPlan[] {
+  const plan = (make: Make, inQuick: boolean): MicroPlan => ({ group, make, quick: inQuick });
+  return [...quick.map(make => plan(make, true)), ...makes.map(make => plan(make, false))];
+}
+
+/** A case for each value; `quick`: the values that a quick run has. */
+function sweep<T>(group: Group, make: (value: T) => MicroCase, values: readonly T[], quick: readonly T[]): MicroPlan[] {
+  return values.map(value => ({ group, make: () => make(value), quick: quick.includes(value) }));
 }
 
 const { PROTO_TCP, PROTO_UDP } = ipv4;
+const [IPIP, VXLAN, GENEVE, VXLAN_CHECKSUM] = encap.CASES;
+const ENCAPS = encap.CASES.flatMap(c => encap.SIZES.map(size => ({ c, size })));
+/** Small packets through each tunnel, and a checksum over a big one. */
+const QUICK_ENCAPS = ENCAPS.filter(
+  ({ c, size }) => (size === 64 && [IPIP, VXLAN, GENEVE].includes(c)) || (size !== 64 && c === VXLAN_CHECKSUM),
+);
+const QUICK_SEGMENTS = segment.CASES.filter((_, i) => [0, 4, 8].includes(i));
 
 export const PLANS: readonly MicroPlan[] = [
-  ...plansOf('parse', [() => parseCase(PROTO_UDP, 'udp'), () => parseCase(PROTO_TCP, 'tcp')]),
+  ...plansOf('parse', [() => parseCase(PROTO_TCP, 'tcp')], [() => parseCase(PROTO_UDP, 'udp')]),
+  ...sweep('lpm', lpmCase, PREFIXES, [0, 1000, 1 << 20]),
+  ...sweep('conntrack', n => hitCase(n, 'none'), FLOWS, [1, 10_000, 1_000_000]),
+  ...sweep('conntrack', missCase, FLOWS, [10_000]),
+  ...sweep('conntrack', n => createCase(n, 'none'), FLOWS, [1000, 100_000]),
   ...plansOf(
-    'lpm',
-    PREFIXES.map(n => () => lpmCase(n)),
+    'conntrack',
+    [() => createCase(10_000, 'DNAT'), () => createCase(10_000, 'SNAT')],
+    [() => hitCase(10_000, 'DNAT'), () => hitCase(10_000, 'SNAT')],
   ),
-  ...plansOf('conntrack', [
-    ...FLOWS.map(n => () => hitCase(n, 'none')),
-    ...FLOWS.map(n => () => missCase(n)),
-    ...FLOWS.map(n => () => createCase(n)),
-    () => hitCase(10_000, 'DNAT'),
-    () => hitCase(10_000, 'SNAT'),
-  ]),
-  ...plansOf('service', [
-    ...SERVICES.map(n => () => serviceCase(n, 'random')),
-    ...SELECTORS.slice(1).map(kind => () => serviceCase(1000, kind)),
-  ]),
-  ...plansOf('rewrite', [() => rewriteCase(PROTO_UDP, 'udp'), () => rewriteCase(PROTO_TCP, 'tcp')]),
-  ...plansOf(
-    'encap',
-    encap.CASES.flatMap(c =>
-      encap.SIZES.flatMap(size => [() => encapCase(c, size, 'encap'), () => encapCase(c, size, 'decap')]),
-    ),
-  ),
-  ...plansOf(
-    'checksum',
-    [20, 64, 1460, 65_535].map(size => () => checksumCase(size)),
-  ),
-  ...plansOf(
-    'fragment',
-    [4000, 65_535].map(size => () => fragmentCase(size)),
-  ),
-  ...plansOf(
-    'segment',
-    segment.CASES.map(make => () => segmentCase(make)),
-  ),
+  ...sweep('service', n => serviceCase(n, 'random'), SERVICES, [0, 1000]),
+  ...sweep('service', (kind: SelectorKind) => serviceCase(1000, kind), SELECTORS.slice(1), ['maglev']),
+  ...plansOf('rewrite', [() => rewriteCase(PROTO_TCP, 'tcp')], [() => rewriteCase(PROTO_UDP, 'udp')]),
+  ...sweep('encap', ({ c, size }) => encapCase(c, size, 'encap'), ENCAPS, QUICK_ENCAPS),
+  ...sweep('encap', ({ c, size }) => encapCase(c, size, 'decap'), ENCAPS, QUICK_ENCAPS),
+  ...sweep('checksum', checksumCase, [20, 64, 1460, 65_535], [20, 1460]),
+  ...sweep('fragment', fragmentCase, [4000, 65_535], [4000]),
+  ...sweep('segment', segmentCase, segment.CASES, QUICK_SEGMENTS),
 ];

@@ -1,6 +1,6 @@
 /** `tunpath node --config FILE`: one node in the foreground, until SIGTERM or SIGINT; SIGHUP reads the file again. */
 import { readFileSync } from 'node:fs';
-import { type Capability, missingCapabilities } from '../control/capabilities.ts';
+import { type Capability, missingCapabilities, RUNNING } from '../control/capabilities.ts';
 import type { NodeConfig } from '../control/config.ts';
 import { findObstacles, openPods } from '../control/devices.ts';
 import { type HandedOver, handOver, hasMoreThanNeeded, takeHandedOver } from '../control/hand-over.ts';
@@ -72,7 +72,9 @@ export async function node(flags: NodeFlags): Promise<number> {
     lock ??= takeLock(lockPath(name));
     // With no capability to spare there is nothing to drop.
     if (flags.dropCapabilities && handed === null && hasMoreThanNeeded()) {
-      handOver({ configSha256, lock, pods: await openPods(config) });
+      const pods = await openPods(config);
+      log.debug(`${pods.length} pods are set up; goes on with ${RUNNING.join(' and ')} alone`);
+      handOver({ configSha256, lock, pods });
     }
     return await run({ config, file, seed, pods: handed?.pods, state, log });
   } catch (error) {
@@ -108,7 +110,8 @@ async function run(options: {
     report(log, result, text, from);
     if (result.applied !== undefined && state !== null) keep(state, text, file, log);
   };
-  running = await Node.start(config, { seed, pods, onApply });
+  const onRequest = (method: string) => log.debug(`request ${method}`);
+  running = await Node.start(config, { seed, pods, onApply, onRequest });
   process.on('SIGHUP', () => void reload(running!, file, log).finally(() => notify.ready(summary(config))));
   if (asked) stop();
   else {

@@ -2,6 +2,7 @@
  * A node's log, on stderr: a line for each event, as text for people or as JSON for machines. Small enough that a library
  * would be more: no file, no rotation, no colour; the journal or the shell does that.
  */
+import { fstatSync } from 'node:fs';
 
 export const LOG_LEVELS = ['error', 'warn', 'info', 'debug'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -32,7 +33,7 @@ export class Log {
 
   constructor(options: LogOptions) {
     this.options = {
-      journal: process.env.JOURNAL_STREAM !== undefined,
+      journal: isJournal(2),
       write: text => void process.stderr.write(text),
       now: () => new Date(),
       ...options,
@@ -86,4 +87,11 @@ export class Log {
     const prefix = journal ? `<${PRIORITY[level]}>` : '';
     write(`${text.replace(/^/gm, prefix)}\n`);
   }
+}
+
+/** Whether a descriptor leads to the journal: children of a service inherit the variable, but perhaps not the stream. */
+export function isJournal(fd: number, stream = process.env.JOURNAL_STREAM): boolean {
+  if (stream === undefined) return false;
+  const { dev, ino } = fstatSync(fd);
+  return stream === `${dev}:${ino}`;
 }

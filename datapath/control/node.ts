@@ -74,6 +74,8 @@ export interface NodeOptions {
   pods?: readonly TunTapHandle[];
   /** Called with every configuration that was to be applied, and what has come of it. */
   onApply?: (result: ApplyResult, text: string, file: string) => void;
+  /** Called with the method of every request of the control socket. */
+  onRequest?: (method: string) => void;
 }
 
 /** The loop's thread, seen from the control plane. */
@@ -185,7 +187,10 @@ export class Node {
     try {
       node = new Node(config, program, devices, options);
       await Promise.race([node.loop.ready(), node.loop.ended]);
-      node.socket = await serve(path, (method, params) => node!.handle(method, params));
+      node.socket = await serve(path, (method, params) => {
+        options.onRequest?.(method);
+        return node!.handle(method, params);
+      });
       return node;
     } catch (error) {
       if (node === null) await closeDevices(devices);

@@ -101,7 +101,7 @@ function attach(
   const fail = (what: string): never => {
     const reason = libc.errnoName(libc.errno());
     libc.close(fd);
-    throw new Error(`${kind} device ${name}: ${what}: ${reason}`);
+    throw new Error(`${kind} device ${name}: ${what}: ${reason}${reason === 'EPERM' ? ' (needs CAP_NET_ADMIN)' : ''}`);
   };
 
   const ifreq = new Uint8Array(IFREQ_BYTES);

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { Log, type LogOptions } from '../../datapath/control/log.ts';
+import { fstatSync } from 'node:fs';
+import { isJournal, Log, type LogOptions } from '../../datapath/control/log.ts';
 
 const PROBLEM = { file: 'a.yaml', line: 4, column: 7, path: 'spec.uplink', message: 'got nothing, expected a map' };
 
@@ -68,5 +69,12 @@ describe('Log', () => {
       log.ready();
     };
     assert.deepEqual(lines({ journal: true }, say), ['<3>a: one', '<3>two', '<6>a: three', 'ready']);
+  });
+
+  it('a stream that was inherited with the variable alone is not the journal', () => {
+    const { dev, ino } = fstatSync(2);
+    assert.equal(isJournal(2, `${dev}:${ino}`), true);
+    assert.equal(isJournal(2, `${dev}:${ino + 1}`), false);
+    assert.equal(isJournal(2, ''), false);
   });
 });

@@ -6,7 +6,7 @@ import { strict as assert } from 'node:assert';
 import { type SpawnSyncReturns, spawnSync } from 'node:child_process';
 import {
   chmodSync,
-  copyFileSync,
+  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -43,7 +43,9 @@ describe('the package', function () {
   before(() => {
     directory = mkdtempSync(join(tmpdir(), 'tunpath-package-'));
     chmodSync(directory, 0o755);
-    copyFileSync(join(CHECKOUT, 'test/fixtures/config/good/minimal.yaml'), join(directory, 'minimal.yaml'));
+    // An ordinary user need not see the checkout.
+    cpSync(join(CHECKOUT, 'test/fixtures/config/good/minimal.yaml'), join(directory, 'minimal.yaml'));
+    cpSync(join(CHECKOUT, 'test/fixtures/mtu/clean'), join(directory, 'clean'), { recursive: true });
     const shims = join(directory, 'shims');
     mkdirSync(shims);
     for (const name of COMPILERS) writeFileSync(join(shims, name), '#!/bin/sh\nexit 127\n', { mode: 0o755 });
@@ -149,6 +151,7 @@ describe('the package', function () {
       const { results } = JSON.parse(succeeds(NOBODY, 'bench', 'micro', ...flags, '-o', 'json'));
       assert.ok(results.length > 0);
     });
+    it('mtu prove', () => succeeds(NOBODY, 'mtu', 'prove', '-f', 'clean'));
     it('conformance', () => assert.match(succeeds(NOBODY, 'conformance'), /\n7348 /));
   });
 

@@ -18,7 +18,8 @@ import { UNIT } from '../fixtures/unit.ts';
 
 const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
 const NETNS_DIR = '/run/netns';
-const START_TIMEOUT_MS = 10_000;
+/** Of a node: on a loaded machine, under the unit. */
+const START_TIMEOUT_MS = 30_000;
 const STOP_TIMEOUT_MS = 3000;
 
 /** Namespaces are made without IPv6: the datapath speaks IPv4, and the counters are then only what a test did. */

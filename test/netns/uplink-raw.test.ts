@@ -240,6 +240,18 @@ describe('uplink raw', function () {
     await stop(node, other);
   });
 
+  it('cuts the trains that GRO has made of tunnel packets', async () => {
+    const node = await start('a', 'vxlan');
+    const before = parseSnmp(await rig.run('host-a', 'cat', '/proc/net/snmp')).get('Udp.InDatagrams')!;
+    await rig.runProgram('host-b', 'send-train', hosts.addresses.a, hosts.addresses.b, PODS.a, '40');
+    await until('all to be delivered', async () => (await rig.counters('host-a')).get('delivered-pod') === 40);
+    const after = parseSnmp(await rig.run('host-a', 'cat', '/proc/net/snmp')).get('Udp.InDatagrams')!;
+    assert.equal(after - before, 1, 'one datagram to the kernel');
+    assert.equal((await rig.counters('host-a')).get('decapsulated'), 40);
+    assert.equal((await bad(rig, 'pod-a'))[4], 0, 'checksums');
+    await stop(node);
+  });
+
   it('says what is in use and what works differently', async () => {
     const masquerade = [{ from: '10.244.0.0/16', notTo: ['10.244.0.0/16'] }];
     const node = await start('a', 'vxlan', { masquerade });

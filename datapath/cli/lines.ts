@@ -19,6 +19,7 @@ export function formatRoute(row: RouteRow): string {
     case 'refuse':
       return `unreachable ${row.to}`;
     case 'host':
+      if (row.via !== null) return `${row.to} via ${row.via} dev ${row.device}`;
       return `local ${row.to}${row.device === null ? '' : ` dev ${row.device}`}`;
     case 'pod':
       return `${row.to} dev ${row.device} scope link${mtu} # ${row.pod}`;

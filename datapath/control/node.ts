@@ -463,7 +463,12 @@ export class Node {
         case 'pod':
           return { ...base, via: null, device: handles[row.port].name, pod: program.ports[row.port].name };
         case 'host':
-          return { ...base, via: null, device: config.spec.host?.device ?? null };
+          // With a gateway it leads on, through the host's kernel.
+          return {
+            ...base,
+            via: row.gateway === 0 ? null : formatAddress(row.gateway),
+            device: config.spec.host?.device ?? null,
+          };
         default:
           return { ...base, via: null, device: null };
       }

@@ -137,14 +137,19 @@ describe('uplink raw', function () {
         SIDES.map(side => others.node(`host-${side}`, pair.spec(side, RAW, protocol, pair.addresses[OTHER[side]]))),
       );
 
-    it('carries VXLAN of every size in fragments, which the kernel puts together', async () => {
-      const nodes = await both('vxlan');
-      await pingEverySize(others, pathFrom('a', 'vxlan'));
-      await fetchFile(others, pathFrom('a', 'vxlan'), 10_000_000);
-      const snmp = parseSnmp(await others.run('host-b', 'cat', '/proc/net/snmp'));
-      assert.ok((snmp.get('Ip.ReasmOKs') ?? 0) > 100);
-      await stop(...nodes);
-    });
+    for (const protocol of ['vxlan', 'geneve'] as const) {
+      it(`carries ${protocol} of every size in fragments, which the kernel puts together`, async () => {
+        const reassembled = async () =>
+          parseSnmp(await others.run('host-b', 'cat', '/proc/net/snmp')).get('Ip.ReasmOKs')!;
+        const nodes = await both(protocol);
+        const before = await reassembled();
+        await pingEverySize(others, pathFrom('a', protocol));
+        await exchangeUdp(others, pathFrom('a', protocol));
+        await fetchFile(others, pathFrom('a', protocol), 10_000_000);
+        assert.ok((await reassembled()) > before + 100);
+        await stop(...nodes);
+      });
+    }
 
     it("passes on the router's “fragmentation needed” to the pod that sends with DF", async () => {
       const nodes = await both('ipip');
@@ -223,6 +228,9 @@ describe('uplink raw', function () {
     const nodes = [await start('a', 'geneve', { routes }), await start('b', 'geneve')];
     await ping('pod-a', hosts.addresses.b);
     await ping('pod-a', PODS.b);
+    const said = rig.tunpath('host-a', 'get', 'routes', '--node', nodes[0].name);
+    assert.equal(await said.exited, 0);
+    assert.match(said.output, /^default via 10\.244\.1\.1 dev tp0$/m);
     await stop(...nodes);
     await rig.run('host-a', 'nft', 'delete table ip own');
     await rig.ip('host-a', [], { 'net/ipv4/ip_forward': 0 });

@@ -87,7 +87,7 @@ export class Sandbox {
     for (let waited = 0; !output.includes(ready); waited += 5) {
       if (ended || waited > START_TIMEOUT_MS) {
         child.kill('SIGKILL');
-        throw new LabError(`no '${ready}' from '${argv.join(' ')}': ${output.trim() || 'it printed nothing'}`);
+        throw new LabError(`no '${ready.trim()}' from '${argv.join(' ')}': ${output.trim() || 'it printed nothing'}`);
       }
       await sleep(5);
     }

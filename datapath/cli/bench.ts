@@ -320,6 +320,7 @@ function rowInterval({ ours: { ci95, samples } }: Row): string | undefined {
 
 function describeParams(params: Record<string, unknown>): string {
   return Object.entries(params)
+    .filter(([, value]) => typeof value !== 'object')
     .map(([key, value]) => (typeof value === 'string' ? value : `${key} ${value}`))
     .join(', ');
 }

@@ -4,6 +4,8 @@ import { existsSync, readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import type { E2eReport } from '../../bench/e2e.ts';
+import { packageObstacle } from '../../datapath/control/uplink/raw.ts';
+import { loadRawSocket } from '../../datapath/io/raw-socket.ts';
 
 const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
 
@@ -152,7 +154,7 @@ describe('tunpath bench e2e', function () {
   });
 
   it('a row for each kind of uplink', async () => {
-    const kinds = ['macvtap', 'routed'];
+    const kinds = [...(packageObstacle(loadRawSocket).length === 0 ? ['raw'] : []), 'macvtap', 'routed'];
     const args = ['--modes', 'vxlan', '--uplink', kinds.join(','), '--suites', 'tcp1', '--pairs', '1', '--no-ceiling'];
     const { code, stdout, stderr } = await bench([...args, '-o', 'json']);
     assert.equal(code, 0, stderr);

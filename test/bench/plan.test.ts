@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { METRICS, SUITES } from '../../bench/e2e/metrics.ts';
 import { planScenes, type Selection, secondsOfScene } from '../../bench/e2e/plan.ts';
+import { UPLINKS } from '../../bench/e2e/topologies.ts';
 
 function plan(selection: Partial<Selection>): string[] {
   return planScenes({ ceiling: true, quick: false, ...selection }).map(
@@ -22,6 +23,8 @@ describe('bench/e2e/plan', () => {
       }
     }
     assert.ok(scenes.some(({ nat }) => nat === 'masquerade'));
+    for (const uplink of UPLINKS)
+      assert.ok(scenes.some(scene => scene.uplink === uplink && scene.suites.includes('tcp1')));
     assert.deepEqual(
       scenes.map(({ ceiling }) => ceiling),
       scenes.map((_, i) => i === 0),

@@ -24,8 +24,8 @@ export interface Check {
   requirement: string;
   /** The words of the RFC that it stands on, or the nearest to them that fit. */
   quote: string;
-  /** What the check sees where the clause is kept. */
-  expect: string;
+  /** What the check sees where the clause is kept; several, where it leaves a choice. */
+  expect: string | readonly string[];
   deviations?: readonly Deviation[];
   /** Why the clause asks nothing of a profile's datapath, where it does not. */
   exempt?: Partial<Record<ProfileName, string>>;

@@ -130,13 +130,7 @@ export const ECN: Clause[] = [
       level: 'MAY',
       requirement: `${protocol}: DSCP in the uniform or in the pipe model, the inner one never changed on the way in`,
       quote: 'copy the DSCP value to the outer IP header at encapsulation',
-      expect: 'outer 46, inner 46',
-      deviations: [
-        {
-          sees: 'outer 0, inner 46',
-          by: 'vxlan, geneve and ipip devices copy the DSCP only with "tos inherit"; Cilium sets tunnel_tos 0 (cilium#43150). A pipe, which the RFC allows as well',
-        },
-      ],
+      expect: ['outer 46, inner 46', 'outer 0, inner 46'],
       exempt,
       run(lab) {
         const node = lab.node({ tunnel: protocol });

@@ -14,7 +14,7 @@ import { type ResolvedConfig, resolveTap, withUplink } from '../control/resolved
 import { Counters, EVENT_NAMES } from '../counters.ts';
 import type { Datapath } from '../forward.ts';
 import { MemoryDevice } from '../io/memory.ts';
-import { arpFrame, ethernet } from '../packet/build.ts';
+import { arpFrame, dotted, ethernet } from '../packet/build.ts';
 import { Pool } from '../packet/pool.ts';
 import { PORT_HOST, PORT_POD, PORT_UPLINK } from '../port.ts';
 import type { ProfileName } from '../profile.ts';
@@ -92,6 +92,7 @@ export class CheckNode {
   private readonly clock = new ManualClock();
   private readonly devices: MemoryDevice[];
   private readonly sides: Side[] = [];
+  private readonly hasNeighbors: boolean;
   private readonly drops = new Float64Array(VERDICTS);
 
   constructor(lab: Lab, o: NodeOptions) {
@@ -109,9 +110,7 @@ export class CheckNode {
     });
     const { counters, clock } = this;
     this.datapath = createDatapath(program, this.devices, { pool, counters, clock, random: new Random(7) });
-    if (o.neighbors === false) return;
-    for (const spa of [PEER, GATEWAY]) this.read('wire', arpFrame({ sha: PEER_MAC, spa, tpa: NODE }));
-    this.written();
+    this.hasNeighbors = o.neighbors !== false;
   }
 
   /** Sends an IP packet into the node. @returns the IP packets that come out of it because of that */
@@ -170,20 +169,32 @@ export class CheckNode {
   }
 
   private written(): Sent[] {
-    return this.devices.flatMap((device, i): Sent[] => {
+    const sent: Sent[] = [];
+    let asked = false;
+    for (const [i, device] of this.devices.entries()) {
       const side = this.sides[i];
-      const packets = device.collect();
-      return (side === 'wire' ? packets.filter(isIpv4).map(withoutEthernet) : packets).map(bytes => ({ side, bytes }));
-    });
+      for (const bytes of device.collect()) {
+        if (side !== 'wire') sent.push({ side, bytes });
+        else if (typeOf(bytes) === ethernetWire.TYPE_IPV4) {
+          sent.push({ side, bytes: bytes.slice(ethernetWire.HEADER_LEN) });
+        } else if (this.answer(bytes)) asked = true;
+      }
+    }
+    // What waited for the answer goes on.
+    return asked ? [...sent, ...this.written()] : sent;
+  }
+
+  /** The peer and the gateway answer ARP, if they are there. */
+  private answer(frame: Uint8Array): boolean {
+    const target = dotted(new DataView(frame.buffer, frame.byteOffset).getInt32(ethernetWire.HEADER_LEN + 24));
+    if (!this.hasNeighbors || (target !== PEER && target !== GATEWAY)) return false;
+    this.read('wire', arpFrame({ oper: 2, sha: PEER_MAC, spa: target, tha: NODE_MAC, tpa: NODE }));
+    return true;
   }
 }
 
-function isIpv4(frame: Uint8Array): boolean {
-  return new DataView(frame.buffer, frame.byteOffset).getUint16(ethernetWire.TYPE) === ethernetWire.TYPE_IPV4;
-}
-
-function withoutEthernet(frame: Uint8Array): Uint8Array {
-  return frame.slice(ethernetWire.HEADER_LEN);
+function typeOf(frame: Uint8Array): number {
+  return new DataView(frame.buffer, frame.byteOffset).getUint16(ethernetWire.TYPE);
 }
 
 function configure(profile: ProfileName, o: NodeOptions): ResolvedConfig {

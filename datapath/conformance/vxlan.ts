@@ -113,7 +113,7 @@ export const VXLAN: Clause[] = [
       deviations: [
         {
           sees: 'dropped: vxlan-flags',
-          by: 'vxlan_rcv (drivers/net/vxlan/vxlan_core.c) drops what has bits left that it does not know, "differing from RFC7348" by its own comment',
+          by: 'vxlan_rcv (drivers/net/vxlan/vxlan_core.c) drops what has bits left that it does not know, and says that this diverges from RFC 7348',
         },
       ],
       run(lab) {

@@ -117,14 +117,14 @@ export class CheckNode {
   exchange(side: Side, bytes: Uint8Array): Sent[] {
     this.lab.packets.push(`${side} > ${describePacket(bytes)}`);
     this.read(side, side === 'wire' ? ethernet(bytes, { src: PEER_MAC, dst: NODE_MAC }) : bytes);
-    return this.collect();
+    return this.note(this.written());
   }
 
   /** As exchange, for a whole Ethernet frame of the wire. */
   exchangeFrame(frame: Uint8Array): Sent[] {
     this.lab.packets.push(`wire > frame, ${describePacket(frame.subarray(ethernetWire.HEADER_LEN))}`);
     this.read('wire', frame);
-    return this.collect();
+    return this.note(this.written());
   }
 
   /** Lets time pass, the node's timers included. @returns what comes out of it meanwhile */
@@ -132,11 +132,13 @@ export class CheckNode {
     this.lab.packets.push(`${seconds} s pass`);
     // The timers' own bounded work needs no more than a call each second; long waits are flows that run out.
     const steps = Math.min(seconds, 100);
+    const sent: Sent[] = [];
     for (let i = 0; i < steps; i++) {
       this.clock.advance((seconds * 1000) / steps);
       this.datapath.tick();
+      sent.push(...this.written());
     }
-    return this.collect();
+    return this.note(sent);
   }
 
   /** How often something happened that is no drop, by its name in counters.ts. */
@@ -150,8 +152,8 @@ export class CheckNode {
     while (this.devices[port.index].pending > 0) this.datapath.receive(port);
   }
 
-  private collect(): Sent[] {
-    const sent = this.written();
+  /** Writes down what came out, and what did not. */
+  private note(sent: Sent[]): Sent[] {
     this.noteDrops();
     const { packets } = this.lab;
     for (const { side, bytes } of sent) packets.push(`  ${side} < ${describePacket(bytes)}`);

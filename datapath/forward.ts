@@ -72,6 +72,9 @@ const NO_HOP = hops.nextHop(hops.HOP_REFUSE, { mtu: 0 });
 const FITS = CONTINUE;
 const MUST_CUT = 2;
 
+/** No IP id. */
+const KEEP_ID = -1;
+
 /** Zone of fragments that came through the tunnel; the others' is the port that they came by. */
 const ZONE_TUNNEL = -1;
 
@@ -113,6 +116,8 @@ export class Datapath {
   private hop: NextHop = NO_HOP;
   /** 1 if the packet in hand has other addresses than it came with. */
   private translated = 0;
+  /** The IP id that the packet in hand leaves with, or KEEP_ID. Written late: an error about it quotes what its sender knows. */
+  private newId = KEEP_ID;
   /** Where the packet in hand was sent, if that was the outside address of a mapping and its sender is inside too; else 0. */
   private hairpin = 0;
   /** The source that the packet in hand came with (int32): what answers it comes back by the way that leads there. */
@@ -458,10 +463,9 @@ export class Datapath {
     const v = this.judge(p);
     if (v !== CONTINUE) return v;
     if (this.freshIds && p.src !== this.sender && (p.fragment & ipv4.FLAG_DF) === 0) {
-      const id = this.takeFragmentId();
+      this.newId = this.takeFragmentId();
       // The segments of a superpacket count on from the first.
       this.fragmentId += segmentsOf(this.view, p) - 1;
-      setId(this.view, p.off, id);
     }
     return this.send(p, this.hop);
   }
@@ -471,6 +475,7 @@ export class Datapath {
     const { nat } = this;
     this.translated = 0;
     this.hairpin = 0;
+    this.newId = KEEP_ID;
     this.sender = p.src;
     if (nat !== null) {
       const v = this.trackFlow(p, nat);
@@ -514,12 +519,8 @@ export class Datapath {
       return first;
     }
     const { flow, direction } = conntrack;
-    let id = 0;
-    if (this.freshIds && p.src !== this.sender) {
-      id = this.takeFragmentId();
-      setId(this.view, p.off, id);
-    }
-    virtual.admit((flow << 1) | direction, (id << 16) | conntrack.generation(flow));
+    if (this.freshIds && p.src !== this.sender) this.newId = this.takeFragmentId();
+    virtual.admit((flow << 1) | direction, (this.newId << 16) | conntrack.generation(flow));
     const sent = this.send(p, this.hop);
     for (let held = virtual.nextReleased(); held !== null; held = virtual.nextReleased()) {
       const w = this.forwardLaterFragment(held, nat, virtual);
@@ -533,7 +534,7 @@ export class Datapath {
     const { src, dst } = p;
     let v = nat.conntrack.translateFragment(p, decision >>> 1, mark & 0xffff, decision & 1);
     if (v !== CONTINUE) return v;
-    if (this.freshIds && p.src !== src) setId(this.view, p.off, mark >>> 16);
+    this.newId = this.freshIds && p.src !== src ? mark >>> 16 : KEEP_ID;
     this.translated = p.src !== src || p.dst !== dst ? 1 : 0;
     v = this.lookupRoute(p);
     return v === CONTINUE ? this.send(p, this.hop) : v;
@@ -690,6 +691,7 @@ export class Datapath {
       if (v !== MUST_CUT) return v;
     }
     if (forwarded) decrementTtl(view, p.off);
+    if (this.newId !== KEEP_ID) setId(view, p.off, this.newId);
     return v;
   }
 

@@ -68,7 +68,7 @@ export const ECN: Clause[] = [
       clause: '§4.1',
       level: 'MUST',
       requirement: `${protocol}: normal mode copies the inner ECN to the outer header`,
-      quote: 'Normal Mode: Not-ECT, ECT(0), ECT(1) and CE are copied (figure 3)',
+      quote: 'MUST construct the outer encapsulating IP header by copying the',
       expect: 'Not-ECT>Not-ECT ECT(0)>ECT(0) ECT(1)>ECT(1) CE>CE',
       deviations: [
         {

@@ -181,7 +181,7 @@ const CLAUSES: Clause[] = [
   },
   {
     rfc: 8926,
-    clause: '§3.5',
+    clause: '§3.4',
     level: 'MAY',
     requirement: 'an unknown option that is not critical is skipped, its reserved bits ignored',
     quote: "tunnel endpoints MAY strip all options using 'Opt Len' and forward the decapsulated packet",

@@ -23,7 +23,7 @@ function said(sent: ReturnType<CheckNode['exchange']>): string {
   return sent.length === 0 ? 'silence' : sent.map(describeSent).join(', ');
 }
 
-const NEVER_QUOTE = 'An ICMP error message MUST NOT be sent as the result of receiving: ';
+const NEVER_QUOTE = 'An ICMP error message MUST NOT be sent as the result of receiving: [...] ';
 
 export const ICMP: Clause[] = [
   {
@@ -318,7 +318,7 @@ export const ICMP: Clause[] = [
     clause: '§4',
     level: 'MAY',
     requirement: 'errors carry extensions, and the length of what they quote',
-    quote: 'ICMP messages that are extended',
+    quote: 'RFC 792 defines the following ICMPv4 message types',
     reason: 'the node sends no extensions',
   },
   {

@@ -48,7 +48,8 @@ export const IP_ID: Clause[] = [
     clause: '§4.3',
     level: 'MUST',
     requirement: 'DF is never cleared on the way, nor is what has it fragmented',
-    quote: 'IPv4 datagrams whose DF=1 MUST NOT be fragmented. IPv4 datagram transit devices MUST NOT clear the DF bit.',
+    quote:
+      'IPv4 datagrams whose DF=1 MUST NOT be fragmented. [...] IPv4 datagram transit devices MUST NOT clear the DF bit.',
     expect: 'DF set; too big ICMP 3/4, MTU 1500, to p1',
     run(lab) {
       const node = lab.node({ nat: true });
@@ -100,7 +101,7 @@ export const IP_ID: Clause[] = [
     clause: '§3',
     level: 'MUST',
     requirement: 'every checksum that translation has updated is right, and payloads are untouched',
-    quote: "HC' = ~(~HC + ~m + m') [Eqn. 3]",
+    quote: "HC' = ~(C + (-m) + m')",
     expect: '600 of 600 right, payloads as sent',
     run(lab) {
       const node = lab.node({ nat: true });
@@ -121,16 +122,28 @@ export const IP_ID: Clause[] = [
   },
   ...(
     [
-      ['6935', '§5', 'zero UDP checksums over IPv6 for tunnels that are set up so', 'MAY'],
-      ['6936', '§4', 'what a node must do that uses them', 'MUST'],
+      [
+        '6935',
+        '§5',
+        'zero UDP checksums over IPv6 for tunnels that are set up so',
+        'MAY',
+        'This specification updates IPv6 to allow a zero UDP checksum in the outer encapsulating datagram of a tunnel protocol.',
+      ],
+      [
+        '6936',
+        '§4',
+        'what a node must do that uses them',
+        'MUST',
+        'All implementations that support the zero UDP checksum method MUST conform to the requirements defined below',
+      ],
     ] as const
   ).map(
-    ([rfc, clause, requirement, level]): Clause => ({
+    ([rfc, clause, requirement, level, quote]): Clause => ({
       rfc: Number(rfc),
       clause,
       level,
       requirement,
-      quote: 'IPv6 UDP zero-checksum mode',
+      quote,
       reason: 'the underlay is IPv4',
     }),
   ),

@@ -47,7 +47,7 @@ const TUNL0 = {
 const CLAUSES: Clause[] = [
   {
     rfc: 2003,
-    clause: '§3.1',
+    clause: '§3',
     level: 'MUST',
     requirement: 'outer header: protocol 4, no options, from the entry to the exit of the tunnel',
     quote: 'The outer IP header Source Address and Destination Address identify the "endpoints" of the tunnel.',

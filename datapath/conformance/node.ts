@@ -58,8 +58,8 @@ export interface NodeOptions {
   mtu?: number;
   /** Flows that the table holds. */
   flows?: number;
-  /** Outside ports of the masquerade rule. */
-  ports?: { low: number; high: number };
+  /** Outside ports of the masquerade rule, LOW-HIGH. */
+  ports?: string;
   /** Packets in the pool. */
   slots?: number;
   /** Further fields of the configuration's spec. */

@@ -280,7 +280,8 @@ export const PMTU: Clause[] = [
     clause: '§4',
     level: 'MUST',
     requirement: 'Packet Too Big below 1280 is discarded',
-    quote: 'must discard any PTB message reporting a next-hop MTU less than the IPv6 minimum link MTU',
+    quote:
+      'A node must not reduce its estimate of the Path MTU below the IPv6 minimum link MTU on receipt of a Packet Too Big message.',
     reason: 'the datapath speaks IPv4 only',
   },
   {
@@ -288,7 +289,7 @@ export const PMTU: Clause[] = [
     clause: '§3',
     level: 'MAY',
     requirement: 'packetization layer path MTU discovery (also RFC 4821)',
-    quote: 'PLPMTUD: probes of the transport',
+    quote: 'Unlike TCP, a datagram PL requires additional mechanisms and considerations to implement PLPMTUD.',
     reason: "a duty of the transport at the ends; the node's own probes are those of `tunpath mtu`",
   },
 ];

@@ -6,6 +6,8 @@ import { GENEVE } from './geneve.ts';
 import { ICMP } from './icmp.ts';
 import { IP_ID } from './ip-id.ts';
 import { IPIP } from './ipip.ts';
+import { NAT_ICMP } from './nat-icmp.ts';
+import { NAT_TCP } from './nat-tcp.ts';
 import { NAT_UDP } from './nat-udp.ts';
 import { PMTU } from './pmtu.ts';
 import { VXLAN } from './vxlan.ts';
@@ -20,4 +22,6 @@ export const CLAUSES: readonly Clause[] = [
   ...FRAGMENTS,
   ...IP_ID,
   ...NAT_UDP,
+  ...NAT_TCP,
+  ...NAT_ICMP,
 ];

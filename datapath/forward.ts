@@ -96,7 +96,7 @@ export class Datapath {
   /** Address of the host port, the source of ICMP errors towards pods; the underlay address where there is none. */
   readonly hostAddress: number;
   ports: Port[] = [];
-  readonly routes = new Lpm();
+  readonly routes: Lpm;
   /** [0] stands for no route. */
   nextHops: NextHop[] = [NO_HOP];
   tunnel: Tunnel | null = null;
@@ -152,6 +152,7 @@ export class Datapath {
     profile: Profile;
     underlay: Underlay;
     hostAddress: number;
+    routes?: Lpm;
   }) {
     const { pool, counters, clock, underlay } = options;
     this.pool = pool;
@@ -160,6 +161,7 @@ export class Datapath {
     this.clock = clock;
     this.underlay = underlay;
     this.hostAddress = options.hostAddress;
+    this.routes = options.routes ?? new Lpm();
     this.relayTunnelErrors = options.profile.tunnelErrors === 'relay';
     this.dropFromExit = options.profile.fromTunnelExit === 'drop';
     this.freshIds = options.profile.natIdentification === 'fresh';

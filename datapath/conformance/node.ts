@@ -20,6 +20,8 @@ import { PORT_HOST, PORT_POD, PORT_UPLINK } from '../port.ts';
 import type { ProfileName } from '../profile.ts';
 import { createDatapath } from '../program.ts';
 import { Random } from '../random.ts';
+import { Lpm } from '../route/lpm.ts';
+import type { Route } from '../route/nexthop.ts';
 import { VERDICT_NAMES, VERDICTS } from '../verdict.ts';
 import * as ethernetWire from '../wire/ethernet.ts';
 import { describePacket } from './describe.ts';
@@ -40,6 +42,12 @@ export const VNI = 7;
 
 const NODE_MAC = '02:00:00:00:00:01';
 const PEER_MAC = '02:00:00:00:00:02';
+
+/** Packets of a node, unless a check wants more. */
+const SLOTS = 200;
+/** Slabs and empty route tables of nodes that are done with: 80 MB that would be allocated and collected for each node. */
+const spareSlabs: SharedArrayBuffer[] = [];
+const spareTables: Lpm[] = [];
 
 export type TunnelProtocol = 'none' | 'ipip' | 'vxlan' | 'geneve';
 export type Side = 'p1' | 'p2' | 'host' | 'wire';
@@ -72,13 +80,22 @@ export interface NodeOptions {
 export class Lab {
   readonly profile: ProfileName;
   readonly packets: string[] = [];
+  private readonly nodes: CheckNode[] = [];
 
   constructor(profile: ProfileName) {
     this.profile = profile;
   }
 
   node(options: NodeOptions = {}): CheckNode {
-    return new CheckNode(this, options);
+    const node = new CheckNode(this, options);
+    this.nodes.push(node);
+    return node;
+  }
+
+  /** The check is over: what is expensive to make serves the next. */
+  close(): void {
+    for (const node of this.nodes) node.recycle();
+    this.nodes.length = 0;
   }
 }
 
@@ -93,11 +110,13 @@ export class CheckNode {
   private readonly devices: MemoryDevice[];
   private readonly sides: Side[] = [];
   private readonly hasNeighbors: boolean;
+  private readonly routes: readonly Route[];
   private readonly drops = new Float64Array(VERDICTS);
 
   constructor(lab: Lab, o: NodeOptions) {
     this.lab = lab;
-    const pool = new Pool(o.slots ?? 200);
+    const slots = o.slots ?? SLOTS;
+    const pool = new Pool(slots, slots === SLOTS ? spareSlabs.pop() : undefined);
     const config = configure(lab.profile, o);
     const program = compile(config);
     const { tunnel, uplink } = config.spec;
@@ -109,7 +128,14 @@ export class CheckNode {
       return new MemoryDevice(pool, { name, layer: kind === PORT_UPLINK ? 2 : 3, mtu });
     });
     const { counters, clock } = this;
-    this.datapath = createDatapath(program, this.devices, { pool, counters, clock, random: new Random(7) });
+    this.datapath = createDatapath(program, this.devices, {
+      pool,
+      counters,
+      clock,
+      random: new Random(7),
+      routes: spareTables.pop() ?? new Lpm(),
+    });
+    this.routes = program.routes;
     this.hasNeighbors = o.neighbors !== false;
   }
 
@@ -139,6 +165,14 @@ export class CheckNode {
       sent.push(...this.written());
     }
     return this.note(sent);
+  }
+
+  /** Gives back slab and route table. The node must not be used afterwards. */
+  recycle(): void {
+    const { routes, pool } = this.datapath;
+    for (const { prefix, length } of this.routes) routes.delete(prefix, length);
+    spareTables.push(routes);
+    if (pool.packets.length === SLOTS) spareSlabs.push(pool.buffer);
   }
 
   /** How often something happened that is no drop, by its name in counters.ts. */

@@ -16,7 +16,9 @@ export function runClause(clause: Clause, profile: ProfileName): Row {
   const exempt = clause.exempt?.[profile];
   if (exempt !== undefined) return { ...row, result: 'not applicable', seen: '', note: exempt, packets: [] };
   const lab = new Lab(profile);
-  return { ...row, ...judge(clause, profile, see(clause, lab)), packets: lab.packets };
+  const seen = see(clause, lab);
+  lab.close();
+  return { ...row, ...judge(clause, profile, seen), packets: lab.packets };
 }
 
 function see(check: Check, lab: Lab): string {

@@ -10,9 +10,12 @@ export class Pool {
   private readonly free: Packet[] = [];
   private freeCount = 0;
 
-  /** @param slots how many packets may be in flight at once. Untouched slots cost address space only. */
-  constructor(slots: number) {
-    this.buffer = new SharedArrayBuffer(slots * SLOT_BYTES);
+  /**
+   * @param slots how many packets may be in flight at once. Untouched slots cost address space only.
+   * @param buffer of a pool that nobody uses any more, with as many slots
+   */
+  constructor(slots: number, buffer = new SharedArrayBuffer(slots * SLOT_BYTES)) {
+    this.buffer = buffer;
     this.view = new DataView(this.buffer);
     this.bytes = new Uint8Array(this.buffer);
     for (let i = 0; i < slots; i++) this.packets.push(new Packet(i * SLOT_BYTES, i));

@@ -6,7 +6,7 @@ import { type CheckNode, GATEWAY, type Lab, NODE, POD, POD2, SERVER, SERVER2 } f
 import { at, fate, only, readIcmp, readIp, readPorts, same, yesNo } from './read.ts';
 
 const PER_FLOW =
-  'nf_nat_setup_info (net/netfilter/nf_nat_core.c) looks for a free tuple for each flow by itself: a port that is taken towards one host may stay towards another';
+  'get_unique_tuple (net/netfilter/nf_nat_core.c) asks only whether the port is free towards this one host';
 const CILIUM_PER_FLOW = 'snat_v4_new_mapping (bpf/lib/nat.h) maps each flow by itself';
 
 /** Which of the two says it. */
@@ -16,16 +16,15 @@ export const perFlow = (sees: string) => [
 ];
 
 /**
- * Endpoint-independent mapping shows where a port cannot be kept: A has the outside port 40000 towards one server, so B,
- * from the same inside port, gets another one there. Does B have that one towards a second server as well, where 40000
- * would be free?
+ * Endpoint-independent mapping shows where two inside endpoints have the same port. A has the outside port 40000 towards one
+ * server; B, from the inside port 40000, talks to a second one. Does A, which talks to that one as well, keep its port?
  */
 export function mappingOf(lab: Lab, protocol: Protocol): string {
   const node = natNode(lab);
-  mappedPort(node, A, protocol, SERVER);
-  const there = mappedPort(node, B, protocol, SERVER);
-  const elsewhere = mappedPort(node, B, protocol, SERVER2);
-  const otherPort = mappedPort(node, B, protocol, SERVER, 5353);
+  const there = mappedPort(node, A, protocol, SERVER);
+  mappedPort(node, B, protocol, SERVER2);
+  const elsewhere = mappedPort(node, A, protocol, SERVER2);
+  const otherPort = mappedPort(node, A, protocol, SERVER, 5353);
   return yesNo(there === elsewhere && there === otherPort, 'one outside port', 'an outside port for each flow');
 }
 

@@ -13,7 +13,7 @@ import { readHostPorts } from '../host-ports.ts';
 import { defaultGateway, findInterface, readInterfaces, readRoutes } from '../interfaces.ts';
 import { QUEUE_PACKETS, withoutIpv6 } from '../kernel-side.ts';
 import { type Claims, claimsOf, findConflicts, mergeClaims, RESERVED_PORTS } from './claims.ts';
-import { mergeRanges, steeringTable, tableName } from './steering.ts';
+import { mergeRanges, steeringNodes, steeringTable, tableName } from './steering.ts';
 import type { StatusLine, UplinkKind } from './uplink.ts';
 
 const INTERFACE = 'spec.uplink.interface';
@@ -41,11 +41,13 @@ export const routed: UplinkKind<Extract<UplinkConfig, { kind: 'routed' }>> = {
   },
 
   async findObstacles(config) {
-    const { device } = config.spec.uplink;
+    const { device, written } = config.spec.uplink;
     const missing = missingNftables();
+    const other = missing === undefined ? otherNodeOn(interfaceOf(written), config.metadata.name) : undefined;
     const taken = (await readInterfaces()).some(({ name }) => name === device);
     return [
       ...(missing === undefined ? [] : [`spec.uplink.kind: routed steers by nftables, and ${missing}`]),
+      ...(other === undefined ? [] : [`${INTERFACE}: node ${other} steers on ${interfaceOf(written)} already`]),
       ...(taken ? [`spec.uplink.device: there is an interface ${device} already`] : []),
       ...findConflicts(claimsOf(config), readHostPorts()).map(({ path, message }) => `${formatPath(path)}: ${message}`),
     ];
@@ -54,7 +56,7 @@ export const routed: UplinkKind<Extract<UplinkConfig, { kind: 'routed' }>> = {
   async open(config, allowed) {
     const { device, mtu, written } = config.spec.uplink;
     const { name } = config.metadata;
-    const networkInterface = (written as Extract<UplinkConfig, { kind: 'routed' }>).interface;
+    const networkInterface = interfaceOf(written);
     let claims = claimsOf(config);
     const handle = openTunTap({ kind: 'tap', name: device, mtu, allowed });
     const nftables = new Nftables();
@@ -83,6 +85,20 @@ export const routed: UplinkKind<Extract<UplinkConfig, { kind: 'routed' }>> = {
     };
   },
 };
+
+function interfaceOf(written: UplinkConfig): string {
+  return (written as Extract<UplinkConfig, { kind: 'routed' }>).interface;
+}
+
+/** Two nodes with one address would take each other's packets. @returns the name of the other one */
+function otherNodeOn(networkInterface: string, name: string): string | undefined {
+  const nftables = new Nftables();
+  try {
+    return steeringNodes(nftables.run('list chains netdev'), networkInterface).find(node => node !== name);
+  } finally {
+    nftables.close();
+  }
+}
 
 function statusLines(claims: Claims, table: string, nftables: Nftables): StatusLine[] {
   const rules = nftables.run(`list table netdev ${table}`).trimEnd().replaceAll('\t', '  ').split('\n');

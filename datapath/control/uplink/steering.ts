@@ -46,6 +46,23 @@ export function tableName(node: string): string {
 }
 
 /**
+ * The nodes whose rules are on an interface.
+ * @param chains what `nft list chains netdev` prints
+ */
+export function steeringNodes(chains: string, networkInterface: string): string[] {
+  const nodes: string[] = [];
+  let table = '';
+  for (const line of chains.split('\n')) {
+    const words = line.split(/[\s"{},;=]+/).filter(word => word !== '');
+    if (words[0] === 'table') table = words[2];
+    else if (words.includes('hook') && words.includes(networkInterface) && table.startsWith(STEERING_PREFIX)) {
+      nodes.push(table.slice(STEERING_PREFIX.length));
+    }
+  }
+  return nodes;
+}
+
+/**
  * The table in nft's words, replacing the one of that name in one step.
  * @param device the datapath's TAP
  */

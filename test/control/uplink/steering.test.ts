@@ -4,7 +4,7 @@ import type { PortRange } from '../../../datapath/control/host-ports.ts';
 import { loadConfig } from '../../../datapath/control/load-config.ts';
 import { type ResolvedConfig, withUplink } from '../../../datapath/control/resolved.ts';
 import { claimsOf, findConflicts, mergeClaims, RESERVED_PORTS } from '../../../datapath/control/uplink/claims.ts';
-import { mergeRanges, steeringTable } from '../../../datapath/control/uplink/steering.ts';
+import { mergeRanges, steeringNodes, steeringTable } from '../../../datapath/control/uplink/steering.ts';
 
 const WRITTEN = { kind: 'routed', interface: 'eth0', device: 'ul0' } as const;
 const PEER = '192.168.10.2';
@@ -126,6 +126,19 @@ describe('control/uplink/steering', () => {
     );
     assert.match(conflicts[0].message, /^UDP port 8472 of 192\.168\.10\.1 cannot be the datapath's: the host has/);
     assert.deepEqual(findConflicts(claims, host, claims), [], 'not of what the running node has already');
+  });
+
+  it('knows the nodes that steer on an interface', () => {
+    const chains = (table: string, device: string) =>
+      `table netdev ${table} {\n\tchain from_interface {\n\t\ttype filter hook ingress ${device} priority 100; policy accept;\n\t}\n\tchain take {\n\t}\n}\n`;
+    const listing = [
+      chains('guard', 'device "eth0"'),
+      chains('tunpath_a', 'device "eth0"'),
+      chains('tunpath_b', 'devices = { "eth1", "eth0" }'),
+      chains('tunpath_c', 'device "eth00"'),
+    ].join('');
+    assert.deepEqual(steeringNodes(listing, 'eth0'), ['a', 'b']);
+    assert.deepEqual(steeringNodes('', 'eth0'), []);
   });
 
   it('joins ranges as a set of single ports would', () => {

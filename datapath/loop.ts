@@ -12,6 +12,7 @@ import { BURST, type Datapath, NEIGHBORS } from './forward.ts';
 import { createDevice, type DeviceHandle } from './io/handle.ts';
 import { hugeMemory } from './io/huge-memory.ts';
 import * as libc from './io/libc.ts';
+import { Uring } from './io/uring.ts';
 import { type MasqueradeRule, MasqueradeRules } from './nat/masquerade.ts';
 import type { Service } from './nat/service.ts';
 import { Pool } from './packet/pool.ts';
@@ -44,6 +45,9 @@ export interface LoopData {
   /** eventfd that is written after a message has been posted to `control`. */
   wakeFd: number;
   seed: number;
+  ioUring: 'auto' | 'off';
+  /** Microseconds to look for packets again and again before the thread sleeps; 0: it sleeps at once. */
+  busyPoll: number;
 }
 
 export interface LoopRequest {
@@ -52,6 +56,7 @@ export interface LoopRequest {
     | 'routes'
     | 'neighbors'
     | 'tables'
+    | 'io'
     | 'flows'
     | 'services'
     | 'ports-in-use'
@@ -91,6 +96,9 @@ class Loop {
   private readonly pollBytes: Uint8Array;
   private readonly eventWord = new Int32Array(2);
   private readonly eventAddress: number;
+  /** 'in use', or why not. */
+  private readonly ioUring: string;
+  private readonly busyPollMs: number;
   private running = true;
 
   constructor(data: LoopData) {
@@ -101,9 +109,12 @@ class Loop {
     const random = new Random(data.seed);
     const profile = PROFILES[data.program.profile];
     this.makeTunnel = spec => (spec === null ? null : new Tunnel(spec, profile, pool.view, this.counters, random));
+    const ring = data.ioUring === 'auto' ? Uring.open() : 'off by the configuration';
+    this.ioUring = typeof ring === 'string' ? ring : 'in use';
+    this.busyPollMs = data.busyPoll / 1000;
     this.datapath = createDatapath(
       data.program,
-      data.devices.map(handle => createDevice(handle, pool)),
+      data.devices.map(handle => createDevice(handle, pool, typeof ring === 'string' ? null : ring)),
       { pool, counters: this.counters, clock: monotonicClock, random, memory: hugeMemory },
     );
     const { ports } = this.datapath;
@@ -128,12 +139,12 @@ class Loop {
 
   /** Runs until it is told to stop. */
   run(): void {
-    const { datapath, pollAddress, counters } = this;
+    const { datapath, counters } = this;
     const { ports } = datapath;
     while (this.running) {
       // After every round, for what was read may have set a timer.
       const timeout = datapath.tick();
-      const ready = libc.poll(pollAddress, ports.length + 1, pollTimeout(timeout));
+      const ready = this.wait(ports.length + 1, timeout);
       if (ready > 0) {
         counters.event(EVENT_WAKEUPS);
         // One burst for every port that has something: a busy port waits for the others between its bursts.
@@ -147,6 +158,19 @@ class Loop {
       }
     }
     for (const port of ports) port.device.close();
+  }
+
+  /** Waits until something is ready, or `timeout` is over. @returns how many are */
+  private wait(count: number, timeout: number): number {
+    const { pollAddress, busyPollMs } = this;
+    if (busyPollMs > 0) {
+      const end = performance.now() + Math.min(busyPollMs, timeout);
+      do {
+        const ready = libc.poll(pollAddress, count, 0);
+        if (ready !== 0) return ready;
+      } while (performance.now() < end);
+    }
+    return libc.poll(pollAddress, count, pollTimeout(timeout));
   }
 
   private handleRequests(): void {
@@ -189,6 +213,8 @@ class Loop {
           { table: 'packets', used: SLOTS - datapath.pool.available - BURST, size: SLOTS },
         ];
       }
+      case 'io':
+        return { ioUring: this.ioUring };
       case 'flows': {
         // A piece at a time, so that a long table does not stop the loop.
         const rows: FlowRow[] = [];

@@ -53,6 +53,7 @@ export class Port {
    */
   private readonly coalescer: Coalescer | null;
   private readonly tx: Packet[] = [];
+  private readonly errors = new Int32Array(TX_LIMIT);
   private txCount = 0;
   private readonly pool: Pool;
   private readonly counters: Counters;
@@ -107,14 +108,16 @@ export class Port {
 
   /** Writes what waits, in order, and gives the slots back. */
   flush(): void {
-    const { tx, pool, counters, device, coalescer } = this;
+    const { tx, errors, pool, counters, device, coalescer } = this;
     if (this.txCount === 0) return;
     const n = coalescer === null || this.txCount < 2 ? this.txCount : this.coalesce(tx, this.txCount, coalescer);
     let packets = 0;
     let bytes = 0;
+    if (device.writeBurst !== undefined) device.writeBurst(tx, n, errors);
+    else for (let i = 0; i < n; i++) errors[i] = device.write(tx[i]);
     for (let i = 0; i < n; i++) {
       const p = tx[i];
-      const error = device.write(p);
+      const error = errors[i];
       if (error === 0) {
         packets += segmentsOf(pool.view, p);
         bytes += wireBytes(pool.view, p);

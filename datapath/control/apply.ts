@@ -126,7 +126,7 @@ function findRefusals(from: ResolvedConfig, written: NodeConfig, to: ResolvedCon
   if (to.metadata.name !== name)
     refuse(['metadata', 'name'], `got ${to.metadata.name}, expected ${name}, the running node`);
   const unchanged = { ...from.spec, uplink: from.spec.uplink.written };
-  for (const part of ['uplink', 'host', 'pods', 'profile', 'offload', 'conntrack'] as const) {
+  for (const part of ['uplink', 'host', 'pods', 'profile', 'offload', 'conntrack', 'loop'] as const) {
     const path = firstDifference(unchanged[part], written.spec[part], ['spec', part]);
     if (path !== null) refuse(path, 'cannot change while the node runs: restart it');
   }

@@ -446,6 +446,12 @@ const conntrack = record({
   }).default({}), // seconds; what is absent follows the profile
 });
 
+/** How the loop's thread spends its time. */
+const loop = record({
+  ioUring: choice('auto', 'off').default('auto'),
+  busyPoll: whole(0, 1000).default(0), // microseconds, as net.core.busy_poll
+});
+
 const spec = record({
   uplink,
   host: host.optional(),
@@ -461,6 +467,7 @@ const spec = record({
   masquerade: list(masqueradeRule).default([]),
   services: list(service).default([]),
   conntrack: conntrack.default(() => ({ size: 131072, timeouts: {} })),
+  loop: loop.default(() => ({ ioUring: 'auto' as const, busyPoll: 0 })),
 });
 
 /** The schema of a whole document. */

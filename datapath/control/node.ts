@@ -171,7 +171,7 @@ export class Node {
     const nothing = samplePorts([], performance.now());
     this.portSamples = [nothing, nothing];
     this.sampler = program.nat === null ? null : setInterval(() => void this.samplePorts(), PORT_SAMPLE_MS).unref();
-    this.loop = new LoopThread({ program, devices: devices.handles, counters: buffer, seed });
+    this.loop = new LoopThread({ program, devices: devices.handles, counters: buffer, seed, ...config.spec.loop });
   }
 
   /**
@@ -414,6 +414,7 @@ export class Node {
         mtu: handle.mtu,
         ...this.offloadsOf(handle),
       })),
+      loop: { ...((await this.loop.request('io')) as object), busyPoll: spec.loop.busyPoll },
       tables: await this.loop.request('tables'),
     };
   }

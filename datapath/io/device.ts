@@ -54,5 +54,11 @@ export interface Device {
    */
   write(p: Packet): number;
 
+  /**
+   * Writes `n` packets in order, as write() would one after the other. A device whose calls are dear takes them together.
+   * @param errors what write() would have returned for each
+   */
+  writeBurst?(packets: Packet[], n: number, errors: Int32Array): void;
+
   close(): void;
 }

@@ -4,6 +4,7 @@ import type { Device } from './device.ts';
 import * as libc from './libc.ts';
 import { closeRaw, type RawHandle, RawUplink } from './raw.ts';
 import { TunTap, type TunTapHandle } from './tuntap.ts';
+import type { Uring } from './uring.ts';
 
 /**
  * Plain data, told apart by `kind`. Every kind has `name`, `mtu`, `offloads` (OFFLOAD_* bits in use) and `refused` (a line
@@ -11,9 +12,9 @@ import { TunTap, type TunTapHandle } from './tuntap.ts';
  */
 export type DeviceHandle = TunTapHandle | RawHandle;
 
-/** In the loop's thread, which from then on closes it. */
-export function createDevice(handle: DeviceHandle, pool: Pool): Device {
-  return handle.kind === 'raw' ? new RawUplink(handle, pool) : new TunTap(handle, pool);
+/** In the loop's thread, which from then on closes it. @param ring of that thread; null: one call for each packet */
+export function createDevice(handle: DeviceHandle, pool: Pool, ring: Uring | null): Device {
+  return handle.kind === 'raw' ? new RawUplink(handle, pool) : new TunTap(handle, pool, ring);
 }
 
 /** Closes a device that no loop has taken over. */

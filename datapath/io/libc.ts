@@ -34,8 +34,10 @@ export const eventfd: (initial: number, flags: number) => number = libc.func(
 );
 export const PROT_READ = 1;
 export const PROT_WRITE = 2;
+export const MAP_SHARED = 0x01;
 export const MAP_PRIVATE = 0x02;
 export const MAP_ANONYMOUS = 0x20;
+export const MAP_POPULATE = 0x8000;
 export const MADV_HUGEPAGE = 14;
 /** -1 when it fails. */
 export const mmap: (
@@ -49,6 +51,9 @@ export const mmap: (
 export const madvise: (address: number, bytes: number, advice: number) => number = libc.func(
   'int madvise(intptr_t addr, size_t length, int advice)',
 );
+/** For calls that libc has no function for. */
+export const syscall: (n: number, a: number, b: number, c: number, d: number, e: number, f: number) => number =
+  libc.func('intptr_t syscall(intptr_t n, intptr_t a, intptr_t b, intptr_t c, intptr_t d, intptr_t e, intptr_t f)');
 /** Moves the calling thread into a namespace. */
 export const setns: (fd: number, type: number) => number = libc.func('int setns(int fd, int type)');
 

@@ -23,6 +23,7 @@ import {
 } from './device.ts';
 import { EAGAIN, EINTR } from './errors.ts';
 import * as libc from './libc.ts';
+import { OP_READ, OP_WRITE, RING_SIZE, type Uring } from './uring.ts';
 
 const TUNSETIFF = 0x400454ca;
 const TUNSETOFFLOAD = 0x400454d0;
@@ -48,6 +49,9 @@ const IFREQ_BYTES = 40;
 
 /** One burst stops after this many bytes: what is read must still be in the L2 cache when it is written out again. */
 const BURST_BYTES = 256 * 1024;
+
+/** Fewer packets than this are read and written by a call each: a submission costs as much as two. */
+const RING_PAYS = 4;
 
 /** An opened device, in a form that can be sent to the loop's thread. */
 export interface TunTapHandle {
@@ -160,42 +164,92 @@ export class TunTap implements Device {
   private readonly view: DataView;
   private readonly base: number;
   private readonly vnetBytes: number;
+  private readonly ring: Uring | null;
+  /** Packets that the next burst is likely to have, and their length as of the last ones. */
+  private expected = 1;
+  private averageBytes = 1500;
 
-  constructor(handle: TunTapHandle, pool: Pool) {
+  /** @param ring of the thread that uses the device; null: one call for each packet */
+  constructor(handle: TunTapHandle, pool: Pool, ring: Uring | null = null) {
     this.name = handle.name;
     this.layer = handle.kind === 'tun' ? 3 : 2;
     this.mtu = handle.mtu;
     this.offloads = handle.offloads;
     this.fd = handle.fd;
     this.vnetBytes = handle.vnetBytes;
+    this.ring = ring;
     this.view = pool.view;
     this.base = libc.addressOf(pool.bytes);
   }
 
   readBurst(slots: Packet[], max: number): number {
-    const { view, vnetBytes } = this;
+    const { ring, expected } = this;
+    const n =
+      ring === null || expected < RING_PAYS ? this.readOneByOne(slots, max) : this.readTogether(slots, max, ring);
+    // A burst as long as it could be may have left some behind: the next one asks for more.
+    this.expected = n === expected ? 2 * n : n;
+    return n;
+  }
+
+  private readOneByOne(slots: Packet[], max: number): number {
+    const { base, vnetBytes } = this;
     const want = vnetBytes + MAX_FRAME;
     let total = 0;
     for (let i = 0; i < max; i++) {
       const p = slots[i];
-      const at = p.off - vnetBytes;
-      const n = libc.read(this.fd, this.base + at, want);
+      const n = libc.read(this.fd, base + p.off - vnetBytes, want);
       if (n < vnetBytes) {
         if (n >= 0) continue; // cannot happen: the driver always writes its header
         const error = libc.errno();
         if (error === EAGAIN || error === EINTR) return i;
         return i > 0 ? i : -error;
       }
-      p.len = n - vnetBytes;
-      const head = view.getUint16(at, true);
-      if (head === 0) {
-        p.vnetFlags = 0;
-        p.gsoType = 0;
-      } else this.readHeader(p, at);
+      this.take(p, n);
       total += n;
       if (total >= BURST_BYTES) return i + 1;
     }
     return max;
+  }
+
+  /** As many as there were the last time, and one more: a read that finds nothing is cheap in company. */
+  private readTogether(slots: Packet[], max: number, ring: Uring): number {
+    const { base, vnetBytes, fd } = this;
+    const want = vnetBytes + MAX_FRAME;
+    const asked = Math.min(max, RING_SIZE, this.expected + 1, Math.ceil(BURST_BYTES / this.averageBytes));
+    for (let i = 0; i < asked; i++) ring.prepare(i, OP_READ, fd, base + slots[i].off - vnetBytes, want);
+    ring.run(asked);
+    let n = 0;
+    let total = 0;
+    let error = 0;
+    for (let i = 0; i < asked; i++) {
+      const got = ring.results[i];
+      if (got < vnetBytes) {
+        if (got !== -EAGAIN) error = got;
+        continue;
+      }
+      const p = slots[i];
+      this.take(p, got);
+      total += got;
+      // One that came while the others were read: behind a place where there was nothing yet.
+      if (n < i) {
+        slots[i] = slots[n];
+        slots[n] = p;
+      }
+      n++;
+    }
+    if (n === 0) return error;
+    this.averageBytes = total / n;
+    return n;
+  }
+
+  /** A packet of `n` bytes, its virtio-net header in front, has been read into the slot of `p`. */
+  private take(p: Packet, n: number): void {
+    const at = p.off - this.vnetBytes;
+    p.len = n - this.vnetBytes;
+    if (this.view.getUint16(at, true) === 0) {
+      p.vnetFlags = 0;
+      p.gsoType = 0;
+    } else this.readHeader(p, at);
   }
 
   private readHeader(p: Packet, at: number): void {
@@ -212,6 +266,32 @@ export class TunTap implements Device {
   }
 
   write(p: Packet): number {
+    const { vnetBytes } = this;
+    this.prepare(p);
+    if (libc.write(this.fd, this.base + p.off - vnetBytes, vnetBytes + p.len) >= 0) return 0;
+    return libc.errno();
+  }
+
+  writeBurst(packets: Packet[], n: number, errors: Int32Array): void {
+    const { ring, base, vnetBytes, fd } = this;
+    if (ring === null || n < RING_PAYS) {
+      for (let i = 0; i < n; i++) errors[i] = this.write(packets[i]);
+      return;
+    }
+    for (let from = 0; from < n; from += RING_SIZE) {
+      const count = Math.min(RING_SIZE, n - from);
+      for (let i = 0; i < count; i++) {
+        const p = packets[from + i];
+        this.prepare(p);
+        ring.prepare(i, OP_WRITE, fd, base + p.off - vnetBytes, vnetBytes + p.len);
+      }
+      ring.run(count);
+      for (let i = 0; i < count; i++) errors[from + i] = ring.results[i] >= 0 ? 0 : -ring.results[i];
+    }
+  }
+
+  /** Puts the virtio-net header in front of the packet. */
+  private prepare(p: Packet): void {
     const { view, vnetBytes } = this;
     const at = p.off - vnetBytes;
     view.setInt32(at, 0);
@@ -223,8 +303,6 @@ export class TunTap implements Device {
       view.setInt32(at + 20, 0);
     }
     if ((p.vnetFlags | p.gsoType) !== 0) this.writeHeader(p, at);
-    if (libc.write(this.fd, this.base + at, vnetBytes + p.len) >= 0) return 0;
-    return libc.errno();
   }
 
   private writeHeader(p: Packet, at: number): void {

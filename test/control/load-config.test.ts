@@ -675,6 +675,7 @@ describe('control/load-config: good files', () => {
           },
         ],
         conntrack: { size: 131072, timeouts: {} },
+        loop: { ioUring: 'auto', busyPoll: 0 },
       },
     });
   });
@@ -697,6 +698,7 @@ describe('control/load-config: good files', () => {
       masquerade: [],
       services: [],
       conntrack: { size: 131072, timeouts: {} },
+      loop: { ioUring: 'auto', busyPoll: 0 },
     });
   });
 

@@ -375,7 +375,7 @@ interface Status {
 }
 
 const NOT_ALLOWED = 'not allowed by the configuration';
-const NOT_ON_TUN = 'tunnel: not on a TUN';
+const NOT_ON_TUN = 'tunnel: not on a tun';
 
 const STATUS: { offload: string | string[]; tun: [string[], string[]]; tap: [string[], string[]] }[] = [
   {

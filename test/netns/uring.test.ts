@@ -129,4 +129,27 @@ describe('io_uring', () => {
     );
     await rig.ip('sw', ['link set in up']);
   });
+
+  it('is what a node uses, unless it is told not to; busy polling is there to be asked for', async function () {
+    this.timeout(40_000);
+    const spec = (name: string, loop: object) => ({
+      uplink: { kind: 'tap', device: 'ul0', mac: FROM, address: '192.168.10.1/24' },
+      pods: [1, 2].map(i => ({
+        name: `default/p${i}`,
+        netns: rig.full(`${name}p${i}`),
+        device: 'eth0',
+        address: `10.244.1.1${i}`,
+      })),
+      loop,
+    });
+    for (const [name, loop, expected] of [
+      ['auto', {}, { ioUring: 'in use', busyPoll: 0 }],
+      ['off', { ioUring: 'off', busyPoll: 200 }, { ioUring: 'off by the configuration', busyPoll: 200 }],
+    ] as const) {
+      await rig.namespace(name, `${name}p1`, `${name}p2`);
+      await rig.node(name, spec(name, loop));
+      assert.deepEqual((await rig.status<{ loop: object }>(name)).loop, expected);
+      await rig.run(`${name}p1`, 'ping', '-n', '-c20', '-i0.01', '-W2', '-l8', '10.244.1.12');
+    }
+  });
 });

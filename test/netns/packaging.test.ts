@@ -178,9 +178,10 @@ describe('the package', function () {
     }
   });
 
-  describe('a node with a macvtap', () => {
+  describe('a node', () => {
     let rig: Rig;
     let hosts: Hosts;
+    const configs: Record<Side, string> = { a: '', b: '' };
     const own: Record<Side, string> = { a: '192.168.10.21', b: '192.168.10.22' };
 
     before(async () => {
@@ -189,12 +190,12 @@ describe('the package', function () {
     });
     after(() => rig.close());
 
-    it('connects two hosts', async () => {
+    it('with a macvtap connects two hosts', async () => {
       const nodes: Running[] = [];
       for (const side of ['a', 'b'] as const) {
         const uplink = { kind: 'macvtap', interface: 'eth0', address: `${own[side]}/24` };
-        const file = rig.writeConfig(`host-${side}`, hosts.spec(side, uplink, 'vxlan', own[OTHER[side]]));
-        nodes.push(rig.spawn(`host-${side}`, command, 'node', '--config', file));
+        configs[side] = rig.writeConfig(`host-${side}`, hosts.spec(side, uplink, 'vxlan', own[OTHER[side]]));
+        nodes.push(rig.spawn(`host-${side}`, command, 'node', '--config', configs[side]));
       }
       for (const node of nodes) await node.until('ready\n');
       await pingEverySize(rig, { from: 'pod-a', to: 'pod-b', address: PODS.b, mtu: 1450 });
@@ -202,12 +203,19 @@ describe('the package', function () {
     });
 
     it('asked by an ordinary user, refuses', async () => {
-      const node = rig.spawn('host-a', command, 'node', '--config', join(rig.directory, 'host-a.yaml'));
+      const node = rig.spawn('host-a', command, 'node', '--config', configs.a);
       await node.until('ready\n');
       const { status, stderr } = tunpath(NOBODY, 'status', '--node', rig.full('host-a'));
       assert.equal(status, 1, stderr);
       assert.match(stderr, /only root may ask a node\n$/);
       assert.equal(await node.stop(), 0, node.output);
+    });
+
+    it('with a raw uplink, which wants a compiled package, says how to get it', async () => {
+      const spec = hosts.spec('a', { kind: 'raw', interface: 'eth0' }, 'vxlan', hosts.addresses.b);
+      const node = rig.spawn('host-a', command, 'node', '--config', rig.writeConfig('host-a', spec));
+      assert.equal(await node.exited, 2);
+      assert.match(node.output, /raw needs the optional package raw-socket.* npm install --global .*raw-socket@/s);
     });
   });
 });

@@ -122,6 +122,13 @@ describe('a node under the unit', function () {
           return rig.node(`host-${side}`, hosts.spec(side, uplink, 'vxlan', hosts.addresses[OTHER[side]]));
         },
       ],
+      [
+        'raw',
+        side => {
+          const uplink = { kind: 'raw', interface: 'eth0' };
+          return rig.node(`host-${side}`, hosts.spec(side, uplink, 'vxlan', hosts.addresses[OTHER[side]]));
+        },
+      ],
     ];
 
     /** /dev has one tapN for the macvtaps N of all namespaces, and may not be written here: takes an N that is free. */

@@ -1,7 +1,8 @@
 /**
  * A sender whose packets never left this machine, or its hypervisor, leaves checksums and segmentation to a device that is
- * not there: its TCP segment may have 64 KiB and the mere sum of the pseudo header in its checksum field. A TUN or a packet
- * socket says so (virtio-net header, auxiliary data); a UDP or raw socket hands out the bytes and says nothing.
+ * not there: its TCP segment may have 64 KiB and the mere sum of the pseudo header in its checksum field. GRO on a NIC makes
+ * the same of the segments in IPIP packets. A TUN or a packet socket says so (virtio-net header, auxiliary data); a UDP or
+ * raw socket hands out the bytes and says nothing.
  *
  * The field itself tells. An intact packet that has the pseudo header's sum there by chance (1 of 65535) gets back the
  * checksum it had; a damaged one that passes does so as often as a 16-bit checksum lets it.

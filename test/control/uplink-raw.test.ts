@@ -1,20 +1,33 @@
 import assert from 'node:assert/strict';
+import { compile } from '../../datapath/control/compile.ts';
+import { hostRoutes } from '../../datapath/control/host-routes.ts';
 import { loadConfig } from '../../datapath/control/load-config.ts';
+import { withUplink } from '../../datapath/control/resolved.ts';
 import { findUnable, packageObstacle } from '../../datapath/control/uplink/raw.ts';
+import * as hops from '../../datapath/route/nexthop.ts';
+import { ip } from '../fixtures/packets.ts';
 
-function unable(more: object): string[] {
+const ROUTES = [{ to: '10.244.2.0/24', via: '192.168.10.2', encap: true }];
+
+function load(more: object) {
   const spec = {
     uplink: { kind: 'raw', interface: 'eth0' },
     host: { device: 'tp0', address: '10.244.1.1' },
     pods: [{ name: 'p', netns: 'p', device: 'eth0', address: '10.244.1.10' }],
     tunnel: { protocol: 'vxlan', peers: [{ address: '192.168.10.2' }] },
-    routes: [{ to: '10.244.2.0/24', via: '192.168.10.2', encap: true }],
+    routes: ROUTES,
     ...more,
   };
   const text = JSON.stringify({ apiVersion: 'tunpath.dev/v1', kind: 'NodeConfig', metadata: { name: 'a' }, spec });
   const { config, problems } = loadConfig(text, 'a.yaml');
   assert.equal(problems, undefined, JSON.stringify(problems));
-  return findUnable(config!.spec, 'eth0', '192.168.10.1').map(({ path, message }) => `${path.join('.')}: ${message}`);
+  return config!;
+}
+
+function unable(more: object): string[] {
+  return findUnable(load(more).spec, 'eth0', '192.168.10.1').map(
+    ({ path, message }) => `${path.join('.')}: ${message}`,
+  );
 }
 
 describe('what a raw uplink cannot do', () => {
@@ -56,6 +69,52 @@ describe('what a raw uplink cannot do', () => {
       for (const [i, pattern] of says.entries()) assert.match(found[i], pattern);
     });
   }
+});
+
+describe('a node with a raw uplink', () => {
+  const written = { kind: 'raw', interface: 'eth0' } as const;
+  const resolved = withUplink(load({ routes: [...ROUTES, { to: '0.0.0.0/0', via: '10.244.1.1' }] }), {
+    kind: 'raw',
+    device: 'eth0',
+    address: '192.168.10.1/32',
+    gateway: '169.254.1.1',
+    mac: '02:00:00:00:00:01',
+    mtu: 1500,
+    onHostPort: false,
+    kernelMac: 'ee:ee:ee:ee:ee:ee',
+    written,
+  });
+  const program = compile(resolved);
+  const hopOf = (prefix: string, length: number) => {
+    const route = program.routes.find(r => r.prefix === ip(prefix) && r.length === length);
+    return route === undefined ? undefined : program.nextHops[route.hop];
+  };
+
+  it('hands every packet to one neighbour, whose MAC needs no ARP', () => {
+    assert.deepEqual(program.neighbors, [{ address: ip('169.254.1.1'), macHi: 0xeeee, macLo: 0xeeeeeeee | 0 }]);
+    assert.equal(hopOf('10.244.2.0', 24)?.gateway, ip('169.254.1.1'));
+    assert.equal(hopOf('10.244.2.0', 24)?.peerAddress, ip('192.168.10.2'));
+  });
+
+  it('sends nothing but the tunnel by its uplink', () => {
+    const port = program.ports.length - 1;
+    const kinds = program.nextHops.filter(hop => hop.port === port).map(hop => hops.HOP_NAMES[hop.kind]);
+    assert.deepEqual(kinds, ['tunnel']);
+    assert.deepEqual([hopOf('0.0.0.0', 0)?.kind, hopOf('0.0.0.0', 0)?.gateway], [hops.HOP_HOST, ip('10.244.1.1')]);
+    const without = compile({ ...resolved, spec: { ...resolved.spec, routes: resolved.spec.routes.slice(0, 1) } });
+    assert.equal(
+      without.routes.some(({ length }) => length === 0),
+      false,
+      'no default route',
+    );
+  });
+
+  it('gives the host routes to the pods, and none to what the host reaches itself', () => {
+    assert.deepEqual(
+      hostRoutes(resolved).map(line => line.split(' ')[0]),
+      ['10.244.1.10/32', '10.244.2.0/24'],
+    );
+  });
 });
 
 describe('the package raw-socket', () => {

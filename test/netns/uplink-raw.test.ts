@@ -111,6 +111,16 @@ describe('uplink raw', function () {
       for (const side of SIDES) await fetchFile(others, pathFrom(side, 'vxlan'));
     });
     it('carries UDP of every size', () => exchangeUdp(others, pathFrom('a', 'vxlan')));
+    it('carries a train of datagrams, each with its own end', async () => {
+      const server = others.program('pod-a', 'traffic', 'udp-serve', '5353');
+      await server.until('listening\n');
+      const received = async () =>
+        parseSnmp(await others.run('pod-a', 'cat', '/proc/net/snmp')).get('Udp.InDatagrams')!;
+      const before = await received();
+      await others.runProgram('pod-b', 'send-train', PODS.a, '5353', '40');
+      await until('all to be received', async () => (await received()) - before === 40);
+      await server.stop();
+    });
     it('leaves no wrong checksum to anybody', async () => {
       for (const name of ['pod-a', 'pod-b', 'host-b']) assert.deepEqual(await bad(others, name), [0, 0, 0, 0, 0], name);
     });

@@ -138,12 +138,11 @@ export function check(result: number, call: string): number {
 const MMSGHDR_LEN = 64; // struct msghdr of 56 bytes, u32 msg_len, padding: the same on every 64-bit Linux
 const IOVEC_LEN = 16;
 
-/** An array of struct mmsghdr, one buffer each. Addresses are pointers into arrays that it keeps alive. */
+/** An array of struct mmsghdr, one buffer each. */
 export class Messages {
   readonly address: number;
-  private readonly headers: Uint8Array;
-  private readonly vectors: Uint8Array;
-  private readonly kept: Uint8Array[];
+  /** What the array points to, so that the collector does not take what only the kernel knows of. */
+  readonly kept: readonly Uint8Array[];
 
   /**
    * @param count   of messages
@@ -152,29 +151,25 @@ export class Messages {
    * @param names   SOCKADDR_LEN bytes for the sender of each
    */
   constructor(count: number, data: Uint8Array, stride: number, bytes: number, names?: Uint8Array) {
-    this.headers = new Uint8Array(count * MMSGHDR_LEN);
-    this.vectors = new Uint8Array(count * IOVEC_LEN);
-    this.kept = names === undefined ? [data] : [data, names];
-    this.address = addressOf(this.headers);
-    const headers = new DataView(this.headers.buffer);
-    const vectors = new DataView(this.vectors.buffer);
+    const headers = new Uint8Array(count * MMSGHDR_LEN);
+    const vectors = new Uint8Array(count * IOVEC_LEN);
+    this.kept = names === undefined ? [headers, vectors, data] : [headers, vectors, data, names];
+    this.address = addressOf(headers);
+    const headerView = new DataView(headers.buffer);
+    const vectorView = new DataView(vectors.buffer);
     const pointer = (view: DataView, at: number, value: number) => view.setBigUint64(at, BigInt(value), true);
     for (let i = 0; i < count; i++) {
       const header = i * MMSGHDR_LEN;
+      const vector = i * IOVEC_LEN;
       if (names !== undefined) {
-        pointer(headers, header, addressOf(names) + i * SOCKADDR_LEN);
-        headers.setUint32(header + 8, SOCKADDR_LEN, true);
+        pointer(headerView, header, addressOf(names) + i * SOCKADDR_LEN);
+        headerView.setUint32(header + 8, SOCKADDR_LEN, true);
       }
-      pointer(headers, header + 16, addressOf(this.vectors) + i * IOVEC_LEN);
-      pointer(headers, header + 24, 1);
-      pointer(vectors, i * IOVEC_LEN, addressOf(data) + i * stride);
-      pointer(vectors, i * IOVEC_LEN + 8, bytes);
+      pointer(headerView, header + 16, addressOf(vectors) + vector);
+      pointer(headerView, header + 24, 1);
+      pointer(vectorView, vector, addressOf(data) + i * stride);
+      pointer(vectorView, vector + 8, bytes);
     }
-  }
-
-  /** Bytes held alive, so that the collector does not take what only the kernel knows of. */
-  get footprint(): number {
-    return this.kept.reduce((sum, { length }) => sum + length, this.headers.length + this.vectors.length);
   }
 }
 

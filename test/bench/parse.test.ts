@@ -1,5 +1,13 @@
 import assert from 'node:assert/strict';
-import { parseRoundTrips, parseTcp, parseUdp, TrialError } from '../../bench/e2e/parse.ts';
+import {
+  parseConnections,
+  parseLatency,
+  parsePacketRates,
+  parseRoundTrips,
+  parseTcp,
+  parseUdp,
+  TrialError,
+} from '../../bench/e2e/parse.ts';
 import { Progress } from '../../bench/e2e/progress.ts';
 import { formatFigure } from '../../bench/e2e.ts';
 import { parseMachineTime, timeBetween } from '../../bench/machine.ts';
@@ -57,6 +65,10 @@ describe('bench/e2e/parse', () => {
     ['half a report', () => parseTcp(TCP.slice(0, 100)), /no JSON but/],
     ['no object', () => parseTcp('7'), /no JSON but '7'/],
     ['nothing received', () => parseUdp(UDP.replace('8290304', '0'), 64), /nothing arrived/],
+    ['no rate', () => parsePacketRates('{"found":[{"rate":0}],"delivered":9}'), /no rate without loss/],
+    ['no datagram', () => parsePacketRates('{"found":[],"delivered":0}'), /no rate without loss/],
+    ['nothing but losses', () => parseLatency('{"sent":7,"lost":7,"histogram":""}'), /no request was answered/],
+    ['no connection', () => parseConnections('{"completed":0,"failed":3}'), /no connection came about/],
     ['no reply', () => parseRoundTrips('{"count":0,"lost":5}'), /no request was answered/],
   ];
   for (const [what, run, said] of failures) {

@@ -11,6 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
 import { callNode } from '../../datapath/control/client.ts';
+import { inNamespace } from '../../datapath/control/netns.ts';
 import { socketPath } from '../../datapath/control/server.ts';
 import { parseSnmp as countersIn } from '../../datapath/host/probe-pair.ts';
 import { ipBatch } from '../../datapath/lab/ip.ts';
@@ -127,6 +128,17 @@ export class Rig {
     for (const name of names) this.namespaces.add(this.full(name));
     await ipBatch(names.map(name => `netns add ${this.full(name)}`));
     await Promise.all(names.map(name => this.ip(name, ['link set lo up'], NO_IPV6)));
+  }
+
+  /** As namespace, for what cannot wait. @returns its full name */
+  namespaceNow(name: string): string {
+    const full = this.full(name);
+    this.namespaces.add(full);
+    execFileSync('ip', ['netns', 'add', full]);
+    inNamespace(full, () => {
+      for (const [file, value] of Object.entries(NO_IPV6)) writeFileSync(`/proc/sys/${file}`, `${value}`);
+    });
+    return full;
   }
 
   /** A namespace whose bridge br0 has `addresses` and joins the uplinks. */

@@ -222,7 +222,7 @@ function addBench(bench: Command): void {
     .option('--quick', 'a first look: fewer cases, 3 pairs')
     .addHelpText(
       'after',
-      '\nWith any of the lists every combination is measured, without them a selection. tcp, udp and ndr are their suites together, service\nis --nat service,masquerade.',
+      '\nWith any of the lists every combination is measured, without them a selection. tcp, udp, ndr and latency are their suites together, service\nis --nat service,masquerade.',
     )
     .option(...HTML)
     .option(...OUTPUT)

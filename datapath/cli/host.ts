@@ -1,6 +1,7 @@
 /** `tunpath host init` and `tunpath host check`: what this machine is like, and whether a pair of nodes works. */
 import { writeFileSync } from 'node:fs';
 import { parseAddress, parseCidr } from '../control/address.ts';
+import { missingCapabilities } from '../control/capabilities.ts';
 import { formatProblems, loadConfig } from '../control/load-config.ts';
 import { resolveUplink, uplinkObstacles } from '../control/uplink/index.ts';
 import { type Facts, gatherFacts } from '../host/facts.ts';
@@ -31,6 +32,7 @@ export interface InitFlags {
 /** @returns the exit code: 0 written, 1 something stands in the way. @throws UsageError for a flag that is wrong */
 export async function init(flags: InitFlags): Promise<number> {
   const request = readRequest(flags);
+  needRoot();
   const facts = await gatherFacts();
   const refused: string[] = [];
   for (const kind of candidates(request)) {
@@ -41,6 +43,12 @@ export async function init(flags: InitFlags): Promise<number> {
   }
   process.stderr.write(refused.map(line => `${line}\n`).join(''));
   return NO;
+}
+
+/** What an ordinary user can see is not what a node will meet. @throws UsageError */
+function needRoot(): void {
+  const missing = missingCapabilities(['CAP_NET_ADMIN']);
+  if (missing.length > 0) throw new UsageError(`this needs ${missing.join(' and ')}: run it as root`);
 }
 
 /** A configuration with this kind of uplink, checked as a start would check it; or why there is none. */
@@ -90,6 +98,7 @@ export interface CheckFlags {
 
 /** @returns the exit code: 0 nothing fails, 1 something does */
 export async function check(flags: CheckFlags): Promise<number> {
+  needRoot();
   const socket = socketPathOf(pickNode(flags.node, listNodes()));
   const peers = flags.peer.map(text => text.split('='));
   for (const address of peers.flat()) {

@@ -103,8 +103,9 @@ async function run(options: {
     notify.stopping();
     void running?.stop();
   };
-  process.once('SIGTERM', stop);
-  process.once('SIGINT', stop);
+  // Not `once`: while a command runs, execa listens as well, and ends us if it then finds itself alone.
+  process.on('SIGTERM', stop);
+  process.on('SIGINT', stop);
 
   const onApply = (result: ApplyResult, text: string, from: string) => {
     report(log, result, text, from);

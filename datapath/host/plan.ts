@@ -162,7 +162,9 @@ function whyUplink({ facts, request, kind, nic }: Draft): string[] {
     case 'routed':
       return [`The host keeps its address; rules on ${nic.name} lead the tunnel's packets to the datapath${asked}.`];
     case 'raw':
-      return [`The host keeps its address; the tunnel is sockets on it${asked}. Pods reach pods, and nothing outside.`];
+      return [
+        `The host keeps its address; the tunnel is sockets on it${asked}. Pods reach pods, and the outside only where this host masquerades for them.`,
+      ];
   }
 }
 

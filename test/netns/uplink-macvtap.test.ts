@@ -1,5 +1,7 @@
 /** `uplink.kind: macvtap` between two hosts: every tunnel, the kernel as the other end, and a host that notices nothing. */
 import { strict as assert } from 'node:assert';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   exchangeUdp,
@@ -15,7 +17,7 @@ import {
   type Side,
   vtepMac,
 } from './hosts.ts';
-import { type PortRow, Rig, type RunningNode } from './rig.ts';
+import { type PortRow, Rig, type RunningNode, until } from './rig.ts';
 
 const NODES: Record<Side, string> = { a: '192.168.10.21', b: '192.168.10.22' };
 const GATEWAY = '192.168.10.254';
@@ -169,8 +171,9 @@ describe('uplink macvtap', function () {
 
   it('a signal while it starts ends it, with nothing left behind', async () => {
     const config = rig.writeConfig('host-a', spec('a', 'vxlan'));
-    for (const patienceMs of [250, 300, 350, 400, 450, 500]) {
+    for (const patienceMs of [0, 5, 20, 80]) {
       const running = rig.tunpath('host-a', 'node', '--config', config);
+      await until('the macvtap', async () => (await macvtaps('host-a')).length === 1, 20_000);
       await sleep(patienceMs);
       await running.stop();
       assert.equal(await hosts.snapshot('a'), untouched.a, `after ${patienceMs} ms: ${running.output}`);
@@ -186,17 +189,73 @@ describe('uplink macvtap', function () {
     await stop(...nodes);
   });
 
-  it('runs where /dev and /sys are of another namespace', async () => {
-    // As in a container: /sys shows the first namespace, and /dev/tapN, if there is one, is another's.
-    const file = rig.writeConfig('host-a', spec('a', 'vxlan'));
-    const main = new URL('../../datapath/cli/main.js', import.meta.url).pathname;
-    const enter = ['nsenter', `--net=/run/netns/${rig.full('host-a')}`];
-    const other = await start('b', 'vxlan');
-    const node = rig.command(...enter, process.execPath, main, 'node', '--config', file);
-    await node.until('ready\n');
-    await ping('a');
-    assert.equal(await node.stop(), 0, node.output);
-    await stop(other);
+  describe('finds its character device', () => {
+    let other: RunningNode;
+    before(async () => {
+      other = await start('b', 'vxlan');
+    });
+    after(() => stop(other));
+
+    /** Runs our node with its network namespace entered by `enter`, which the rest of its command line follows. */
+    const works = async (...enter: string[]) => {
+      const file = rig.writeConfig('host-a', spec('a', 'vxlan'));
+      const main = new URL('../../datapath/cli/main.js', import.meta.url).pathname;
+      const node = rig.command(...enter, process.execPath, main, 'node', '--config', file);
+      await node.until('ready\n');
+      await ping('a');
+      assert.equal(await node.stop(), 0, node.output);
+      assert.equal(await hosts.snapshot('a'), untouched.a);
+    };
+    const enter = () => ['nsenter', `--net=/run/netns/${rig.full('host-a')}`];
+
+    it('where /sys is of another namespace', () => works(...enter()));
+    it('where /dev does not have it, as in a container', () => {
+      // What the kernel makes, it makes in the devtmpfs that is hidden then.
+      const dev = join(rig.directory, 'dev');
+      mkdirSync(dev);
+      const script = [
+        `mount -t tmpfs -o mode=755 dev ${dev}`,
+        `cp -a /dev/net /dev/null /dev/urandom ${dev}`,
+        `mount --move ${dev} /dev`,
+        'exec "$@"',
+      ];
+      return works(...enter(), 'unshare', '--mount', 'sh', '-c', script.join(' && '), 'sh');
+    });
+  });
+
+  it('works beside a firewall and policy routes that are not ours, and leaves them alone', async () => {
+    const rules = [
+      'add table inet site',
+      'add chain inet site in { type filter hook input priority 0; policy drop; }',
+      'add rule inet site in ct state established accept',
+      'add rule inet site in tcp dport 22 accept',
+      'add chain inet site forwarded { type filter hook forward priority 0; policy drop; }',
+    ];
+    await rig.run('host-a', 'nft', rules.join('; '));
+    await rig.ip('host-a', [
+      'rule add fwmark 7 lookup 77 priority 1000',
+      'rule add from 192.168.10.0/24 lookup 78 priority 1001',
+      'route add 10.77.0.0/16 dev eth0 table 77',
+    ]);
+    const before = await hosts.snapshot('a');
+    const nodes = [await start('a', 'vxlan'), await start('b', 'vxlan')];
+    await exchangeUdp(rig, pathFrom('a', 'vxlan'));
+    await stop(...nodes);
+    assert.equal(await hosts.snapshot('a'), before);
+    await rig.run('host-a', 'nft', 'delete table inet site');
+    await rig.ip('host-a', ['rule del priority 1000', 'rule del priority 1001', 'route del 10.77.0.0/16 table 77']);
+    assert.equal(await hosts.snapshot('a'), untouched.a);
+  });
+
+  it('needs no more than the unit of the service gives it', async () => {
+    rig.asService = true;
+    try {
+      const nodes = [await start('a', 'vxlan'), await start('b', 'vxlan')];
+      await exchangeUdp(rig, pathFrom('a', 'vxlan'));
+      await stop(...nodes);
+    } finally {
+      rig.asService = false;
+    }
     assert.deepEqual(await snapshots(), untouched);
   });
 

@@ -3,8 +3,8 @@
  * (Linux drivers/net/macvlan.c, macvtap.c, tap.c). It does not go with its descriptor, so we remove it; one that a killed
  * node left behind is known by its alias.
  */
-import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { createHash, randomInt } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { closeHandle } from '../../io/handle.ts';
@@ -45,7 +45,7 @@ export const macvtap: UplinkKind<Written> = {
     for (const { name } of (await readInterfaces()).filter(isLeftBy(metadata.name)))
       await ipBatch([`link del ${name}`]);
     await ipBatch([
-      `link add link ${parent} name ${uplink.device} address ${uplink.mac} mtu ${uplink.mtu} ` +
+      `link add link ${parent} name ${uplink.device} index ${chooseIndex()} address ${uplink.mac} mtu ${uplink.mtu} ` +
         `txqueuelen ${QUEUE_PACKETS} type macvtap mode bridge`,
     ]);
     let handle: TunTapHandle | null = null;
@@ -93,6 +93,20 @@ function chooseMac(parent: string, address: string, node: string): string {
   return [...bytes].map(byte => byte.toString(16).padStart(2, '0')).join(':');
 }
 
+/** Above what the kernel gives out by itself, and room for many. */
+const [LEAST_INDEX, MOST_INDEX] = [1 << 20, 1 << 30];
+
+/**
+ * The index of a device names its /dev/tapN. There is one /dev for all network namespaces, each of which counts from 1: of two
+ * macvtaps with one index only the first has its node. So ours gets an index that no other has.
+ */
+function chooseIndex(): number {
+  for (;;) {
+    const index = randomInt(LEAST_INDEX, MOST_INDEX);
+    if (!existsSync(`/dev/tap${index}`)) return index;
+  }
+}
+
 /** What stands in the way of a macvtap on this machine. Pure. */
 export function obstaclesAmong(interfaces: readonly Interface[], { metadata, spec }: ResolvedConfig): string[] {
   const { device, address: cidr, mtu, written } = spec.uplink;
@@ -130,11 +144,12 @@ export function obstaclesAmong(interfaces: readonly Interface[], { metadata, spe
 /** Opens the character device of a macvtap. */
 async function openDevice(name: string, mtu: number, allowed: number): Promise<TunTapHandle> {
   const { index, mac } = (await readInterfaces()).find(candidate => candidate.name === name)!;
-  const [major, minor] = (await readDeviceNumber(name, index, mac)).split(':').map(Number);
   const usual = `/dev/tap${index}`;
-  if (isDevice(usual, major, minor)) return openMacvtap({ path: usual, name, mtu, allowed });
+  // It came with the device: chooseIndex() has seen to it that no other's is there.
+  if (existsSync(usual)) return openMacvtap({ path: usual, name, mtu, allowed });
 
-  // /dev has one tapN for all network namespaces, and their indices meet; a container's may have none.
+  // The kernel makes it in devtmpfs; a container has a /dev of its own.
+  const [major, minor] = (await readDeviceNumber(name, index, mac)).split(':').map(Number);
   const reasons: string[] = [];
   for (const directory of ['/dev', '/run/tunpath']) {
     const path = join(directory, `.tunpath-${process.pid}`);
@@ -148,14 +163,7 @@ async function openDevice(name: string, mtu: number, allowed: number): Promise<T
       rmSync(path, { force: true });
     }
   }
-  throw new Error(`macvtap ${name}: ${usual} is not its device, and none can be made: ${reasons.join('; ')}`);
-}
-
-function isDevice(path: string, major: number, minor: number): boolean {
-  const stat = statSync(path, { throwIfNoEntry: false });
-  // Linux makedev(): the low byte of the minor number, twelve bits of the major one, and the rest of the minor.
-  const number = (major & 0xfff) * 0x100 + (minor & 0xff) + (minor & ~0xff) * 0x1000;
-  return stat?.isCharacterDevice() === true && stat.rdev === number;
+  throw new Error(`macvtap ${name}: there is no ${usual}, and none can be made: ${reasons.join('; ')}`);
 }
 
 /** MAJOR:MINOR of a macvtap's character device. /sys shows the namespace of whoever mounted it, perhaps not ours. */
@@ -164,8 +172,10 @@ async function readDeviceNumber(name: string, index: number, mac: string): Promi
   const file = `${directory}/macvtap/tap${index}/dev`;
   if (existsSync(file) && readFileSync(`${directory}/address`, 'utf8').trim() === mac)
     return readFileSync(file, 'utf8');
-  const { stdout } = await execa('unshare', ['--mount', 'sh', '-c', `mount -t sysfs sysfs /sys && cat ${file}`]);
-  return stdout;
+  const look = ['--mount', 'sh', '-c', `mount -t sysfs sysfs /sys && cat ${file}`];
+  const { exitCode, stdout, stderr } = await execa('unshare', look, { reject: false, stdin: 'ignore' });
+  if (exitCode === 0) return stdout;
+  throw new Error(`macvtap ${name}: /dev has no tap${index}, and /sys is of another network namespace: ${stderr}`);
 }
 
 /** Removes the macvtap of a node, if it is there. */

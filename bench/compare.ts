@@ -26,7 +26,7 @@ export interface Comparison {
   /** After over before, what the machine did taken out; null where it cannot be had. */
   ratio: { estimate: number; low: number; high: number } | null;
   /** What it is relative to. */
-  relativeTo: 'kernel' | 'rival' | 'reference' | 'nothing';
+  relativeTo: 'kernel' | 'rival' | 'reference' | 'other build' | 'nothing';
   change: Change;
 }
 

@@ -92,7 +92,7 @@ ${warnings(env)}
 <main>
 ${tiles(report.results)}
 ${sections.map(section => renderSection(section, report.results)).join('\n')}
-${renderEnvironment(env)}
+${renderEnvironment(env, report.results)}
 </main>
 <footer class="faint">
 <p>Dots are medians, lines their 95 % intervals, small dots samples, crosses outliers (beyond 1.5 times the quartiles’ distance; none is left out of anything). A figure whose interval leaves room for no difference is not called one. The report itself is in this page: <code>script#report</code>.</p>
@@ -232,15 +232,11 @@ function tiles(rows: readonly Row[]): string {
   return `<div class="tiles">${shown.map(({ value, label }) => `<div class="tile"><b>${e(value)}</b><span>${e(label)}</span></div>`).join('')}</div>`;
 }
 
+/** Inside the noise there is no figure, and no winner. */
 function tile(row: Row | undefined, value: (row: Row) => string, label: string): Tile | undefined {
   if (row === undefined) return undefined;
-  const doubt =
-    row.verdict === 'no difference'
-      ? ' (no difference within the noise)'
-      : row.verdict === 'too few pairs'
-        ? ' (too few pairs to say)'
-        : '';
-  return { value: value(row), label: label + doubt };
+  if (row.verdict === 'no difference') return { value: row.verdict, label: `${label}: ${formatRatio(row)}` };
+  return { value: value(row), label: row.verdict === 'too few pairs' ? `${label} (too few pairs to say)` : label };
 }
 
 function formatRatioShort({ ratio }: Row): string {
@@ -249,7 +245,7 @@ function formatRatioShort({ ratio }: Row): string {
 
 // ---- where it was measured
 
-function renderEnvironment(env: AnyEnvironment): string {
+function renderEnvironment(env: AnyEnvironment, rows: readonly Row[]): string {
   const share = (value: number | undefined) => (value === undefined ? undefined : `${(100 * value).toFixed(1)} %`);
   const facts: [string, unknown][] = [
     ['processor', env.cpu],
@@ -261,6 +257,7 @@ function renderEnvironment(env: AnyEnvironment): string {
     ['Node', `${env.node}, V8 ${env.v8}`],
     ['tunpath', env.tunpath],
     ['date', env.date],
+    ...offloads(rows),
     ['load before', env.loadAverage?.toFixed(2)],
     ['busy before', share(env.backgroundShare)],
     ['stolen during', share(env.stealShare)],
@@ -274,4 +271,17 @@ function renderEnvironment(env: AnyEnvironment): string {
 <h2>Environment</h2>
 <dl>${lines.map(([name, value]) => `<dt>${e(name)}</dt><dd>${e(value)}</dd>`).join('')}</dl>
 </section>`;
+}
+
+/** Those that the nodes had in use, where two of them carried traffic. */
+function offloads(rows: readonly Row[]): [string, unknown][] {
+  const found = new Map<string, string[]>();
+  for (const { params } of rows) {
+    const of = params.offloads as { uplink?: unknown; pod?: unknown } | null | undefined;
+    if (of === undefined || of === null) continue;
+    const text = `uplink ${[of.uplink].flat().join(', ') || 'none'}; pods ${[of.pod].flat().join(', ') || 'none'}`;
+    const mode = String(params.mode);
+    if (!found.get(text)?.includes(mode)) found.set(text, [...(found.get(text) ?? []), mode]);
+  }
+  return [...found].map(([text, modes]) => [`offloads (${modes.join(', ')})`, text]);
 }

@@ -1,6 +1,7 @@
 /** `tunpath bench ...`: figures on stdout, progress and warnings on stderr. */
 
 import { runAll } from '../../bench/all.ts';
+import { compareBuilds } from '../../bench/builds.ts';
 import { type Comparison, compareReports, hasRegression, readReport } from '../../bench/compare.ts';
 import {
   type E2eEnvironment,
@@ -143,6 +144,9 @@ export interface AllFlags {
 }
 
 export interface CompareFlags {
+  build?: boolean;
+  only?: string;
+  thorough?: boolean;
   check?: boolean;
   output: Format;
 }
@@ -270,7 +274,14 @@ export async function report(file: string, flags: ReportFlags): Promise<number> 
 
 /** With --check answers no when something became slower beyond doubt. */
 export async function compare(before: string, after: string, flags: CompareFlags): Promise<number> {
-  const report = compareReports(readReport(before), readReport(after));
+  const report = flags.build
+    ? await compareBuilds(before, after, {
+        ...(flags.only === undefined ? {} : { only: parseList('--only', flags.only, ['pipeline', ...GROUPS]) }),
+        thorough: flags.thorough,
+        print: printProgress,
+        signal: endOnSignal(),
+      })
+    : compareReports(readReport(before), readReport(after));
   switch (flags.output) {
     case 'json':
       printJson(report);

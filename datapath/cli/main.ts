@@ -303,9 +303,12 @@ function addBench(bench: Command): void {
 
   bench
     .command('compare')
-    .description('what became faster or slower between two reports (-o json) of the same suite')
+    .description('what became faster or slower between two reports (-o json) of the same suite, or two builds')
     .argument('<before>')
     .argument('<after>')
+    .option('--build', 'the two are checkouts that are built: run them in turn, which finds a few percent')
+    .option('--only <list>', 'with --build: pipeline and groups of micro; default: pipeline,encap')
+    .option('--thorough', 'with --build: every case of the groups of micro')
     .option('--check', 'exit 1 if something became slower beyond doubt')
     .option(...OUTPUT)
     .action(ends(async (before, after, flags) => (await import('./bench.ts')).compare(before, after, flags)));

@@ -161,8 +161,8 @@ export function mtuFigures(rows: readonly Row[]): Figure[] {
     const wide = facets.length > 1;
     const facet = wide ? { fx: 'fx' } : {};
     const svg = draw(legend, {
-      ...(wide ? { width: WIDE, fx: { domain: facets, label: null } } : {}),
-      x: { label: `${key} →`, nice: true, inset: 8, tickFormat: 'd', ticks: wide ? 3 : 6 },
+      ...(wide ? { width: WIDE, height: 210, fx: { domain: facets, label: null } } : {}),
+      x: { label: 'bytes of the packet →', nice: true, inset: 8, tickFormat: 'd', ticks: wide ? 3 : 6 },
       y: { label: `↑ ${some[0].unit}`, grid: true, zero: true, tickFormat: '~s' },
       marks: [
         Plot.line(points, {
@@ -178,6 +178,15 @@ export function mtuFigures(rows: readonly Row[]): Figure[] {
         Plot.ruleY([0]),
       ],
     });
-    return [{ title: `MTU: ${name}`, caption: 'By packet size, across the boundary of each mode.', legend, svg, wide }];
+    return [
+      {
+        title: `MTU: ${name}`,
+        caption:
+          'By packet size, across the boundary; one panel for each way of dealing with what no longer fits (RFC 4459).',
+        legend,
+        svg,
+        wide,
+      },
+    ];
   });
 }

@@ -27,7 +27,7 @@ describe('bench/builds', function () {
     cpSync(path.join(ROOT, 'package.json'), path.join(directory, 'package.json'));
     symlinkSync(path.join(ROOT, 'node_modules'), path.join(directory, 'node_modules'));
     const worker = path.join(directory, 'dist/bench/builds/worker.flat.js');
-    writeFileSync(worker, slowDown(readFileSync(worker, 'utf8'), 2000));
+    writeFileSync(worker, slowDown(readFileSync(worker, 'utf8'), 400));
     const plan = PLANS.findIndex(({ group }) => group === 'encap');
     const { rows } = await compareBuilds(ROOT, directory, { plans: [plan] });
     assert.equal(rows.length, 1);

@@ -1,10 +1,9 @@
 /** `tunpath apply -f FILE`: makes a running node what the file says, all of it or nothing. */
-import { readFileSync } from 'node:fs';
 import { callNode } from '../control/client.ts';
 import { formatProblems, loadConfig, problemAt } from '../control/load-config.ts';
 import type { ApplyResult } from '../control/node.ts';
 import { listNodes, pickNode, socketPathOf } from './client.ts';
-import { DONE, NO, USAGE } from './exit.ts';
+import { DONE, NO, readText, USAGE } from './exit.ts';
 import type { Format } from './format.ts';
 import { columnsOf, printRows } from './table.ts';
 
@@ -14,13 +13,7 @@ const TIMEOUT_MS = 60_000;
 /** @returns the exit code: 0 done, 1 the node refused and nothing has changed, 2 bad input */
 export async function apply(flags: { file: string; node?: string; output: Format }): Promise<number> {
   const { file } = flags;
-  let text: string;
-  try {
-    text = readFileSync(file, 'utf8');
-  } catch (error) {
-    process.stderr.write(`${file}: ${(error as Error).message}\n`);
-    return USAGE;
-  }
+  const text = readText(file);
   const loaded = loadConfig(text, file);
   if (loaded.problems !== undefined) {
     process.stderr.write(`${formatProblems(loaded.problems)}\n`);

@@ -2,7 +2,7 @@
 import { accessSync, constants, existsSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import type { Report } from '../../bench/result.ts';
-import { UsageError } from './exit.ts';
+import { describeFileError, UsageError } from './exit.ts';
 
 /** Before the measurement rather than after it. @throws UsageError when the file could not be written */
 export function checkHtml(file: string | undefined): void {
@@ -11,7 +11,7 @@ export function checkHtml(file: string | undefined): void {
     if (existsSync(file) && statSync(file).isDirectory()) throw new Error('is a directory');
     accessSync(existsSync(file) ? file : dirname(resolve(file)), constants.W_OK);
   } catch (error) {
-    throw new UsageError(`--html ${file}: cannot be written: ${(error as Error).message}`);
+    throw new UsageError(`--html ${file}: cannot be written: ${describeFileError(error)}`);
   }
 }
 

@@ -26,7 +26,7 @@ import { MODES as PIPELINE_MODES, NATS as PIPELINE_NATS, runPipeline, SIZES, typ
 import type { ComparedRow, Report, Row } from '../../bench/result.ts';
 import { outliersOf, type Summary } from '../../bench/stats.ts';
 import { SUITES as SUITES_OF_ALL } from '../../bench/suites.ts';
-import { requireRoot } from '../lab/lab-error.ts';
+import { LabError, requireRoot } from '../lab/lab-error.ts';
 import { checkHtml, writeHtml } from './bench-html.ts';
 import { DONE, NO, UsageError } from './exit.ts';
 import type { Format } from './format.ts';
@@ -226,6 +226,7 @@ export async function lpm(flags: LpmFlags): Promise<number> {
 /** Answers no when something was not measured. Needs root. */
 export async function overhead(flags: OverheadFlags): Promise<number> {
   checkHtml(flags.html);
+  requireRoot('bench overhead');
   const report = await runOverhead({ quick: flags.quick, print: printProgress, signal: endOnSignal() });
   printReport(report, flags.output);
   await writeHtml(flags.html, report);
@@ -236,6 +237,7 @@ export async function overhead(flags: OverheadFlags): Promise<number> {
 export async function mtu(flags: MtuFlags): Promise<number> {
   checkHtml(flags.html);
   const modes = flags.modes === undefined ? undefined : parseList('--modes', flags.modes, MTU_MODES);
+  requireRoot('bench mtu');
   const report = await runMtu({ modes, quick: flags.quick, print: printProgress, signal: endOnSignal() });
   printReport(report, flags.output);
   await writeHtml(flags.html, report);
@@ -251,7 +253,7 @@ export async function all(flags: AllFlags): Promise<number> {
   const privileged = suites.filter(suite => suite.needsRoot).map(suite => suite.name);
   if (privileged.length > 0 && process.getuid?.() !== 0) {
     const rest = names.filter(name => !privileged.includes(name));
-    throw new UsageError(
+    throw new LabError(
       `${privileged.join(', ')}: make network namespaces, run it as root; or --only ${rest.join(',')}`,
     );
   }
@@ -268,12 +270,15 @@ export interface ReportFlags {
 /** A page of a report that is there already. */
 export async function report(file: string, flags: ReportFlags): Promise<number> {
   checkHtml(flags.html);
-  await writeHtml(flags.html, readReport(file));
+  await writeHtml(flags.html, readUsersReport(file));
   return DONE;
 }
 
 /** With --check answers no when something became slower beyond doubt. */
 export async function compare(before: string, after: string, flags: CompareFlags): Promise<number> {
+  for (const name of ['only', 'thorough'] as const) {
+    if (flags[name] !== undefined && !flags.build) throw new UsageError(`--${name} goes with --build`);
+  }
   const report = flags.build
     ? await compareBuilds(before, after, {
         ...(flags.only === undefined ? {} : { only: parseList('--only', flags.only, ['pipeline', ...GROUPS]) }),
@@ -281,7 +286,7 @@ export async function compare(before: string, after: string, flags: CompareFlags
         print: printProgress,
         signal: endOnSignal(),
       })
-    : compareReports(readReport(before), readReport(after));
+    : compareReports(readUsersReport(before), readUsersReport(after));
   switch (flags.output) {
     case 'json':
       printJson(report);
@@ -300,6 +305,15 @@ export async function compare(before: string, after: string, flags: CompareFlags
     }
   }
   return flags.check && hasRegression(report) ? NO : DONE;
+}
+
+/** @throws UsageError naming the file, when it holds no report */
+function readUsersReport(file: string): Report {
+  try {
+    return readReport(file);
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
 }
 
 function printProgress(line: string): void {
@@ -392,14 +406,15 @@ function notesOn(row: ComparedRow): string | undefined {
 function parseList<const T extends readonly string[]>(flag: string, text: string, known: T): T[number][] {
   const words = text.split(',');
   for (const word of words) {
-    if (!known.includes(word)) throw new UsageError(`${flag} ${word}: expected one or more of ${known.join(',')}`);
+    if (!known.includes(word)) throw new UsageError(`${flag} ${word}: expected one or more of ${known.join(', ')}`);
   }
   return known.filter(word => words.includes(word));
 }
 
 /** Suites, names of several, and `service` for what has to do with NAT. */
 function parseSuites(text: string): { suites: readonly Suite[]; nats?: Nat[] } {
-  const words: string[] = parseList('--suites', text, [...SUITES, ...Object.keys(SUITE_GROUPS), 'service']);
+  const names = new Set([...SUITES, ...Object.keys(SUITE_GROUPS), 'service']);
+  const words: string[] = parseList('--suites', text, [...names]);
   const suites = SUITES.filter(suite => words.some(word => word === suite || SUITE_GROUPS[word]?.includes(suite)));
   if (!words.includes('service')) return { suites };
   return suites.length === 0 ? { suites: NAT_SUITES, nats: ['service', 'masquerade'] } : { suites, nats: [...NATS] };

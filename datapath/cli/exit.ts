@@ -3,6 +3,8 @@
  * `exitCode`; any other error ends with 1.
  */
 
+import { readFileSync } from 'node:fs';
+
 export const DONE = 0;
 export const NO = 1;
 export const USAGE = 2;
@@ -11,6 +13,21 @@ export const USAGE = 2;
 export class UsageError extends Error {
   override name = 'UsageError';
   readonly exitCode = USAGE;
+}
+
+/** What is wrong with a file that the caller named, in a word: "no such file or directory". Any other error as it is. */
+export function describeFileError(error: unknown): string {
+  const { message, syscall } = error as NodeJS.ErrnoException;
+  return syscall === undefined ? message : (/^E[A-Z0-9]+: (.+?), /.exec(message)?.[1] ?? message);
+}
+
+/** The text of a file that the caller named. @throws UsageError */
+export function readText(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new UsageError(`${file}: ${describeFileError(error)}`);
+  }
 }
 
 export function exitCodeOf(error: unknown): number {

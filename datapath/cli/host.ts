@@ -10,8 +10,9 @@ import { candidates, planNode } from '../host/plan.ts';
 import { probePairs } from '../host/probe-pair.ts';
 import type { Request, UplinkKindName } from '../host/request.ts';
 import { writeConfig } from '../host/write-config.ts';
+import { LabError } from '../lab/lab-error.ts';
 import { listNodes, pickNode, socketPathOf } from './client.ts';
-import { DONE, NO, UsageError } from './exit.ts';
+import { DONE, describeFileError, NO, UsageError } from './exit.ts';
 import type { Format } from './format.ts';
 import { type Column, printRows } from './table.ts';
 
@@ -32,7 +33,7 @@ export interface InitFlags {
 /** @returns the exit code: 0 written, 1 something stands in the way. @throws UsageError for a flag that is wrong */
 export async function init(flags: InitFlags): Promise<number> {
   const request = readRequest(flags);
-  needRoot();
+  needRoot('host init');
   const facts = await gatherFacts();
   const refused: string[] = [];
   for (const kind of candidates(request)) {
@@ -45,10 +46,10 @@ export async function init(flags: InitFlags): Promise<number> {
   return NO;
 }
 
-/** What an ordinary user can see is not what a node will meet. @throws UsageError */
-function needRoot(): void {
+/** What an ordinary user can see is not what a node will meet. @throws LabError */
+function needRoot(what: string): void {
   const missing = missingCapabilities(['CAP_NET_ADMIN']);
-  if (missing.length > 0) throw new UsageError(`this needs ${missing.join(' and ')}: run it as root`);
+  if (missing.length > 0) throw new LabError(`${what} needs ${missing.join(' and ')}: run it as root`);
 }
 
 /** A configuration with this kind of uplink, checked as a start would check it; or why there is none. */
@@ -75,7 +76,8 @@ function write(text: string, { output, force }: InitFlags): number {
   try {
     writeFileSync(output, text, { flag: force === true ? 'w' : 'wx' });
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw new UsageError((error as Error).message);
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST')
+      throw new UsageError(`--output ${output}: ${describeFileError(error)}`);
     throw new UsageError(`${output} is there already: --force replaces it`);
   }
   process.stderr.write(`${output} written\n`);
@@ -98,7 +100,7 @@ export interface CheckFlags {
 
 /** @returns the exit code: 0 nothing fails, 1 something does */
 export async function check(flags: CheckFlags): Promise<number> {
-  needRoot();
+  needRoot('host check');
   const socket = socketPathOf(pickNode(flags.node, listNodes()));
   const peers = flags.peer.map(text => text.split('='));
   for (const address of peers.flat()) {

@@ -27,7 +27,8 @@ function buildProgram(): Command {
     .description('A userspace datapath: pods, tunnels and routing over TUN and TAP devices')
     .version(version(), '--version')
     .enablePositionalOptions()
-    .showHelpAfterError('(--help lists commands and options)');
+    .showHelpAfterError('(--help lists commands and options)')
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'tunpath: ')) });
 
   program
     .command('node')
@@ -93,8 +94,8 @@ function addMtu(mtu: Command): void {
   mtu
     .command('probe')
     .description('between two pods of a running lab, with real packets, in both directions')
-    .argument('<from>')
-    .argument('<to>')
+    .argument('<from>', 'a pod, as `lab status` names it')
+    .argument('<to>', 'another')
     .option('--lab <name>', 'several labs may be up, each with its name', 'lab')
     .option(...OUTPUT)
     .action(ends(async (from, to, flags) => (await import('./mtu.ts')).probe(from, to, flags)));
@@ -131,8 +132,8 @@ function addLab(lab: Command): void {
   lab
     .command('exec')
     .description('run a command on a node, a pod or the router')
-    .argument('<host>')
-    .argument('<command...>')
+    .argument('<host>', 'as `lab status` names it')
+    .argument('<command...>', 'what to run there')
     .option(...NAME)
     .passThroughOptions()
     .usage('[options] <host> -- <command...>')
@@ -151,13 +152,13 @@ function addLab(lab: Command): void {
     .description('the experiments of the articles, each checked against captured packets');
   scenario
     .command('list')
-    .description('list them')
+    .description('list the experiments')
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./scenario.ts')).list(flags)));
   scenario
     .command('run')
     .description('run some of them, each in a lab of its own')
-    .argument('[names...]')
+    .argument('[names...]', 'as `lab scenario list` names them')
     .option('--all', 'every one')
     .option('--name <lab>', 'name of the labs it makes', 'scenario')
     .option(...OUTPUT)
@@ -204,6 +205,8 @@ function addHost(host: Command): void {
 }
 
 function addBench(bench: Command): void {
+  bench.addHelpText('after', '\nA list has commas and no blanks: --modes vxlan,ipip.');
+
   bench
     .command('e2e')
     .description(
@@ -216,8 +219,8 @@ function addBench(bench: Command): void {
     )
     .option('--nat <list>', 'none, service, masquerade')
     .option('--uplink <list>', 'tap, raw, macvtap, routed')
-    .option('--pairs <count>', 'trials of each side (default: 8, quick: 3)')
-    .option('--seconds <count>', 'of one trial (default: 1)')
+    .option('--pairs <count>', 'trials of each side (default: 8, with --quick 3)')
+    .option('--seconds <count>', 'length of one trial in seconds (default: 1)')
     .option('--no-ceiling', 'leave out plain veth, which takes its turn with the first mode')
     .option('--quick', 'a first look: fewer cases, 3 pairs')
     .addHelpText(
@@ -232,8 +235,8 @@ function addBench(bench: Command): void {
     .command('pipeline')
     .description('the whole path over memory, without the kernel: packets per second and core, cost by step')
     .option('--modes <list>', 'native, ipip, vxlan, geneve')
-    .option('--sizes <list>', 'bytes of an IP packet, or IMIX')
-    .option('--flows <list>', 'how many')
+    .option('--sizes <list>', 'lengths of an IP packet in bytes, 28 to 1500, or IMIX')
+    .option('--flows <list>', 'numbers of flows')
     .option('--nat <list>', 'none, tracked, service, masquerade')
     .option('--visits <count>', 'fresh threads for each case (default: 5)')
     .option('--quick', 'a first look: fewer cases, 2 visits')
@@ -261,7 +264,7 @@ function addBench(bench: Command): void {
   bench
     .command('lpm')
     .description('longest prefix match in tables of 10 to a million prefixes')
-    .option('--prefixes <list>', 'table sizes')
+    .option('--prefixes <list>', 'table sizes, in prefixes')
     .option('--rte', "DPDK's rte_lpm in turn with ours, on the same table (wants gcc, pkg-config, libdpdk-dev)")
     .option('--quick', 'a first look: two sizes, fewer rounds')
     .option(...HTML)
@@ -296,16 +299,16 @@ function addBench(bench: Command): void {
 
   bench
     .command('report')
-    .description('a page with charts of a report (-o json)')
-    .argument('<report>')
+    .description('a page with charts of a report')
+    .argument('<report>', 'a file, from -o json')
     .requiredOption(...HTML)
     .action(ends(async (file, flags) => (await import('./bench.ts')).report(file, flags)));
 
   bench
     .command('compare')
-    .description('what became faster or slower between two reports (-o json) of the same suite, or two builds')
-    .argument('<before>')
-    .argument('<after>')
+    .description('what became faster or slower between two reports of the same suite, or two builds')
+    .argument('<before>', 'a file, from -o json; with --build a directory')
+    .argument('<after>', 'the same')
     .option('--build', 'the two are checkouts that are built: run them in turn, which finds a few percent')
     .option('--only <list>', 'with --build: pipeline and groups of micro; default: pipeline,encap')
     .option('--thorough', 'with --build: every case of the groups of micro')

@@ -13,7 +13,7 @@ import type { ResolvedConfig } from '../control/resolved.ts';
 import { chooseSeed, expectedSeed } from '../control/seed.ts';
 import { AppliedState, sha256 } from '../control/state.ts';
 import { resolveUplink } from '../control/uplink/index.ts';
-import { DONE, NO, USAGE } from './exit.ts';
+import { DONE, describeFileError, NO, USAGE } from './exit.ts';
 
 export interface NodeFlags {
   config: string;
@@ -32,7 +32,7 @@ export async function node(flags: NodeFlags): Promise<number> {
   try {
     text = readFileSync(file, 'utf8');
   } catch (error) {
-    nameless.error(`${file}: ${(error as Error).message}`);
+    nameless.error(`${file}: ${describeFileError(error)}`);
     return USAGE;
   }
   const loaded = loadConfig(text, file);

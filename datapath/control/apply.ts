@@ -135,7 +135,7 @@ function findRefusals(from: ResolvedConfig, written: NodeConfig, to: ResolvedCon
   if (refusals.length === 0 && (was.device !== will.device || was.route !== will.route)) {
     const mtu = (mtus: typeof was) => (mtus.route > 0 ? mtus.route : mtus.device);
     refuse(
-      ['spec', 'tunnel', 'protocol'],
+      from.spec.mtu.tooBig === to.spec.mtu.tooBig ? ['spec', 'tunnel', 'protocol'] : ['spec', 'mtu', 'tooBig'],
       `changes the MTU of the pods from ${mtu(was)} to ${mtu(will)}, which cannot change while the node runs: restart it`,
     );
   }

@@ -30,7 +30,25 @@ describe('tunpath', () => {
     ['bad lab name', ['lab', 'up', '--name', 'a-b'], 2, /^$/, /lower-case letters and digits/],
     ['a lab that is not up', ['lab', 'status', '--name', 'nosuchlab'], 1, /^$/, /no lab 'nosuchlab' is up/],
     ['exec without a command', ['lab', 'exec', 'router', '--'], 2, /^$/, /command/],
-    ['no such file', ['node', '--config', '/nonexistent/a.yaml'], 2, /^$/, /nonexistent/],
+    [
+      'no such file',
+      ['node', '--config', '/nonexistent/a.yaml'],
+      2,
+      /^$/,
+      /^\/nonexistent\/a.yaml: no such file or directory$/m,
+    ],
+    ['no such file to apply', ['apply', '-f', '/nonexistent/a.yaml'], 2, /^$/, /^tunpath: .*a.yaml: no such file/],
+    ['no such file to prove', ['mtu', 'prove', '-f', '/nonexistent/a.yaml'], 2, /^$/, /a.yaml: no such file/],
+    [
+      'nothing to prove',
+      ['mtu', 'prove', '-f', '/dev/null'],
+      2,
+      /^$/,
+      /null: got none, expected at least one NodeConfig/,
+    ],
+    ['no such report', ['bench', 'compare', '/nonexistent/a', 'b'], 2, /^$/, /^tunpath: \/nonexistent\/a: .*\n$/],
+    ['no report', ['bench', 'report', MAIN, '--html', '/dev/null'], 2, /^$/, /^tunpath: .*main.js: .*\n$/],
+    ['--only without --build', ['bench', 'compare', 'a', 'b', '--only', 'encap'], 2, /^$/, /--only goes with --build/],
   ];
   for (const [what, argv, status, stdout, stderr] of rows) {
     it(`${what}: exit ${status}`, () => {

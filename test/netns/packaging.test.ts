@@ -166,6 +166,11 @@ describe('the package', function () {
       ['lab compare', ['lab', 'compare'], /run it as root \(CAP_NET_ADMIN/],
       ['lab scenario run', ['lab', 'scenario', 'run', 'cilium-vxlan'], /run it as root \(CAP_NET_ADMIN/],
       ['bench e2e', ['bench', 'e2e', '--quick'], /run it as root \(CAP_NET_ADMIN/],
+      ['bench overhead', ['bench', 'overhead', '--quick'], /run it as root \(CAP_NET_ADMIN/],
+      ['bench mtu', ['bench', 'mtu', '--quick'], /run it as root \(CAP_NET_ADMIN/],
+      ['bench all', ['bench', 'all', '--quick'], /run it as root; or --only micro,lpm,pipeline/],
+      ['host init', ['host', 'init'], /host init needs CAP_NET_ADMIN: run it as root/],
+      ['host check', ['host', 'check'], /host check needs CAP_NET_ADMIN: run it as root/],
     ];
     for (const [what, args, expected] of rows) {
       it(what, () => {

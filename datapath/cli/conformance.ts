@@ -6,11 +6,9 @@ import { nameOf, runClause } from '../conformance/run.ts';
 import { PROFILES, type ProfileName } from '../profile.ts';
 import { DONE, NO, UsageError } from './exit.ts';
 import type { Format } from './format.ts';
-import { type Column, formatTable, printRows } from './table.ts';
+import { type Column, formatTable, printRows, wrap } from './table.ts';
 
 const PROFILE_NAMES = Object.keys(PROFILES) as ProfileName[];
-/** A terminal shows this much of a text in one cell. */
-const WRAP = 60;
 
 export interface ConformanceFlags {
   profile: string;
@@ -117,14 +115,4 @@ function findClauses(text: string): Clause[] {
   if (found.length > 0) return found;
   const known = ofRfc.length === 0 ? [...new Set(CLAUSES.map(one => String(one.rfc)))] : ofRfc.map(nameOf);
   throw new UsageError(`--clause ${text}: expected RFC or RFC/CLAUSE, one of ${[...new Set(known)].join(', ')}`);
-}
-
-function wrap(text: string): string {
-  const lines = [''];
-  for (const word of text.split(' ')) {
-    const last = lines.length - 1;
-    if (lines[last] !== '' && lines[last].length + word.length >= WRAP) lines.push(word);
-    else lines[last] += lines[last] === '' ? word : ` ${word}`;
-  }
-  return lines.join('\n');
 }

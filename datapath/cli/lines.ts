@@ -6,15 +6,17 @@ interface RouteRow {
   via: string | null;
   device: string | null;
   mtu: number;
+  tooBig: string;
   pod?: string;
 }
 
 /** Beyond this a route's MTU says nothing. */
 const NO_MTU = 65535;
 
-/** `10.244.2.0/24 via 192.168.10.2 dev vxlan mtu 1450` */
+/** `10.244.2.0/24 via 192.168.10.2 dev vxlan mtu 1450`, and behind it what becomes of longer packets, unless their sender is told. */
 export function formatRoute(row: RouteRow): string {
   const mtu = row.mtu < NO_MTU ? ` mtu ${row.mtu}` : '';
+  const tooBig = row.tooBig === 'signal' ? '' : ` # too big: ${row.tooBig}`;
   switch (row.kind) {
     case 'refuse':
       return `unreachable ${row.to}`;
@@ -26,7 +28,7 @@ export function formatRoute(row: RouteRow): string {
     case 'onlink':
       return `${row.to} dev ${row.device} scope link${mtu}`;
     default:
-      return `${row.to} via ${row.via} dev ${row.device}${mtu}`;
+      return `${row.to} via ${row.via} dev ${row.device}${mtu}${tooBig}`;
   }
 }
 

@@ -13,9 +13,9 @@ import { type Inputs, loadInputs } from '../mtu-prove/load.ts';
 import { Network } from '../mtu-prove/network.ts';
 import { type Case, prove as proveAll, type Verdict } from '../mtu-prove/prove.ts';
 import { proofRow, type TableRow, tableRows } from '../mtu-prove/report.ts';
-import { DONE, NO, USAGE, UsageError } from './exit.ts';
+import { DONE, describeFileError, NO, USAGE, UsageError } from './exit.ts';
 import type { Format } from './format.ts';
-import { type Column, printRows } from './table.ts';
+import { type Column, printRows, wrap } from './table.ts';
 
 export interface ProveFlags {
   file?: string[];
@@ -27,12 +27,12 @@ export interface ProveFlags {
 
 const COLUMNS: Column<TableRow>[] = [
   { title: 'FROM', value: row => row.from },
-  { title: 'TO', value: row => row.to },
+  { title: 'TO', value: row => wrap(row.to) },
   { title: 'VIA', value: row => row.via },
   { title: 'PAIRS', value: row => row.pairs, align: 'right', wide: true },
   { title: 'LARGEST', value: row => (row.verdict === 'unreachable' ? null : row.largest), align: 'right' },
   { title: 'VERDICT', value: row => row.verdict },
-  { title: 'WHY', value: row => row.why },
+  { title: 'WHY', value: row => wrap(row.why) },
 ];
 
 const BROKEN: readonly Verdict[] = ['black hole', 'unreachable'];
@@ -47,7 +47,8 @@ export async function prove(flags: ProveFlags): Promise<number> {
     return USAGE;
   }
   const configs = [...inputs.configs, ...(flags.lab === undefined ? [] : await configsOf(flags.lab))];
-  if (configs.length === 0) throw new UsageError('expected at least one NodeConfig');
+  if (configs.length === 0)
+    throw new UsageError(`${(flags.file ?? []).join(', ')}: got none, expected at least one NodeConfig`);
 
   const network = new Network(configs, inputs.underlays);
   const expand = flags.expand === true;
@@ -62,8 +63,9 @@ function readInputs(files: readonly string[]): Inputs {
   try {
     return loadInputs(files);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).syscall === undefined) throw error;
-    throw new UsageError((error as Error).message);
+    const { syscall, path } = error as NodeJS.ErrnoException;
+    if (syscall === undefined) throw error;
+    throw new UsageError(`${path}: ${describeFileError(error)}`);
   }
 }
 
@@ -118,7 +120,7 @@ const PROBE_COLUMNS: Column<ProbeRow>[] = [
   { title: 'LARGEST', value: row => row.largest, align: 'right' },
   { title: 'NEXT', value: row => row.next, align: 'right' },
   { title: 'OUTCOME', value: row => row.outcome },
-  { title: 'BY', value: row => row.by },
+  { title: 'BY', value: row => wrap(row.by) },
   { title: 'WITHOUT-DF', value: row => row.detail.withoutDf?.outcome },
   { title: 'DEVICE-MTU', value: row => row.detail.device, align: 'right', wide: true },
   { title: 'KNOWN-MTU', value: row => row.detail.known, align: 'right', wide: true },

@@ -11,6 +11,9 @@ export interface Column<Row> {
   align?: 'right';
 }
 
+/** A terminal shows this much of a text in one cell. */
+const WRAP = 60;
+
 const NO_BORDERS = {
   top: '',
   'top-mid': '',
@@ -77,6 +80,17 @@ function titleOf(key: string): string {
     .replace(/([a-z0-9])([A-Z])/g, '$1-$2')
     .replaceAll('_', '-')
     .toUpperCase();
+}
+
+/** Breaks a long text into the lines of one cell. */
+export function wrap(text: string): string {
+  const lines = [''];
+  for (const word of text.split(' ')) {
+    const last = lines.length - 1;
+    if (lines[last] !== '' && lines[last].length + word.length >= WRAP) lines.push(word);
+    else lines[last] += lines[last] === '' ? word : ` ${word}`;
+  }
+  return lines.join('\n');
 }
 
 function formatCell(value: unknown): string {

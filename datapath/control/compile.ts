@@ -1,6 +1,6 @@
 /** From a node's configuration, in words, to the datapath's program, in numbers. Pure: no device is touched. */
 import { IDENTITY_REMOTE_NODE, IDENTITY_WORLD, PORT_HOST, PORT_POD, PORT_UPLINK } from '../port.ts';
-import { type OuterHeader, PROFILES } from '../profile.ts';
+import { type EcnVariant, type OuterHeader, PROFILES } from '../profile.ts';
 import type { PortProgram, Program } from '../program.ts';
 import type { NextHop, Route } from '../route/nexthop.ts';
 import * as hops from '../route/nexthop.ts';
@@ -250,6 +250,14 @@ function outerOf({ spec: { tunnel, mtu, routes } }: ResolvedConfig): Partial<Out
     ...(tunnel.dscp === undefined ? {} : { dscp: tunnel.dscp }),
     ...(tunnel.udpChecksum === undefined ? {} : { udpChecksum: tunnel.udpChecksum }),
   };
+}
+
+/** The outer header as it is sent: the profile's, with what the configuration says instead. Undefined without a tunnel. */
+export function outerHeaderOf(config: ResolvedConfig): (OuterHeader & { ecn: EcnVariant }) | undefined {
+  const { tunnel, profile } = config.spec;
+  if (tunnel.protocol === 'none') return undefined;
+  const habits = PROFILES[profile];
+  return { ...habits[tunnel.protocol], ...outerOf(config), ecn: tunnel.ecn ?? habits.ecnEncap };
 }
 
 function compileOption(option: GeneveOptionConfig): GeneveOption {

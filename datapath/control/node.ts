@@ -19,9 +19,10 @@ import { ipBatch } from '../lab/ip.ts';
 import type { LoopData, LoopRequest, LoopResponse, RoutesRequest } from '../loop.ts';
 import { PORT_KINDS } from '../port.ts';
 import type { Program } from '../program.ts';
+import { TOO_BIG_NAMES } from '../route/nexthop.ts';
 import { formatAddress, formatCidr, formatMac } from './address.ts';
 import { type Change, inRequests, planChange, type Refusal } from './apply.ts';
-import { compile, mtusOf } from './compile.ts';
+import { compile, mtusOf, outerHeaderOf } from './compile.ts';
 import { closeDevices, type Devices, openDevices, openPods } from './devices.ts';
 import { KINDS } from './kinds.ts';
 import { loadConfig, type Problem } from './load-config.ts';
@@ -386,6 +387,8 @@ export class Node {
     const { metadata, spec } = this.config;
     const { tunnel } = spec;
     const uplinkLines = await this.uplink.status();
+    const mtus = mtusOf(this.config);
+    const outer = outerHeaderOf(this.config);
     return {
       node: metadata.name,
       profile: spec.profile,
@@ -405,8 +408,20 @@ export class Node {
         ...('port' in tunnel ? { port: tunnel.port, vni: tunnel.vni, mac: tunnel.mac } : {}),
         peers: tunnel.peers.map(peer => peer.address),
         acceptFrom: tunnel.acceptFrom,
-        mtu: mtusOf(this.config).tunnel,
+        mtu: mtus.tunnel,
       },
+      ...(outer === undefined
+        ? {}
+        : {
+            outer: {
+              ttl: outer.ttl,
+              dscp: outer.dscp,
+              df: outer.df === 'inherit' ? outer.df : outer.df === 1 ? 'set' : 'clear',
+              ecn: outer.ecn,
+              ...(tunnel.protocol === 'ipip' ? {} : { udpChecksum: outer.udpChecksum }),
+            },
+          }),
+      mtu: { pods: mtus.device, tooBig: spec.mtu.tooBig, clampMss: spec.mtu.clampMss },
       ports: this.handles.map((handle, i) => ({
         name: this.program.ports[i].name,
         kind: PORT_KINDS[this.program.ports[i].kind],
@@ -448,7 +463,7 @@ export class Node {
           : row.length === 32
             ? formatAddress(row.prefix)
             : formatCidr(row.prefix, row.length);
-      const base = { to, kind: row.kind, mtu: row.mtu };
+      const base = { to, kind: row.kind, mtu: row.mtu, tooBig: TOO_BIG_NAMES[row.tooBig] };
       switch (row.kind) {
         case 'tunnel':
           return {
@@ -485,6 +500,8 @@ interface RouteRow {
   gateway: number;
   peer: number;
   mtu: number;
+  /** TOO_BIG_*. */
+  tooBig: number;
 }
 
 interface NeighborRow {

@@ -37,6 +37,7 @@ export const EVENT_DATAGRAMS_REASSEMBLED = 23;
 export const EVENT_PATH_MTU_LOWERED = 24;
 export const EVENT_MSS_CLAMPED = 25;
 export const EVENT_FRAGMENTS_REASSEMBLED = 26;
+export const EVENT_TUNNEL_ERRORS = 27;
 export const EVENTS = 64;
 
 export const EVENT_NAMES: readonly string[] = [
@@ -67,6 +68,7 @@ export const EVENT_NAMES: readonly string[] = [
   'path-mtu-lowered',
   'mss-clamped',
   'fragments-reassembled',
+  'tunnel-errors',
 ];
 
 // Per port.

@@ -27,7 +27,7 @@ import { OFFLOAD_CSUM, OFFLOAD_TSO, OFFLOAD_TUNNEL, OFFLOAD_TUNNEL_CSUM, OFFLOAD
 import { fragment } from './mtu/fragment.ts';
 import { buildIcmpError, IcmpLimiter, mayAnswer } from './mtu/icmp-error.ts';
 import { clampMss } from './mtu/mss.ts';
-import { PathMtu, TunnelQuote } from './mtu/path-mtu.ts';
+import { MIN_MTU, PathMtu, TunnelQuote } from './mtu/path-mtu.ts';
 import { Reassembly } from './mtu/reassembly.ts';
 import { VirtualReassembly } from './mtu/virtual-reassembly.ts';
 import type { Nat } from './nat/nat.ts';
@@ -71,6 +71,9 @@ const NO_HOP = hops.nextHop(hops.HOP_REFUSE, { mtu: 0 });
 // What Datapath.admit says of a packet that may go: as it is, or in pieces.
 const FITS = CONTINUE;
 const MUST_CUT = 2;
+
+/** Behind its header, an error quotes so much of a packet at least (RFC 792). */
+const QUOTED_PAYLOAD = 8;
 
 /** No IP id. */
 const KEEP_ID = -1;
@@ -258,8 +261,12 @@ export class Datapath {
       this.enter(p, port);
     }
     for (let i = 0; i < n; i++) {
-      const p = pool.take();
-      // Held packets (ARP, reassembly) are capped well below the pool's size, so a burst can always be refilled.
+      let p = pool.take();
+      if (p === null) {
+        // All that ports have queued. What is held (ARP, reassembly) is capped well below the pool's size.
+        this.flush();
+        p = pool.take();
+      }
       slots[i] = p as Packet;
     }
     c.port(port.index, counters.PORT_RX_PACKETS, packets);
@@ -403,13 +410,15 @@ export class Datapath {
     if (type !== icmp.UNREACHABLE || errorCode !== icmp.CODE_FRAG_NEEDED) {
       const code = this.relayTunnelErrors ? relayedCode(type, errorCode) : -1;
       if (code < 0 || quote.inner.len === 0) return verdict.DROP_TUNNEL_ERROR;
+      this.counters.event(counters.EVENT_TUNNEL_ERRORS);
       this.answerInner(p, icmp.UNREACHABLE, code, 0);
       return CONTINUE;
     }
+    this.counters.event(counters.EVENT_TUNNEL_ERRORS);
     const mtu = pathMtu.update(quote.destination, quote.mtu, quote.totalLen, quote.headerLen, this.now);
     const { inner } = quote;
     if (mtu > 0 && inner.len > 0 && this.nextHops[this.routes.lookup(inner.dst)].tooBig === hops.TOO_BIG_SIGNAL) {
-      this.answerInner(p, icmp.UNREACHABLE, icmp.CODE_FRAG_NEEDED, mtu - tunnel.overhead);
+      this.answerInner(p, icmp.UNREACHABLE, icmp.CODE_FRAG_NEEDED, Math.max(MIN_MTU, mtu - tunnel.overhead));
     }
     return CONTINUE;
   }
@@ -438,6 +447,8 @@ export class Datapath {
   private fromTunnelTrain(p: Packet, tunnel: Tunnel): number {
     const n = segment(this.pool, p, this.train, MAX_PIECES);
     if (n === 0) return verdict.DROP_NO_BUFFER;
+    this.counters.event(counters.EVENT_SEGMENTED);
+    this.counters.event(counters.EVENT_SEGMENTS_SENT, n);
     for (let i = 0; i < n; i++) {
       const s = this.train[i];
       let v = parseIpv4(this.view, s);
@@ -712,7 +723,8 @@ export class Datapath {
    */
   private mtuOf(hop: NextHop): number {
     if (hop.tooBig === hops.TOO_BIG_FRAGMENT_OUTER || hop.tooBig === hops.TOO_BIG_LARGER_UNDERLAY) return hop.mtu;
-    return this.uncutMtuOf(hop);
+    // A path so narrow that the tunnel's headers leave less: no sender can be told of less, nor cut to it (RFC 791).
+    return Math.max(MIN_MTU, this.uncutMtuOf(hop));
   }
 
   /** What takes this way without being cut anywhere, as far as is known. */
@@ -726,7 +738,7 @@ export class Datapath {
   private clampToPath(p: Packet, hop: NextHop): void {
     const back = this.nextHops[this.routes.lookup(this.sender)];
     const mtu = Math.min(this.uncutMtuOf(hop), back === NO_HOP ? hop.mtu : this.uncutMtuOf(back));
-    if (clampMss(this.view, p, mtu)) this.counters.event(counters.EVENT_MSS_CLAMPED);
+    if (clampMss(this.view, p, Math.max(MIN_MTU, mtu))) this.counters.event(counters.EVENT_MSS_CLAMPED);
   }
 
   /** Length of the longest IP packet that `p` will be on the wire: for a superpacket that of one full segment. */
@@ -802,6 +814,7 @@ export class Datapath {
       completeChecksum(this.view, p);
     }
     if (tunnel !== null) {
+      p.innerNetwork = p.off;
       tunnel.encap(p, hop.peer);
       this.counters.event(counters.EVENT_ENCAPSULATED);
     }
@@ -823,6 +836,7 @@ export class Datapath {
       const q = pieces[i];
       // As after every encapsulation, what was parsed is the inner packet's.
       q.l4 = q.off + l4;
+      q.innerNetwork = q.off + tunnel.overhead;
       const v = this.sendToNeighbor(q, hop.gateway, uplink);
       if (v !== TAKEN) this.drop(q, v);
     }
@@ -863,14 +877,24 @@ export class Datapath {
   /** The next hop of a held packet never answered: its sender hears of it, as from Linux. */
   unreachable(p: Packet): void {
     p.pull(ethernet.HEADER_LEN);
-    if ((p.fragment & ipv4.OFFSET_MASK) !== 0) {
-      this.drop(p, verdict.DROP_NEIGHBOR_UNREACHABLE);
-      return;
-    }
-    // Parsed fields are those of the inner packet: if the header in front is not that of `l4`, it is the tunnel's.
-    if (this.tunnel !== null && p.off + ipv4.headerLen(this.view, p.off) !== p.l4) p.pull(this.tunnel.overhead);
-    this.answer(p, icmp.UNREACHABLE, icmp.CODE_HOST_UNREACHABLE, 0);
+    if (this.takeOffTunnel(p)) this.answer(p, icmp.UNREACHABLE, icmp.CODE_HOST_UNREACHABLE, 0);
     this.drop(p, verdict.DROP_NEIGHBOR_UNREACHABLE);
+  }
+
+  /**
+   * Moves a packet that has been encapsulated back to the inner one, which alone its sender knows; any other stays. By what
+   * the packet says of itself: the tunnel may be another by now.
+   * @returns false for a piece of a tunnel packet with too little of the inner one to quote
+   */
+  private takeOffTunnel(p: Packet): boolean {
+    const { view } = this;
+    // Parsed fields are those of the inner packet: if the header in front is not that of `l4`, it is the tunnel's.
+    if ((p.fragment & ipv4.OFFSET_MASK) !== 0 || p.off + ipv4.headerLen(view, p.off) === p.l4) return true;
+    const isCut = (view.getUint16(p.off + ipv4.FLAGS_FRAGMENT) & ipv4.FLAG_MF) !== 0;
+    if (isCut && p.off + p.len < p.l4 + QUOTED_PAYLOAD) return false;
+    p.pull(p.innerNetwork - p.off);
+    p.fragment = view.getUint16(p.off + ipv4.FLAGS_FRAGMENT);
+    return true;
   }
 
   // ---------------------------------------------------------------- ICMP of our own

@@ -19,6 +19,7 @@ import {
   EVENT_ICMP_UNREACHABLE_SENT,
   EVENT_SEGMENTED,
   EVENT_SEGMENTS_SENT,
+  EVENT_TUNNEL_ERRORS,
   PORT_READS,
   PORT_WRITES,
 } from '../datapath/counters.ts';
@@ -180,7 +181,7 @@ export interface Totals {
 
 /**
  * Conservation: what was read, and what the node made itself, was written, dropped for a reason, kept, or consumed.
- * ARP is consumed unless it was refused or became the answer.
+ * ARP is consumed unless it was refused or became the answer, and so is what the underlay says of the tunnel's packets.
  */
 export function balance(t: Totals): number {
   let drops = 0;
@@ -198,7 +199,7 @@ export function balance(t: Totals): number {
   const arpConsumed = t.event(EVENT_ARP_RECEIVED) - t.event(EVENT_ARP_REPLY_SENT) - arpRefused;
   const joined = t.event(EVENT_FRAGMENTS_REASSEMBLED) - t.event(EVENT_DATAGRAMS_REASSEMBLED);
   const made = errors + t.event(EVENT_ARP_REQUEST_SENT) + pieces - joined - t.event(EVENT_COALESCED);
-  return t.read + made - t.written - drops - arpConsumed - t.held;
+  return t.read + made - t.written - drops - arpConsumed - t.event(EVENT_TUNNEL_ERRORS) - t.held;
 }
 
 function nodeConfig(o: NodeOptions): ResolvedConfig {

@@ -39,7 +39,7 @@ export class Packet {
   /** Where the checksum that NEEDS_CSUM asks for starts; the checksum field stands `csumOffset` behind it. */
   csumStart = 0;
   csumOffset = 0;
-  /** Tunnel superpackets: outer UDP header and inner IP header. */
+  /** Tunnel superpackets: outer UDP header and inner IP header. The latter of every packet that we have encapsulated. */
   outerTransport = 0;
   innerNetwork = 0;
 

@@ -35,7 +35,7 @@ import type { Services } from './nat/service.ts';
 import type { Packet } from './packet/packet.ts';
 import { parseIpv4 } from './packet/parse.ts';
 import type { Pool } from './packet/pool.ts';
-import { completeChecksum, segment, segmentsOf, wireBytes } from './packet/segment.ts';
+import { completeChecksum, headersOf, isCuttable, segment, segmentsOf, wireBytes } from './packet/segment.ts';
 import { IDENTITY_REMOTE_NODE, IDENTITY_WORLD, PORT_HOST, PORT_POD, PORT_UPLINK, type Port } from './port.ts';
 import type { Profile } from './profile.ts';
 import type { Random } from './random.ts';
@@ -50,8 +50,6 @@ import { update16 } from './wire/checksum.ts';
 import * as ethernet from './wire/ethernet.ts';
 import * as icmp from './wire/icmp.ts';
 import * as ipv4 from './wire/ipv4.ts';
-import * as tcp from './wire/tcp.ts';
-import * as udp from './wire/udp.ts';
 import * as vnet from './wire/virtio-net.ts';
 
 /** Packets read from one port before the next has its turn. */
@@ -472,6 +470,10 @@ export class Datapath {
   /** A parsed packet, wherever it came from. */
   private forward(p: Packet): number {
     if (p.dst >>> 28 >= 14) return verdict.DROP_MULTICAST;
+    // Somebody else's tunnel: on the way it may have to be cut.
+    if ((p.gsoType & vnet.GSO_UDP_TUNNEL_IPV4) !== 0 && !isCuttable(this.view, p)) {
+      return verdict.DROP_MALFORMED_VNET_HEADER;
+    }
     if (this.nat !== null && ipv4.isFragment(p.fragment)) return this.forwardFragment(p, this.nat, this.virtual);
     const v = this.judge(p);
     if (v !== CONTINUE) return v;
@@ -744,9 +746,7 @@ export class Datapath {
   /** Length of the longest IP packet that `p` will be on the wire: for a superpacket that of one full segment. */
   private wireLength(p: Packet): number {
     if (p.gsoType === 0) return p.len;
-    const headers = (p.gsoType & 7) === vnet.GSO_UDP_L4 ? udp.HEADER_LEN : tcp.headerLen(this.view, p.l4);
-    const segmentLength = p.l4 - p.off + headers + p.gsoSize;
-    return Math.min(segmentLength, p.len);
+    return Math.min(headersOf(this.view, p) + p.gsoSize, p.len);
   }
 
   private cutAndSend(p: Packet, hop: NextHop, port: Port): number {
@@ -996,14 +996,24 @@ function takes(port: Port, p: Packet): boolean {
   const { offloads } = port.device;
   if ((offloads & OFFLOAD_CSUM) === 0) return false;
   if (p.gsoType === 0) return true;
+  if ((p.gsoType & vnet.GSO_UDP_TUNNEL_IPV4) !== 0) return takesForeign(port, p);
   return (offloads & ((p.gsoType & 7) === vnet.GSO_UDP_L4 ? OFFLOAD_USO : OFFLOAD_TSO)) !== 0;
 }
 
-/** The same for a packet that will be encapsulated before it gets there. */
+/** The same for a superpacket in somebody else's tunnel; virtio-net knows none in IPIP. */
+function takesForeign(port: Port, p: Packet): boolean {
+  const isChecked = (p.vnetFlags & vnet.FLAG_UDP_TUNNEL_CSUM) !== 0;
+  const needed = isChecked ? OFFLOAD_TUNNEL | OFFLOAD_TUNNEL_CSUM : OFFLOAD_TUNNEL;
+  return p.protocol === ipv4.PROTO_UDP && (port.device.offloads & needed) === needed;
+}
+
+/** The same as `takes` for a packet that will be encapsulated before it gets there. */
 function takesTunnel(port: Port, p: Packet, tunnel: Tunnel): boolean {
   if ((p.vnetFlags & vnet.FLAG_NEEDS_CSUM) === 0 && p.gsoType === 0) return true;
   if (!takes(port, p)) return false;
   if (p.gsoType === 0) return true;
+  // There is no tunnel superpacket in another tunnel.
+  if ((p.gsoType & vnet.GSO_UDP_TUNNEL_IPV4) !== 0) return false;
   // A datagram train may fill 65535 bytes by itself.
   if (p.len + tunnel.overhead > ipv4.MAX_TOTAL_LEN) return false;
   const needed = tunnel.udpChecksum ? OFFLOAD_TUNNEL | OFFLOAD_TUNNEL_CSUM : OFFLOAD_TUNNEL;

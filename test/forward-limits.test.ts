@@ -2,12 +2,13 @@
 import { strict as assert } from 'node:assert';
 import { describe, it } from 'mocha';
 import { EVENT_SEGMENTED, EVENT_SEGMENTS_SENT } from '../datapath/counters.ts';
-import { OFFLOAD_CSUM, OFFLOAD_USO } from '../datapath/io/device.ts';
-import { DROP_NO_BUFFER } from '../datapath/verdict.ts';
+import { OFFLOAD_CSUM, OFFLOAD_TSO, OFFLOAD_USO } from '../datapath/io/device.ts';
+import { DROP_MALFORMED_VNET_HEADER, DROP_NO_BUFFER } from '../datapath/verdict.ts';
 import * as virtio from '../datapath/wire/virtio-net.ts';
-import { fragment, icmpError, mac, pattern, tcp4, udp4 } from './fixtures/packets.ts';
+import { fixHeader, fragment, icmpError, mac, pattern, tcp4, udp4 } from './fixtures/packets.ts';
 import { fromWire, GATEWAY, NODE, PEER, POD, POD2, REMOTE, TestNode, VTEP_MACS } from './forward-rig.ts';
 import { slowPseudoSum } from './model/checksum.ts';
+import { type SlowRules, slowEncap } from './model/tunnel.ts';
 
 const DF = 0x4000;
 const word = (packet: Uint8Array, at: number) => packet[at] * 256 + packet[at + 1];
@@ -91,6 +92,62 @@ describe('at the limits', () => {
     assert.deepEqual([node.counters.events(EVENT_SEGMENTED), node.counters.events(EVENT_SEGMENTS_SENT)], [1, 3]);
     assert.equal(node.balance, 0);
     assert.equal(node.leaked, 0);
+  });
+
+  it("a superpacket in somebody else's tunnel is cut for a device that does not take it, tunnel headers on each segment", () => {
+    const offloads = OFFLOAD_CSUM | OFFLOAD_TSO;
+    const rules: SlowRules = {
+      protocol: 'vxlan',
+      port: 4999,
+      vni: 9,
+      local: GATEWAY.split('.').map(Number),
+      localMac: [...mac(VTEP_MACS[1])],
+      ttl: 64,
+      dscp: 0,
+      df: 0,
+      udpChecksum: true,
+      copyCe: true,
+    };
+    const to = {
+      address: NODE.split('.').map(Number),
+      mac: [...mac(VTEP_MACS[0])],
+      identity: 0,
+      id: 5,
+      source: 50_000,
+    };
+    const payload = pattern(2500);
+    const segmentOf = (at: number, end: number, id: number) =>
+      tcp4({ id, seq: 1 + at, flags: end === 2500 ? 0x18 : 0x10, payload: payload.slice(at, end) });
+    for (const isChecked of [false, true]) {
+      const node = new TestNode({ offloads });
+      const inner = tcp4({ id: 7, flags: 0x18, payload });
+      new DataView(inner.buffer).setUint16(36, slowPseudoSum(inner));
+      const outer = slowEncap({ ...rules, udpChecksum: false }, inner, to);
+      if (isChecked) new DataView(outer.buffer).setUint16(26, slowPseudoSum(outer));
+      const fields = {
+        vnetFlags: virtio.FLAG_NEEDS_CSUM | (isChecked ? virtio.FLAG_UDP_TUNNEL_CSUM : 0),
+        gsoType: virtio.GSO_TCPV4 | virtio.GSO_UDP_TUNNEL_IPV4,
+        gsoSize: 1000,
+        csumStart: 14 + 50 + 20,
+        csumOffset: 16,
+        outerTransport: 34,
+        innerNetwork: 64,
+      };
+      const toPod = outer.slice();
+      toPod.set(POD.split('.').map(Number), 16);
+      if (isChecked) new DataView(toPod.buffer).setUint16(26, slowPseudoSum(toPod));
+      node.sendFrame('ul0', fromWire(fixHeader(toPod)), fields);
+      const want = [segmentOf(0, 1000, 7), segmentOf(1000, 2000, 8), segmentOf(2000, 2500, 9)].map((one, i) => {
+        const podBound = { ...to, address: POD.split('.').map(Number), id: 5 + i };
+        return slowEncap({ ...rules, udpChecksum: isChecked, ttl: 63 }, one, podBound);
+      });
+      assert.deepEqual(node.collect('p1'), want);
+      assert.equal(node.balance, 0);
+
+      node.sendFrame('ul0', fromWire(fixHeader(toPod)), { ...fields, csumStart: 14 + 2500 });
+      assert.equal(node.counters.dropped(DROP_MALFORMED_VNET_HEADER), 1, 'headers that are not where they should be');
+      assert.equal(node.balance, 0);
+    }
   });
 
   it('a burst is refilled although all that is free waits to be written', () => {

@@ -250,9 +250,51 @@ const shift = (fields: Partial<Frame>, by: number): Partial<Frame> => ({
   ...(fields.csumStart === undefined ? {} : { csumStart: fields.csumStart + by }),
 });
 
+/** A tunnel that is not ours: another's by its port. */
+const FOREIGN_PORT = 4999;
+const FOREIGN: SlowRules = {
+  protocol: 'vxlan',
+  port: FOREIGN_PORT,
+  vni: 99,
+  local: bytesOf(OUTSIDE),
+  localMac: [...mac(VTEP_MACS[1])],
+  ttl: 64,
+  dscp: 0,
+  df: 0,
+  udpChecksum: true,
+  copyCe: true,
+};
+
+/** `inner`, which may be a superpacket, in a tunnel; `isChecked`: its outer UDP checksum is left to the device as well. */
+function inTunnel(inner: Made, outer: Uint8Array, isChecked: boolean): Made {
+  const by = outer.length - inner.bytes.length;
+  outer.set([0, 0], 26);
+  if (isChecked) new DataView(outer.buffer).setUint16(26, slowPseudoSum(outer));
+  const fields = {
+    ...shift(inner.fields ?? {}, 14 + by),
+    vnetFlags: virtio.FLAG_NEEDS_CSUM | (isChecked ? virtio.FLAG_UDP_TUNNEL_CSUM : 0),
+    gsoType: (inner.fields?.gsoType ?? 0) | virtio.GSO_UDP_TUNNEL_IPV4,
+    outerTransport: 34,
+    innerNetwork: 14 + by,
+  };
+  return { bytes: fromWire(outer), fields };
+}
+
+function foreignOf(dice: Dice, offloads: number): Made[] {
+  const inner = packetOf(dice, '172.16.0.1', ['172.16.0.2'], offloads);
+  const gso = inner.fields?.gsoType ?? 0;
+  if ((inner.fields !== undefined && gso === 0) || inner.bytes.length > 65000) return [];
+  if (gso !== 0 && (offloads & OFFLOAD_TUNNEL) === 0) return [];
+  const to = { address: bytesOf(dice.of([NODE, POD, '198.18.0.5'])), mac: [...mac(VTEP_MACS[0])], identity: 0 };
+  const outer = slowEncap(FOREIGN, inner.bytes, { ...to, id: dice.nextId(), source: 50_000 });
+  if (gso === 0) return pieces(dice, outer).map(bytes => ({ bytes: fromWire(bytes) }));
+  return [inTunnel(inner, outer, (offloads & OFFLOAD_TUNNEL_CSUM) !== 0 && dice.chance(50))];
+}
+
 /** What may come by the uplink, in its frame. */
 function frameOf(dice: Dice, make: Make): Made[] {
   const { rules, offloads = 0 } = make;
+  if (dice.chance(15)) return foreignOf(dice, offloads);
   if (rules === null || dice.chance(40)) {
     const made = packetOf(dice, dice.of([OUTSIDE, PEER, GATEWAY]), [NODE, NODE, POD, '198.18.0.5'], offloads);
     if (made.fields !== undefined) return [{ bytes: fromWire(made.bytes), fields: shift(made.fields, 14) }];
@@ -264,16 +306,7 @@ function frameOf(dice: Dice, make: Make): Made[] {
   const gso = inner.fields?.gsoType ?? 0;
   if (gso !== 0) {
     if ((offloads & OFFLOAD_TUNNEL) === 0 || rules.protocol === 'ipip' || inner.bytes.length > 65000) return [];
-    const outer = overhead(inner.bytes);
-    outer.set([0, 0], 26);
-    const by = outer.length - inner.bytes.length;
-    const fields = {
-      ...shift(inner.fields ?? {}, 14 + by),
-      gsoType: gso | virtio.GSO_UDP_TUNNEL_IPV4,
-      outerTransport: 34,
-      innerNetwork: 14 + by,
-    };
-    return [{ bytes: fromWire(outer), fields }];
+    return [inTunnel(inner, overhead(inner.bytes), false)];
   }
   if (inner.fields !== undefined) return [];
   const inside = pieces(dice, inner.bytes).map(overhead);
@@ -350,6 +383,11 @@ class Judge {
     assert.equal(word(packet, 2), packet.length, say);
     assert.ok(slowHeaderOk(packet), say);
     const innerAt = frame.innerNetwork - link;
+    const isChecked = (frame.vnetFlags & virtio.FLAG_UDP_TUNNEL_CSUM) !== 0;
+    const outerSum = inTunnel ? word(packet, frame.outerTransport - link + 6) : 0;
+    assert.equal(outerSum, isChecked ? slowPseudoSum(packet) : 0, `${say}: outer checksum`);
+    if (isChecked)
+      assert.ok((offloads & OFFLOAD_TUNNEL_CSUM) !== 0, `${say}: and one that the device does not complete`);
     if (inTunnel)
       assert.ok(slowHeaderOk(packet.subarray(innerAt)) && word(packet, innerAt + 2) === packet.length - innerAt, say);
   }
@@ -365,6 +403,8 @@ class Judge {
     const l4 = (packet[0] & 15) * 4;
     if (packet[9] === 6 || packet[9] === 17) assert.ok(slowTransportOk(packet), `${say}: transport checksum`);
     if (packet[9] === 1) assert.equal(slowSum(packet.slice(l4)), 0xffff, `${say}: ICMP checksum`);
+    if (packet[9] === 17 && word(packet, l4 + 2) === FOREIGN_PORT)
+      this.packet(packet.slice(l4 + 30), `${where} foreign`);
     const { rules } = this.make;
     if (where !== 'ul0' || rules === null || !bytesOf(PEER).every((byte, i) => packet[16 + i] === byte)) return;
     if (rules.protocol === 'ipip' ? packet[9] !== 4 : packet[9] !== 17 || word(packet, l4 + 2) !== rules.port) return;

@@ -31,7 +31,7 @@ export function wireBytes(view: DataView, p: Packet): number {
  * Bytes in front of the payload; the whole packet where the virtio-net header lies, since devices count before parsing.
  * Under a tunnel the transport header is that of the inner packet, where the checksum is owed.
  */
-function headersOf(view: DataView, p: Packet): number {
+export function headersOf(view: DataView, p: Packet): number {
   const inside = p.gsoSize > 0 && p.csumStart >= p.off && p.csumStart + tcp.HEADER_LEN <= p.off + p.len;
   if (!inside) return p.len;
   return p.csumStart + transportHeaderLen(view, p) - p.off;
@@ -42,12 +42,30 @@ function transportHeaderLen(view: DataView, p: Packet): number {
 }
 
 /**
+ * Can this tunnel superpacket be cut in software? The inner header must be IPv4 right in front of the transport header, which
+ * must lie within the packet: checkVnet does not look inside a tunnel.
+ */
+export function isCuttable(view: DataView, p: Packet): boolean {
+  const { innerNetwork, csumStart, csumOffset } = p;
+  const end = p.off + p.len;
+  const isTcp = (p.gsoType & ~(virtio.GSO_ECN | virtio.GSO_UDP_TUNNEL_IPV4)) === virtio.GSO_TCPV4;
+  if (csumOffset !== (isTcp ? tcp.CHECKSUM : udp.CHECKSUM)) return false;
+  if (csumStart + (isTcp ? tcp.HEADER_LEN : udp.HEADER_LEN) > end) return false;
+  if (view.getUint8(innerNetwork) >>> 4 !== 4 || innerNetwork + ipv4.headerLen(view, innerNetwork) !== csumStart) {
+    return false;
+  }
+  const headerLen = transportHeaderLen(view, p);
+  return headerLen >= udp.HEADER_LEN && csumStart + headerLen <= end;
+}
+
+/**
  * Cuts the parsed superpacket whose IP header is at `p.off` into packets of gsoSize payload bytes, the last with the
  * rest, as Linux does in tcp_gso_segment, __udp_gso_segment and inet_gso_segment: IP ids count up; TCP sequence numbers go
  * on, FIN and PSH stay with the last, CWR with the first; UDP segments are datagrams of their own. All checksums are
  * complete. The segments are new packets of the pool with full headroom; `p` stays the caller's to release.
  *
- * A superpacket with tunnel headers in front is not for this function: segment first, then encapsulate each.
+ * One with tunnel headers in front (skb_udp_tunnel_segment), which isCuttable, keeps them on each segment; an outer UDP
+ * checksum that is not 0 is completed as well. Ours are better cut before they are encapsulated.
  *
  * All or nothing: nothing is taken from the pool unless all can be.
  *
@@ -60,13 +78,17 @@ export function segment(pool: Pool, p: Packet, out: Packet[], max: number): numb
   const count = segmentsOf(view, p);
   if (count > max || count > pool.available) return 0;
 
-  const isTcp = p.protocol === ipv4.PROTO_TCP;
-  const ipHeaderLen = p.l4 - p.off;
-  const headerLen = ipHeaderLen + transportHeaderLen(view, p);
+  const inTunnel = (p.gsoType & virtio.GSO_UDP_TUNNEL_IPV4) !== 0;
+  const network = inTunnel ? p.innerNetwork - p.off : 0;
+  const transport = inTunnel ? p.csumStart - p.off : p.l4 - p.off;
+  const protocol = inTunnel ? view.getUint8(p.innerNetwork + ipv4.PROTOCOL) : p.protocol;
+  const isTcp = p.csumOffset === tcp.CHECKSUM;
+  const headerLen = transport + transportHeaderLen(view, p);
   const end = p.off + p.len;
-  const id = view.getUint16(p.off + ipv4.ID);
-  const seq = isTcp ? view.getInt32(p.l4 + tcp.SEQ) : 0;
-  const flags = isTcp ? view.getUint8(p.l4 + tcp.FLAGS) : 0;
+  const id = view.getUint16(p.off + network + ipv4.ID);
+  const outerId = view.getUint16(p.off + ipv4.ID);
+  const seq = isTcp ? view.getInt32(p.off + transport + tcp.SEQ) : 0;
+  const flags = isTcp ? view.getUint8(p.off + transport + tcp.FLAGS) : 0;
 
   let from = p.off + headerLen;
   for (let i = 0; i < count; i++) {
@@ -74,23 +96,23 @@ export function segment(pool: Pool, p: Packet, out: Packet[], max: number): numb
     const q = takeFor(pool, headerLen, from)!; // counted above
     copyContext(q, p);
     q.len = headerLen + payload;
-    q.l4 = q.off + ipHeaderLen;
+    q.l4 = q.off + p.l4 - p.off;
     copyBytes(pool, q.off, p.off, headerLen);
     copyBytes(pool, q.off + headerLen, from, payload);
 
-    view.setUint16(q.off + ipv4.TOTAL_LEN, q.len);
-    view.setUint16(q.off + ipv4.ID, (id + i) & 0xffff);
-    ipv4.setHeaderChecksum(view, q.off);
+    const l4 = q.off + transport;
+    setLengthAndId(view, q.off + network, q.len - network, (id + i) & 0xffff);
     if (isTcp) {
       let own = flags;
       if (i > 0) own &= NOT_FIRST;
       if (i < count - 1) own &= NOT_LAST;
-      view.setInt32(q.l4 + tcp.SEQ, (seq + i * p.gsoSize) | 0);
-      view.setUint8(q.l4 + tcp.FLAGS, own);
+      view.setInt32(l4 + tcp.SEQ, (seq + i * p.gsoSize) | 0);
+      view.setUint8(l4 + tcp.FLAGS, own);
     } else {
-      view.setUint16(q.l4 + udp.LENGTH, udp.HEADER_LEN + payload);
+      view.setUint16(l4 + udp.LENGTH, udp.HEADER_LEN + payload);
     }
-    writeTransportChecksum(view, q, isTcp ? tcp.CHECKSUM : udp.CHECKSUM);
+    writeTransportChecksum(view, q.off + network, l4, q.off + q.len, protocol, p.csumOffset);
+    if (inTunnel) finishOuter(view, q, (outerId + i) & 0xffff);
 
     from += payload;
     out[i] = q;
@@ -98,15 +120,37 @@ export function segment(pool: Pool, p: Packet, out: Packet[], max: number): numb
   return count;
 }
 
-/** Writes the whole TCP or UDP checksum of the packet whose IP header is at `off`. */
-function writeTransportChecksum(view: DataView, p: Packet, offset: number): void {
-  const l4Len = p.off + p.len - p.l4;
-  view.setUint16(p.l4 + offset, 0);
+/** The outer headers of a segment whose inner packet is complete. */
+function finishOuter(view: DataView, q: Packet, id: number): void {
+  setLengthAndId(view, q.off, q.len, id);
+  if (q.protocol !== ipv4.PROTO_UDP) return;
+  const end = q.off + q.len;
+  view.setUint16(q.l4 + udp.LENGTH, end - q.l4);
+  if (view.getUint16(q.l4 + udp.CHECKSUM) === 0) return;
+  writeTransportChecksum(view, q.off, q.l4, end, ipv4.PROTO_UDP, udp.CHECKSUM);
+}
+
+function setLengthAndId(view: DataView, off: number, len: number, id: number): void {
+  view.setUint16(off + ipv4.TOTAL_LEN, len);
+  view.setUint16(off + ipv4.ID, id);
+  ipv4.setHeaderChecksum(view, off);
+}
+
+/** Writes the whole TCP or UDP checksum of the packet whose IP header is at `off`, and that ends at `end`. */
+function writeTransportChecksum(
+  view: DataView,
+  off: number,
+  l4: number,
+  end: number,
+  protocol: number,
+  offset: number,
+): void {
+  view.setUint16(l4 + offset, 0);
   // Addresses from the header, not from the fields: they are right also after a rewrite.
-  const src = view.getInt32(p.off + ipv4.SRC);
-  const dst = view.getInt32(p.off + ipv4.DST);
-  const sum = checksum.sumWords(view, p.l4, l4Len, checksum.pseudoSum(src, dst, p.protocol, l4Len));
-  view.setUint16(p.l4 + offset, notZeroForUdp(~checksum.foldSum(sum) & 0xffff, offset));
+  const src = view.getInt32(off + ipv4.SRC);
+  const dst = view.getInt32(off + ipv4.DST);
+  const sum = checksum.sumWords(view, l4, end - l4, checksum.pseudoSum(src, dst, protocol, end - l4));
+  view.setUint16(l4 + offset, notZeroForUdp(~checksum.foldSum(sum) & 0xffff, offset));
 }
 
 /** A UDP checksum that comes out as 0 is sent as 0xffff, because 0 says that there is none (RFC 768). */

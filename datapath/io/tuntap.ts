@@ -224,7 +224,7 @@ export class TunTap implements Device {
     for (let i = 0; i < asked; i++) {
       const got = ring.results[i];
       if (got < vnetBytes) {
-        if (got !== -EAGAIN) error = got;
+        if (got < 0 && got !== -EAGAIN && got !== -EINTR) error = got;
         continue;
       }
       const p = slots[i];

@@ -513,7 +513,7 @@ export class Datapath {
       case hops.HOP_POD:
         return this.toPod(p, hop);
       case hops.HOP_HOST:
-        return this.toHost(p);
+        return this.toHost(p, hop);
       default:
         return this.toUnderlay(p, hop);
     }
@@ -650,10 +650,11 @@ export class Datapath {
     return v === MUST_CUT ? this.cutAndSend(p, hop, port) : v;
   }
 
-  private toHost(p: Packet): number {
+  private toHost(p: Packet, hop: NextHop): number {
     const { host } = this;
     if (host === null || !host.owns(p.dst)) return this.answerEcho(p);
     if (this.ports[p.inPort] === host && p.local === 0) return verdict.DROP_ROUTE_LOOP;
+    if (hop.clampMss !== 0 && p.protocol === ipv4.PROTO_TCP) this.clampToPath(p, hop);
     return this.deliver(p, host, counters.EVENT_DELIVERED_HOST);
   }
 

@@ -325,13 +325,21 @@ function trainOf(outer: Uint8Array, dice: Dice): Made {
 }
 
 class Judge {
-  private readonly make: Make;
+  make: Make;
   private readonly node: TestNode;
   private readonly parts = new Map<string, Uint8Array[]>();
+  private podMtu: number;
 
   constructor(make: Make, node: TestNode) {
     this.make = make;
     this.node = node;
+    this.podMtu = node.device('p1').mtu;
+  }
+
+  /** The node is another from now on. */
+  change(make: Make): void {
+    this.make = make;
+    this.podMtu = make.uplinkMtu;
   }
 
   /** Everything that has left. */
@@ -339,7 +347,7 @@ class Judge {
     for (const port of this.node.datapath.ports) {
       const device = this.node.device(port.name);
       for (const frame of device.collectFrames()) {
-        if (port.name !== 'ul0') this.frame(frame, 0, port.name === 'tp0' ? 65535 : device.mtu, port.name);
+        if (port.name !== 'ul0') this.frame(frame, 0, port.name === 'tp0' ? 65535 : this.podMtu, port.name);
         else if (word(frame.bytes, 12) === 0x800) this.frame(frame, 14, device.mtu, port.name);
       }
     }
@@ -431,7 +439,7 @@ class Judge {
 /** A node of some make, with some life: packets from all sides, some of them in bursts, neighbours that come and go. */
 function live(seed: number): void {
   const dice = new Dice(seed);
-  const make = makeOf(dice);
+  let make = makeOf(dice);
   const node = new TestNode(make);
   const judge = new Judge(make, node);
   if (dice.chance(70)) node.meetNeighbors();
@@ -462,11 +470,23 @@ function live(seed: number): void {
     if (dice.chance(10)) node.meetNeighbors();
     if (make.rules !== null && dice.chance(5)) lowerPath(dice, node, make);
     judge.look();
+    if (dice.chance(4)) {
+      make = changed(make, makeOf(dice));
+      node.reconfigure(make);
+      judge.change(make);
+    }
   }
   node.advance(130_000, 1000);
   judge.look();
   assert.equal(node.balance, 0, 'in the end');
   assert.equal(node.leaked, 0, 'every packet is given back');
+}
+
+/** `make` with the tunnel of another. */
+function changed(make: Make, { protocol, vni, mtu, tunnel, rules }: Make): Make {
+  const next = { ...make, protocol, vni, mtu, tunnel, rules };
+  const wants = mtu as { tooBig?: string };
+  return wants.tooBig === 'larger-underlay' && make.uplinkMtu < 9000 ? make : next;
 }
 
 /** A router of the underlay says that what went to the peer was too long. */

@@ -27,8 +27,10 @@ import { BURST, type Datapath } from '../datapath/forward.ts';
 import { type Frame, MemoryDevice } from '../datapath/io/memory.ts';
 import { Pool } from '../datapath/packet/pool.ts';
 import { PORT_POD, PORT_UPLINK, type Port } from '../datapath/port.ts';
+import { PROFILES } from '../datapath/profile.ts';
 import { createDatapath } from '../datapath/program.ts';
 import { Random } from '../datapath/random.ts';
+import { Tunnel } from '../datapath/tunnel/tunnel.ts';
 import * as verdict from '../datapath/verdict.ts';
 import { arpFrame, ethernet } from './fixtures/packets.ts';
 
@@ -88,6 +90,14 @@ export class TestNode {
     );
     const { pool, counters, clock } = this;
     this.datapath = createDatapath(program, this.devices, { pool, counters, clock, random: new Random(7) });
+  }
+
+  /** Other routes, way and tunnel for a node that runs, as `apply` changes them; ports and NAT stay. */
+  reconfigure(o: NodeOptions): void {
+    const { profile, routes, nextHops, tunnel } = compile(nodeConfig(o));
+    const { pool, counters, datapath } = this;
+    const next = tunnel === null ? null : new Tunnel(tunnel, PROFILES[profile], pool.view, counters, new Random(11));
+    datapath.changeRoutes(routes, [], nextHops, next);
   }
 
   port(name: string): Port {

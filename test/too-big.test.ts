@@ -8,7 +8,18 @@ import { TOO_BIG_NAMES } from '../datapath/route/nexthop.ts';
 import { VERDICT_NAMES } from '../datapath/verdict.ts';
 import * as virtio from '../datapath/wire/virtio-net.ts';
 import { fixHeader, icmpError, pattern, tcp4, udp4 } from './fixtures/packets.ts';
-import { fromWire, GATEWAY, NODE, type NodeOptions, PEER, POD, REMOTE, TestNode, VTEP_MACS } from './forward-rig.ts';
+import {
+  fromWire,
+  GATEWAY,
+  HOST,
+  NODE,
+  type NodeOptions,
+  PEER,
+  POD,
+  REMOTE,
+  TestNode,
+  VTEP_MACS,
+} from './forward-rig.ts';
 import { slowHeaderOk, slowTransportOk } from './model/checksum.ts';
 import { slowReassemble } from './model/fragment.ts';
 
@@ -298,6 +309,16 @@ describe('MSS clamp', () => {
     assert.equal(mssOf(packet), 1410);
     assert.ok(slowTransportOk(packet));
     assert.equal(node.counters.events(EVENT_MSS_CLAMPED), 2);
+  });
+
+  it('of connections to the host itself, too', () => {
+    const node = nodeOf('vxlan', { mtu: { clampMss: true } });
+    node.send('ul0', tunnelled(syn({ src: REMOTE, dst: HOST })));
+    const [packet] = node.collect('tp0');
+    assert.equal(mssOf(packet), 1410);
+    assert.ok(slowTransportOk(packet));
+    node.send('p1', syn({ src: POD, dst: HOST }));
+    assert.equal(mssOf(node.collect('tp0')[0]), 1410, "the pod's own MTU");
   });
 
   it('to the MTU of the route that is used', () => {

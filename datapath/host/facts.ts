@@ -143,16 +143,30 @@ export function parseUdpPorts(text: string): { port: number; address: string }[]
 
 /** Null where neither nft nor iptables can be asked. Rules of our own nodes are not the host's. */
 export async function readFirewall(): Promise<Ruleset | null> {
-  const [nft, ...tables] = await Promise.all([
-    run('nft', '-j', 'list', 'ruleset'),
-    run('iptables-save'),
-    run('iptables-legacy-save'),
-  ]);
+  const [nft, ...tables] = await Promise.all([readNft(), run('iptables-save'), run('iptables-legacy-save')]);
   const iptables = tables.filter(text => text !== null).join('\n');
   if (nft === null && iptables === '') return null;
-  const rules: Ruleset = nft === null ? { chains: new Map() } : parseNft(JSON.parse(nft));
-  const others = [...rules.chains].filter(([name]) => !name.startsWith(`netdev ${STEERING_PREFIX}`));
-  return combine({ chains: new Map(others) }, iptables === '' ? null : parseIptables(iptables));
+  return combine(nft ?? { chains: new Map() }, iptables === '' ? null : parseIptables(iptables));
+}
+
+/**
+ * Table by table: nft 1.0.6 writes the flags of a table with an owner, as our nodes' have, from memory that it has freed,
+ * and the whole document ends there or is no JSON. Null where nft, or one of its tables, cannot be read.
+ */
+async function readNft(): Promise<Ruleset | null> {
+  const tables = await run('nft', 'list', 'tables');
+  if (tables === null) return null;
+  const names = tables
+    .split('\n')
+    .map(line => line.split(' ').slice(1))
+    .filter(([family, name]) => name !== undefined && !(family === 'netdev' && name.startsWith(STEERING_PREFIX)));
+  const documents = await Promise.all(names.map(name => run('nft', '-j', 'list', 'table', ...name)));
+  try {
+    return parseNft({ nftables: documents.flatMap(text => (text === null ? [] : JSON.parse(text).nftables)) });
+  } catch (error) {
+    if (error instanceof SyntaxError) return null;
+    throw error;
+  }
 }
 
 /** What a command printed; null if there is none such, or it failed. */

@@ -12,13 +12,16 @@ type Row = Record<string, unknown>;
 /** Kinds that are lines of a known tool rather than a table; `-o wide` has the table. */
 const LINES: Record<string, (row: never) => string> = { routes: formatRoute, conntrack: formatConntrack };
 
+/** Shown only with `-o wide`: they say what few change, and the rest then fits a terminal. */
+const WIDE = new Set(['affinitySeconds', 'internalTrafficPolicy', 'externalTrafficPolicy']);
+
 export async function get(kind: string, options: { node?: string; output: Format }): Promise<number> {
   const socket = socketPathOf(pickNode(options.node, listNodes()));
   const rows = (await callNode(socket, 'get', { kind })) as Row[];
   const line = LINES[kind];
   if (line !== undefined && options.output === 'table')
     process.stdout.write(rows.map(row => `${line(row as never)}\n`).join(''));
-  else printRows(options.output, rows, columnsOf(rows));
+  else printRows(options.output, rows, columnsOf(rows, WIDE));
   return DONE;
 }
 

@@ -47,12 +47,20 @@ export function formatTable<Row>(rows: readonly Row[], columns: readonly Column<
   return lines.map(line => `${line.trimEnd()}\n`).join('');
 }
 
-/** Columns for rows whose shape only the sender knows: one per field, in the order of the first row. */
-export function columnsOf(rows: readonly Record<string, unknown>[]): Column<Record<string, unknown>>[] {
+/** Columns for rows whose shape only the sender knows: one per field, in the order of the first row; `wide` names some. */
+export function columnsOf(
+  rows: readonly Record<string, unknown>[],
+  wide: ReadonlySet<string> = new Set(),
+): Column<Record<string, unknown>>[] {
   const keys = new Set(rows.flatMap(row => Object.keys(row)));
   return [...keys].map(key => {
     const numeric = rows.every(row => row[key] === undefined || row[key] === null || typeof row[key] === 'number');
-    return { title: titleOf(key), value: row => row[key], ...(numeric ? { align: 'right' as const } : {}) };
+    return {
+      title: titleOf(key),
+      value: row => row[key],
+      wide: wide.has(key),
+      ...(numeric ? { align: 'right' as const } : {}),
+    };
   });
 }
 

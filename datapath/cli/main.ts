@@ -225,7 +225,7 @@ function addBench(bench: Command): void {
     .option('--quick', 'a first look: fewer cases, 3 pairs')
     .addHelpText(
       'after',
-      '\nWith any of the lists every combination is measured, without them a selection. tcp, udp, ndr and latency are their suites together, service\nis --nat service,masquerade.',
+      '\nWith any of the lists every combination is measured, without them a selection.\ntcp, udp, ndr and latency are their suites together, service is\n--nat service,masquerade.',
     )
     .option(...HTML)
     .option(...OUTPUT)
@@ -242,7 +242,7 @@ function addBench(bench: Command): void {
     .option('--quick', 'a first look: fewer cases, 2 visits')
     .addHelpText(
       'after',
-      '\nWith any of the lists every combination is measured, without them a selection, the steps and burst sizes.',
+      '\nWith any of the lists every combination is measured, without them a selection,\nthe steps and burst sizes.',
     )
     .option(...HTML)
     .option(...OUTPUT)

@@ -402,7 +402,6 @@ export class Node {
         gateway: spec.uplink.gateway ?? null,
         mtu: spec.uplink.mtu,
       },
-      ...(uplinkLines.length === 0 ? {} : { uplink: uplinkLines }),
       tunnel: {
         protocol: tunnel.protocol,
         ...('port' in tunnel ? { port: tunnel.port, vni: tunnel.vni, mac: tunnel.mac } : {}),
@@ -431,6 +430,8 @@ export class Node {
       })),
       loop: { ...((await this.loop.request('io')) as object), busyPoll: spec.loop.busyPoll },
       tables: await this.loop.request('tables'),
+      // Last: with a routed uplink these are many lines.
+      ...(uplinkLines.length === 0 ? {} : { uplink: uplinkLines }),
     };
   }
 

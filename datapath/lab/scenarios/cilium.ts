@@ -178,4 +178,33 @@ const overGeneve: Scenario = {
   run: context => checkOverlay(context, geneve),
 };
 
-export const ciliumScenarios: readonly Scenario[] = [native, blackhole, overVxlan, overGeneve];
+const mtu: Scenario = {
+  name: 'cilium-mtu',
+  article,
+  shows:
+    "ping -M do -s 1472 is refused where it is sent, 'Message too large', and 1422 passes; without DF it goes in pieces",
+  topology,
+  mode: 'vxlan',
+  async run(context) {
+    const { client, server, clientNode } = endsOf(context, ACROSS);
+    const route = await context.exec(client.name, ['ip', 'route', 'get', server.address]);
+    context.check("the pod's route", 'mtu 1450', /mtu \d+/.exec(route.stdout)?.[0] ?? 'no mtu');
+    await checkMtu(context, ACROSS, 1450, [1472]);
+
+    const files = await context.capture({ wire: [clientNode.name, 'udp port 8472'] }, async () => {
+      const ping = ['ping', '-M', 'dont', '-c', '1', '-W', '1', '-s', '1472', server.address];
+      const { stdout } = await context.exec(client.name, ping);
+      context.check('ping -M dont -s 1472', '1 received', /\d+ received/.exec(stdout)?.[0] ?? stdout);
+    });
+    const frames = await readFrames(files.wire);
+    // The sender's kernel cuts its 1500 bytes to 1444 and 76, the tunnel adds 50 to each; the answer likewise.
+    context.check('tunnel packets, there and back', 4, frames.length);
+    context.check(
+      'their lengths',
+      ['126', '1494'],
+      distinct(frames, frame => outerOf(frame).length),
+    );
+  },
+};
+
+export const ciliumScenarios: readonly Scenario[] = [native, blackhole, overVxlan, overGeneve, mtu];

@@ -58,7 +58,7 @@ export const SUITES: readonly Suite[] = [
     name: 'mtu',
     description: 'lengths around the MTU, through each tunnel and each of the four ways of RFC 4459',
     needsRoot: true,
-    seconds: { quick: 40, full: 350 },
+    seconds: { quick: 35, full: 350 },
     run: async ({ quick }, print, signal) => (await import('./mtu.ts')).runMtu({ quick, print, signal }),
   },
   {

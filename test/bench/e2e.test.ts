@@ -196,9 +196,9 @@ describe('tunpath bench e2e', function () {
   });
 
   const refused: [what: string, args: string[], said: RegExp][] = [
-    ['an unknown mode', ['--modes', 'vxlan,gre'], /--modes gre: expected one or more of vxlan,geneve/],
+    ['an unknown mode', ['--modes', 'vxlan,gre'], /--modes gre: expected one or more of vxlan, geneve/],
     ['an unknown suite', ['--suites', 'sctp'], /--suites sctp: expected one or more of tcp1/],
-    ['an unknown NAT', ['--nat', 'snat'], /--nat snat: expected one or more of none,service,masquerade/],
+    ['an unknown NAT', ['--nat', 'snat'], /--nat snat: expected one or more of none, service, masquerade/],
     ['NAT on one node', ['--modes', 'local', '--nat', 'service'], /--modes local: expected a mode with two nodes/],
     ['no pairs', ['--pairs', '0'], /--pairs 0: expected a whole number from 1/],
     ['half a second', ['--seconds', '0.5'], /--seconds 0.5: expected a whole number from 1/],

@@ -164,7 +164,10 @@ describe('a node under the unit', function () {
     }
   });
 
-  describe('by itself', () => {
+  describe('by itself', function () {
+    // Each starts several nodes, one after the other.
+    this.timeout(60_000);
+
     const services = [{ ...WEB, endpoints: [{ address: PODS.a }] }];
     const base = () => spec('a', tap('a'), { services, masquerade: [{ from: '10.244.0.0/16' }] });
     const state = () => join(rig.directory, 'state');

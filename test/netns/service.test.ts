@@ -229,6 +229,7 @@ describe('a node under the unit', function () {
       assert.match(await told(), /^RELOADING=1\nMONOTONIC_USEC=\d+\n/);
       assert.match(await told(), /^READY=1\n/);
       assert.deepEqual(await names(), ['default/other']);
+      await node.until('"servicesRemoved"');
       const last = records().findLast(({ level }) => level !== 'debug')!;
       assert.deepEqual([last.level, last.file, last.servicesSet, last.servicesRemoved], ['info', file, 1, 1]);
     });
@@ -243,6 +244,8 @@ describe('a node under the unit', function () {
       process.kill(node.pid, 'SIGHUP');
       await told();
       await told();
+      // The log comes by another pipe than what the manager is told.
+      await node.until('nothing has changed');
       const said = records().slice(seen);
       const problems = said.filter(record => record.line !== undefined);
       assert.deepEqual(

@@ -5,10 +5,10 @@
  */
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import './inlining.ts';
-import { monotonicClock } from './clock.ts';
 import type { FlowRow } from './conntrack/conntrack.ts';
 import { Counters, EVENT_WAKEUPS } from './counters.ts';
 import { BURST, type Datapath, NEIGHBORS } from './forward.ts';
+import { monotonicClock } from './io/clock.ts';
 import { createDevice, type DeviceHandle } from './io/handle.ts';
 import { hugeMemory } from './io/huge-memory.ts';
 import * as libc from './io/libc.ts';

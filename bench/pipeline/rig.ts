@@ -4,9 +4,9 @@
  * The node has 250 peers with a pod each, so that routes, tunnel templates and neighbours are not always the same one.
  * Flows are made in order and met in random order. Every flow has been answered, so both directions are known.
  */
-import { monotonicClock } from '../../datapath/clock.ts';
 import { Counters, PORT_RX_DROPPED } from '../../datapath/counters.ts';
 import { BURST, type Datapath } from '../../datapath/forward.ts';
+import { monotonicClock } from '../../datapath/io/clock.ts';
 import { OFFLOAD_CSUM, OFFLOAD_TSO, OFFLOAD_TSO_ECN, OFFLOAD_USO } from '../../datapath/io/device.ts';
 import { hugeMemory } from '../../datapath/io/huge-memory.ts';
 import { type Replay, ReplayDevice } from '../../datapath/io/memory.ts';

@@ -54,6 +54,11 @@ export const madvise: (address: number, bytes: number, advice: number) => number
 /** For calls that libc has no function for. */
 export const syscall: (n: number, a: number, b: number, c: number, d: number, e: number, f: number) => number =
   libc.func('intptr_t syscall(intptr_t n, intptr_t a, intptr_t b, intptr_t c, intptr_t d, intptr_t e, intptr_t f)');
+export const CLOCK_MONOTONIC = 1;
+/** `time` is the address of a struct timespec. */
+export const clockGettime: (clock: number, time: number) => number = libc.func(
+  'int clock_gettime(int clock, intptr_t time)',
+);
 /** Moves the calling thread into a namespace. */
 export const setns: (fd: number, type: number) => number = libc.func('int setns(int fd, int type)');
 

@@ -135,6 +135,8 @@ export class Datapath {
   private readonly limiter = new IcmpLimiter();
   private readonly slots: Packet[] = [];
   private readonly tuples = new Int32Array(4 * BURST);
+  /** Packets (segments of superpackets, too) sent on that no flow control holds back, since somebody set this to 0. */
+  uncontrolled = 0;
   /** What lookAhead() has read; means nothing. */
   touched = 0;
   private readonly segments: Packet[] = [];
@@ -509,6 +511,7 @@ export class Datapath {
   }
 
   private send(p: Packet, hop: NextHop): number {
+    if (p.protocol !== ipv4.PROTO_TCP) this.uncontrolled += segmentsOf(this.view, p);
     switch (hop.kind) {
       case hops.HOP_POD:
         return this.toPod(p, hop);

@@ -878,6 +878,28 @@ describe('checksums and superpackets', () => {
 });
 
 describe('limits', () => {
+  it('counts what no flow control holds back: datagrams, each of a train, and not TCP', () => {
+    const node = new TestNode();
+    node.meetNeighbors();
+    const { datapath } = node;
+    const count = () => {
+      const n = datapath.uncontrolled;
+      datapath.uncontrolled = 0;
+      return n;
+    };
+    count();
+    node.send('p1', tcp4({ src: POD, dst: POD2 }), tcp4({ src: POD, dst: REMOTE }));
+    assert.equal(count(), 0);
+    node.send('p1', udp4({ src: POD, dst: POD2 }), udp4({ src: POD, dst: REMOTE }), podEcho());
+    assert.equal(count(), 3);
+    node.send('p1', udp4({ src: POD2, dst: POD }));
+    assert.equal(count(), 0, 'dropped');
+    const train = udp4({ src: POD, dst: POD2, payload: pattern(1000) });
+    const options = { vnetFlags: virtio.FLAG_NEEDS_CSUM, gsoType: virtio.GSO_UDP_L4, csumStart: 20, csumOffset: 6 };
+    node.sendFrame('p1', train, { ...options, gsoSize: 300 });
+    assert.equal(count(), 4);
+  });
+
   it('sends no more ICMP errors than the rate allows, and counts those it does not', () => {
     const node = new TestNode();
     // How many is the limiter's own business (mtu/icmp-error.ts).

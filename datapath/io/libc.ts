@@ -59,6 +59,8 @@ export const CLOCK_MONOTONIC = 1;
 export const clockGettime: (clock: number, time: number) => number = libc.func(
   'int clock_gettime(int clock, intptr_t time)',
 );
+/** Lets whoever else is waiting for this processor run first. */
+export const schedYield: () => number = libc.func('int sched_yield()');
 /** Moves the calling thread into a namespace. */
 export const setns: (fd: number, type: number) => number = libc.func('int setns(int fd, int type)');
 

@@ -23,9 +23,8 @@
 import type { Clock } from './clock.ts';
 import type { Counters } from './counters.ts';
 import * as counters from './counters.ts';
-import { OFFLOAD_CSUM, OFFLOAD_TSO, OFFLOAD_TUNNEL, OFFLOAD_TUNNEL_CSUM, OFFLOAD_USO } from './io/device.ts';
 import { fragment } from './mtu/fragment.ts';
-import { buildIcmpError, IcmpLimiter, mayAnswer } from './mtu/icmp-error.ts';
+import { buildIcmpError, IcmpLimiter, mayAnswer, relayedCode, turnEcho } from './mtu/icmp-error.ts';
 import { clampMss } from './mtu/mss.ts';
 import { MIN_MTU, PathMtu, TunnelQuote } from './mtu/path-mtu.ts';
 import { Reassembly } from './mtu/reassembly.ts';
@@ -43,10 +42,9 @@ import { Lpm } from './route/lpm.ts';
 import { NeighborTable } from './route/neighbor.ts';
 import type { NextHop, Route } from './route/nexthop.ts';
 import * as hops from './route/nexthop.ts';
-import { TUNNEL_IPIP, type Tunnel } from './tunnel/tunnel.ts';
+import type { Tunnel } from './tunnel/tunnel.ts';
 import * as verdict from './verdict.ts';
 import { CONTINUE, TAKEN } from './verdict.ts';
-import { update16 } from './wire/checksum.ts';
 import * as ethernet from './wire/ethernet.ts';
 import * as icmp from './wire/icmp.ts';
 import * as ipv4 from './wire/ipv4.ts';
@@ -375,7 +373,7 @@ export class Datapath {
 
     const v = parseIpv4(view, p);
     if (v !== CONTINUE) return v;
-    if (isMartian(p.src) || this.isLocal(p.src)) return verdict.DROP_MARTIAN_SOURCE;
+    if (ipv4.isMartian(p.src) || this.isLocal(p.src)) return verdict.DROP_MARTIAN_SOURCE;
     p.identity = IDENTITY_WORLD;
     return p.dst === underlay.address && this.tunnel !== null ? this.toNode(p, this.tunnel) : this.forward(p);
   }
@@ -438,7 +436,7 @@ export class Datapath {
     v = parseIpv4(this.view, p);
     if (v !== CONTINUE) return v;
     // The outer source was checked as a peer; the inner one is another matter: nobody outside may speak for us.
-    if (isMartian(p.src) || this.isLocal(p.src)) return verdict.DROP_MARTIAN_SOURCE;
+    if (ipv4.isMartian(p.src) || this.isLocal(p.src)) return verdict.DROP_MARTIAN_SOURCE;
     this.counters.event(counters.EVENT_DECAPSULATED);
     return this.forward(p);
   }
@@ -662,7 +660,7 @@ export class Datapath {
   }
 
   private deliver(p: Packet, port: Port, event: number): number {
-    if (!takes(port, p)) {
+    if (!port.takes(p)) {
       if (p.gsoType !== 0) return this.segmentAndSend(p, null, port);
       completeChecksum(this.view, p);
     }
@@ -709,8 +707,8 @@ export class Datapath {
       v = this.tooBig(p, hop);
       if (v !== MUST_CUT) return v;
     }
-    if (forwarded) decrementTtl(view, p.off);
-    if (this.newId !== KEEP_ID) setId(view, p.off, this.newId);
+    if (forwarded) ipv4.decrementTtl(view, p.off);
+    if (this.newId !== KEEP_ID) ipv4.setId(view, p.off, this.newId);
     return v;
   }
 
@@ -813,7 +811,7 @@ export class Datapath {
     if (tunnel !== null && hop.tooBig === hops.TOO_BIG_FRAGMENT_OUTER && this.wireLength(p) > this.uncutMtuOf(hop)) {
       return p.gsoType !== 0 ? this.segmentAndSend(p, hop, uplink) : this.encapAndFragment(p, hop, tunnel, uplink);
     }
-    if (!(tunnel === null ? takes(uplink, p) : takesTunnel(uplink, p, tunnel))) {
+    if (!(tunnel === null ? uplink.takes(p) : uplink.takesInside(tunnel, p))) {
       if (p.gsoType !== 0) return this.segmentAndSend(p, hop, uplink);
       completeChecksum(this.view, p);
     }
@@ -940,38 +938,11 @@ export class Datapath {
     if (p.protocol !== ipv4.PROTO_ICMP || isPart || view.getUint8(p.l4 + icmp.TYPE) !== icmp.ECHO) {
       return verdict.DROP_NO_HOST_PORT;
     }
-    const checksum = p.l4 + icmp.CHECKSUM;
-    view.setUint8(p.l4 + icmp.TYPE, icmp.ECHO_REPLY);
-    view.setUint16(checksum, update16(view.getUint16(checksum), icmp.ECHO << 8, icmp.ECHO_REPLY << 8));
-    const { src, dst } = p;
-    view.setInt32(p.off + ipv4.SRC, dst);
-    view.setInt32(p.off + ipv4.DST, src);
-    view.setUint8(p.off + ipv4.TTL, 64);
-    ipv4.setHeaderChecksum(view, p.off);
-    p.src = dst;
-    p.dst = src;
-    p.local = 1;
+    turnEcho(view, p);
     p.identity = IDENTITY_REMOTE_NODE;
     this.counters.event(counters.EVENT_ICMP_ECHO_ANSWERED);
     return this.forward(p);
   }
-}
-
-/** The node that forwards takes one from the TTL, 2 or more (RFC 1812 section 5.3.1). */
-function decrementTtl(view: DataView, off: number): void {
-  const word = view.getUint16(off + ipv4.TTL);
-  view.setUint16(off + ipv4.TTL, word - 0x100);
-  const checksum = off + ipv4.CHECKSUM;
-  view.setUint16(checksum, update16(view.getUint16(checksum), word, word - 0x100));
-}
-
-/** The code of the Destination Unreachable that an error inside the tunnel becomes for the inner sender, or -1: RFC 2003 section 4. */
-function relayedCode(type: number, code: number): number {
-  if (type === icmp.TIME_EXCEEDED) return code === icmp.CODE_TTL_IN_TRANSIT ? icmp.CODE_HOST_UNREACHABLE : -1;
-  if (type !== icmp.UNREACHABLE) return -1;
-  if (code === icmp.CODE_NET_UNREACHABLE || code === icmp.CODE_HOST_UNREACHABLE) return code;
-  // The sender knows nothing of protocol 4.
-  return code === icmp.CODE_PROTOCOL_UNREACHABLE ? icmp.CODE_HOST_UNREACHABLE : -1;
 }
 
 /** No flow could be made, for want of a port or of a place in the table. */
@@ -979,47 +950,4 @@ function isOutOfResources(v: number): boolean {
   return (
     v === verdict.DROP_NAT_PORTS_EXHAUSTED || v === verdict.DROP_CT_TABLE_FULL || v === verdict.DROP_CT_SOURCE_QUOTA
   );
-}
-
-/** Gives the IPv4 header at `off` another identification. */
-function setId(view: DataView, off: number, id: number): void {
-  const checksum = off + ipv4.CHECKSUM;
-  view.setUint16(checksum, update16(view.getUint16(checksum), view.getUint16(off + ipv4.ID), id));
-  view.setUint16(off + ipv4.ID, id);
-}
-
-/** Sources that no packet from outside may carry: RFC 1812 section 5.3.7. */
-function isMartian(address: number): boolean {
-  const top = address >>> 24;
-  return top === 0 || top === 127 || top >= 224;
-}
-
-/** Does the port's device take the packet as it is, partial checksum and superpacket included? */
-function takes(port: Port, p: Packet): boolean {
-  if ((p.vnetFlags & vnet.FLAG_NEEDS_CSUM) === 0 && p.gsoType === 0) return true;
-  const { offloads } = port.device;
-  if ((offloads & OFFLOAD_CSUM) === 0) return false;
-  if (p.gsoType === 0) return true;
-  if ((p.gsoType & vnet.GSO_UDP_TUNNEL_IPV4) !== 0) return takesForeign(port, p);
-  return (offloads & ((p.gsoType & 7) === vnet.GSO_UDP_L4 ? OFFLOAD_USO : OFFLOAD_TSO)) !== 0;
-}
-
-/** The same for a superpacket in somebody else's tunnel; virtio-net knows none in IPIP. */
-function takesForeign(port: Port, p: Packet): boolean {
-  const isChecked = (p.vnetFlags & vnet.FLAG_UDP_TUNNEL_CSUM) !== 0;
-  const needed = isChecked ? OFFLOAD_TUNNEL | OFFLOAD_TUNNEL_CSUM : OFFLOAD_TUNNEL;
-  return p.protocol === ipv4.PROTO_UDP && (port.device.offloads & needed) === needed;
-}
-
-/** The same as `takes` for a packet that will be encapsulated before it gets there. */
-function takesTunnel(port: Port, p: Packet, tunnel: Tunnel): boolean {
-  if ((p.vnetFlags & vnet.FLAG_NEEDS_CSUM) === 0 && p.gsoType === 0) return true;
-  if (!takes(port, p)) return false;
-  if (p.gsoType === 0) return true;
-  // There is no tunnel superpacket in another tunnel.
-  if ((p.gsoType & vnet.GSO_UDP_TUNNEL_IPV4) !== 0) return false;
-  // A datagram train may fill 65535 bytes by itself.
-  if (p.len + tunnel.overhead > ipv4.MAX_TOTAL_LEN) return false;
-  const needed = tunnel.udpChecksum ? OFFLOAD_TUNNEL | OFFLOAD_TUNNEL_CSUM : OFFLOAD_TUNNEL;
-  return tunnel.protocol !== TUNNEL_IPIP && (port.device.offloads & needed) === needed;
 }

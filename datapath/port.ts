@@ -7,15 +7,25 @@ import {
   PORT_TX_PACKETS,
   PORT_WRITES,
 } from './counters.ts';
-import { type Device, OFFLOAD_TSO, OFFLOAD_TSO_ECN, OFFLOAD_USO } from './io/device.ts';
+import {
+  type Device,
+  OFFLOAD_CSUM,
+  OFFLOAD_TSO,
+  OFFLOAD_TSO_ECN,
+  OFFLOAD_TUNNEL,
+  OFFLOAD_TUNNEL_CSUM,
+  OFFLOAD_USO,
+} from './io/device.ts';
 import * as libcErrors from './io/errors.ts';
 import { Coalescer } from './packet/coalesce.ts';
 import type { Packet } from './packet/packet.ts';
 import type { Pool } from './packet/pool.ts';
 import { segmentsOf, wireBytes } from './packet/segment.ts';
+import { TUNNEL_IPIP, type Tunnel } from './tunnel/tunnel.ts';
 import { MAX_UDP_OVERHEAD } from './tunnel/udp-encap.ts';
 import * as verdict from './verdict.ts';
-import { MAX_TOTAL_LEN } from './wire/ipv4.ts';
+import * as ipv4 from './wire/ipv4.ts';
+import * as vnet from './wire/virtio-net.ts';
 
 export const PORT_POD = 1;
 export const PORT_HOST = 2;
@@ -100,6 +110,36 @@ export class Port {
     return false;
   }
 
+  /** Does the device take the packet as it is, partial checksum and superpacket included? */
+  takes(p: Packet): boolean {
+    if ((p.vnetFlags & vnet.FLAG_NEEDS_CSUM) === 0 && p.gsoType === 0) return true;
+    const { offloads } = this.device;
+    if ((offloads & OFFLOAD_CSUM) === 0) return false;
+    if (p.gsoType === 0) return true;
+    if ((p.gsoType & vnet.GSO_UDP_TUNNEL_IPV4) !== 0) {
+      // Somebody else's tunnel; virtio-net knows none in IPIP.
+      return p.protocol === ipv4.PROTO_UDP && this.takesTunnel((p.vnetFlags & vnet.FLAG_UDP_TUNNEL_CSUM) !== 0);
+    }
+    return (offloads & ((p.gsoType & 7) === vnet.GSO_UDP_L4 ? OFFLOAD_USO : OFFLOAD_TSO)) !== 0;
+  }
+
+  /** The same for a packet that will be encapsulated before it gets there. */
+  takesInside(tunnel: Tunnel, p: Packet): boolean {
+    if ((p.vnetFlags & vnet.FLAG_NEEDS_CSUM) === 0 && p.gsoType === 0) return true;
+    if (!this.takes(p)) return false;
+    if (p.gsoType === 0) return true;
+    // There is no tunnel superpacket in another tunnel.
+    if ((p.gsoType & vnet.GSO_UDP_TUNNEL_IPV4) !== 0) return false;
+    // A datagram train may fill 65535 bytes by itself.
+    if (p.len + tunnel.overhead > ipv4.MAX_TOTAL_LEN) return false;
+    return tunnel.protocol !== TUNNEL_IPIP && this.takesTunnel(tunnel.udpChecksum);
+  }
+
+  private takesTunnel(isChecked: boolean): boolean {
+    const needed = isChecked ? OFFLOAD_TUNNEL | OFFLOAD_TUNNEL_CSUM : OFFLOAD_TUNNEL;
+    return (this.device.offloads & needed) === needed;
+  }
+
   /** Queues a packet that is complete for this device; it is written at the next flush. Takes ownership. */
   queue(p: Packet): void {
     this.tx[this.txCount++] = p;
@@ -142,7 +182,7 @@ function makeCoalescer(kind: number, device: Device, pool: Pool): Coalescer | nu
     tcp: (device.offloads & OFFLOAD_TSO) !== 0,
     ecn: (device.offloads & OFFLOAD_TSO_ECN) !== 0,
     udp: (device.offloads & OFFLOAD_USO) !== 0,
-    maxLen: MAX_TOTAL_LEN - MAX_UDP_OVERHEAD,
+    maxLen: ipv4.MAX_TOTAL_LEN - MAX_UDP_OVERHEAD,
   });
 }
 

@@ -1,7 +1,7 @@
 /** ICMP errors as a router sends them: RFC 792, RFC 1812 section 4.3.2, RFC 1191 section 4. */
 import { HEADROOM, type Packet } from '../packet/packet.ts';
 import type { Pool } from '../packet/pool.ts';
-import { foldSum, sumWords } from '../wire/checksum.ts';
+import { foldSum, sumWords, update16 } from '../wire/checksum.ts';
 import * as icmp from '../wire/icmp.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 
@@ -76,6 +76,30 @@ export function buildIcmpError(
   e.fragment = 0;
   e.local = 1;
   return e;
+}
+
+/** The code of the Destination Unreachable that an error inside the tunnel becomes for the inner sender, or -1: RFC 2003 section 4. */
+export function relayedCode(type: number, code: number): number {
+  if (type === icmp.TIME_EXCEEDED) return code === icmp.CODE_TTL_IN_TRANSIT ? icmp.CODE_HOST_UNREACHABLE : -1;
+  if (type !== icmp.UNREACHABLE) return -1;
+  if (code === icmp.CODE_NET_UNREACHABLE || code === icmp.CODE_HOST_UNREACHABLE) return code;
+  // The sender knows nothing of protocol 4.
+  return code === icmp.CODE_PROTOCOL_UNREACHABLE ? icmp.CODE_HOST_UNREACHABLE : -1;
+}
+
+/** Makes the answer (RFC 792) of the parsed echo request `p`, in its place; it is the node's own then. */
+export function turnEcho(view: DataView, p: Packet): void {
+  const checksum = p.l4 + icmp.CHECKSUM;
+  view.setUint8(p.l4 + icmp.TYPE, icmp.ECHO_REPLY);
+  view.setUint16(checksum, update16(view.getUint16(checksum), icmp.ECHO << 8, icmp.ECHO_REPLY << 8));
+  const { src, dst } = p;
+  view.setInt32(p.off + ipv4.SRC, dst);
+  view.setInt32(p.off + ipv4.DST, src);
+  view.setUint8(p.off + ipv4.TTL, 64);
+  ipv4.setHeaderChecksum(view, p.off);
+  p.src = dst;
+  p.dst = src;
+  p.local = 1;
 }
 
 /** Linux net.ipv4.icmp_ratemask: unreachable, source quench, time exceeded, parameter problem. */

@@ -7,7 +7,7 @@
  *  |v ihl| tos | total len |    id     |flags, off | ttl |proto| checksum  |    src    |    dst    |
  *  +-----+-----+-----------+-----------+-----------+-----+-----+-----------+-----------+-----------+
  */
-import { foldSum, sumWords } from './checksum.ts';
+import { foldSum, sumWords, update16 } from './checksum.ts';
 
 export const VERSION_IHL = 0;
 export const TOS = 1;
@@ -66,4 +66,25 @@ export function setHeaderChecksum(view: DataView, off: number): void {
 /** True if the header checksum is right. */
 export function headerChecksumOk(view: DataView, off: number, headerLen: number): boolean {
   return foldSum(sumWords(view, off, headerLen, 0)) === 0xffff;
+}
+
+/** The node that forwards takes one from the TTL, 2 or more (RFC 1812 section 5.3.1). */
+export function decrementTtl(view: DataView, off: number): void {
+  const word = view.getUint16(off + TTL);
+  view.setUint16(off + TTL, word - 0x100);
+  const checksum = off + CHECKSUM;
+  view.setUint16(checksum, update16(view.getUint16(checksum), word, word - 0x100));
+}
+
+/** Gives the IPv4 header at `off` another identification. */
+export function setId(view: DataView, off: number, id: number): void {
+  const checksum = off + CHECKSUM;
+  view.setUint16(checksum, update16(view.getUint16(checksum), view.getUint16(off + ID), id));
+  view.setUint16(off + ID, id);
+}
+
+/** Sources that no packet from outside may carry: RFC 1812 section 5.3.7. */
+export function isMartian(address: number): boolean {
+  const top = address >>> 24;
+  return top === 0 || top === 127 || top >= 224;
 }

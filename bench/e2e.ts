@@ -22,7 +22,7 @@ import {
   secondsOfSetup,
   secondsOfTrial,
 } from './e2e/plan.ts';
-import { type PrintProgress, Progress } from './e2e/progress.ts';
+import { Progress } from './e2e/progress.ts';
 import { removeLeftovers, Sandbox } from './e2e/sandbox.ts';
 import {
   buildKernel,
@@ -36,22 +36,18 @@ import {
 import { type Environment, environment } from './environment.ts';
 import { machineTime } from './machine.ts';
 import { inspectBackground, inspectSteal, type Noise } from './noise.ts';
-import type { ComparedRow, Report } from './result.ts';
+import type { ComparedRow, Report, RunOptions } from './result.ts';
 import { judge, type Summary, summarize, summarizeRatios } from './stats.ts';
 
 export { SUITES, type Suite } from './e2e/metrics.ts';
 export { NAT_SUITES, planScenes, SUITE_GROUPS } from './e2e/plan.ts';
 export { MODES, type Mode, NATS, type Nat, UPLINKS, type Uplink } from './e2e/topologies.ts';
 
-export interface E2eOptions extends Partial<Selection> {
+export interface E2eOptions extends Partial<Selection>, RunOptions {
   /** Rounds, and so trials of each side per row. Default 8, 3 if quick. */
   pairs?: number;
   /** Whole seconds per trial. Default 1. */
   seconds?: number;
-  now?: Date;
-  print?: PrintProgress;
-  /** Ends the run early: what is measured by then is reported. */
-  signal?: AbortSignal;
 }
 
 export interface E2eEnvironment extends Environment, Noise {

@@ -10,13 +10,13 @@ import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { flattened } from '../datapath/flattened.ts';
 import { Random } from '../datapath/random.ts';
-import { type PrintProgress, Progress } from './e2e/progress.ts';
+import { Progress } from './e2e/progress.ts';
 import { type Environment, environment } from './environment.ts';
 import { ADDRESSES, addressesOf, KINDS, type Kind } from './lpm/lookup.ts';
 import { Rte, type RteWay } from './lpm/rte.ts';
 import type { Answer, Request } from './lpm/worker.ts';
 import { internetTable } from './prefixes.ts';
-import type { Report, Row } from './result.ts';
+import type { Report, Row, RunOptions } from './result.ts';
 import { judge, type Summary, summarize, summarizeRatios } from './stats.ts';
 
 export const SIZES = [10, 1_000, 100_000, 1 << 20];
@@ -27,18 +27,13 @@ const LOADS = 5;
 const SEED = 0x1234567;
 const NEXT_HOPS = 256;
 
-export interface LpmOptions {
+export interface LpmOptions extends RunOptions {
   /** Table sizes. */
   sizes?: readonly number[];
   /** Two sizes, fewer rounds. */
   quick?: boolean;
   /** DPDK's rte_lpm in turn with ours, on the same table and addresses. */
   rte?: boolean;
-  now?: Date;
-  /** Told what is being measured. */
-  print?: PrintProgress;
-  /** Ends the run early: what is measured by then is reported. */
-  signal?: AbortSignal;
 }
 
 export interface LpmReport extends Report {

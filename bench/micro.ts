@@ -5,27 +5,22 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { flattened } from '../datapath/flattened.ts';
-import { type PrintProgress, Progress } from './e2e/progress.ts';
+import { Progress } from './e2e/progress.ts';
 import { type Environment, environment } from './environment.ts';
 import { type Group, PLANS } from './micro/cases.ts';
 import type { Outcome, Task } from './micro/worker.ts';
-import type { Report, Row } from './result.ts';
+import type { Report, Row, RunOptions } from './result.ts';
 import { summarize } from './stats.ts';
 
 export { GROUPS, type Group } from './micro/cases.ts';
 
-export interface MicroOptions {
+export interface MicroOptions extends RunOptions {
   /** Default all. */
   groups?: readonly Group[];
   /** Fresh threads for each operation; at least 5 for a figure to quote. */
   visits?: number;
   /** Fewer cases, 2 short visits. */
   quick?: boolean;
-  now?: Date;
-  /** One line of progress at a time. */
-  print?: PrintProgress;
-  /** Ends the run early: what is measured by then is reported. */
-  signal?: AbortSignal;
 }
 
 export interface MicroReport extends Report {

@@ -6,34 +6,25 @@
 import { LabError } from '../datapath/lab/lab-error.ts';
 import { TOO_BIG_NAMES } from '../datapath/route/nexthop.ts';
 import { TrialError } from './e2e/parse.ts';
-import { type PrintProgress, Progress } from './e2e/progress.ts';
+import { Progress } from './e2e/progress.ts';
 import { removeLeftovers } from './e2e/sandbox.ts';
-import { type Environment, environment } from './environment.ts';
+import { environment } from './environment.ts';
 import { machineTime } from './machine.ts';
 import { Lane, type TcpTrial, type UdpTrial } from './mtu/lane.ts';
 import { podMtu, UNDERLAY_MTU, type Way, wirePackets } from './mtu/theory.ts';
 import { inspectBackground, inspectSteal, type Noise } from './noise.ts';
 import { HEADER_BYTES, type Mode } from './overhead/theory.ts';
-import type { Report, Row } from './result.ts';
+import type { LiveReport, Row, RunOptions } from './result.ts';
 import { summarize } from './stats.ts';
 
 export const MODES = ['ipip', 'vxlan', 'geneve'] as const satisfies readonly Mode[];
 export const WAYS: readonly Way[] = TOO_BIG_NAMES;
 
-export interface MtuOptions {
+export interface MtuOptions extends RunOptions {
   modes?: readonly (typeof MODES)[number][];
   ways?: readonly Way[];
   /** Trials of each length; with 0 only what is exact is looked at. */
   rounds?: number;
-  quick?: boolean;
-  now?: Date;
-  print?: PrintProgress;
-  /** Ends the run early: what is measured by then is reported. */
-  signal?: AbortSignal;
-}
-
-export interface MtuReport extends Report {
-  environment: Environment & Noise & { complete: boolean };
 }
 
 const ROUNDS = 2;
@@ -50,7 +41,7 @@ function sizesOf(mode: Mode, quick: boolean): number[] {
 }
 
 /** Needs root. What cannot be measured is left out of the report, which then says so. */
-export async function runMtu(options: MtuOptions = {}): Promise<MtuReport> {
+export async function runMtu(options: MtuOptions = {}): Promise<LiveReport> {
   const { quick = false, ways = WAYS, now = new Date(), print = () => {} } = options;
   const { modes = quick ? (['vxlan'] as const) : MODES, rounds = quick ? QUICK_ROUNDS : ROUNDS } = options;
   const signal = options.signal ?? new AbortController().signal;

@@ -5,30 +5,21 @@
  */
 import { LabError } from '../datapath/lab/lab-error.ts';
 import { TrialError } from './e2e/parse.ts';
-import { type PrintProgress, Progress } from './e2e/progress.ts';
+import { Progress } from './e2e/progress.ts';
 import { removeLeftovers } from './e2e/sandbox.ts';
-import { type Environment, environment } from './environment.ts';
+import { environment } from './environment.ts';
 import { machineTime } from './machine.ts';
 import { inspectBackground, inspectSteal, type Noise } from './noise.ts';
 import { type LiveTrial, measureLive, type Round } from './overhead/live.ts';
 import { callsPerGigabyte, MODES, type Mode, theoryOf, UNDERLAY_MTUS } from './overhead/theory.ts';
 import { measureWire } from './overhead/wire.ts';
 import { runPipeline } from './pipeline.ts';
-import type { Report, Row } from './result.ts';
+import type { LiveReport, Row, RunOptions } from './result.ts';
 import { summarize, summarizeRatios } from './stats.ts';
 
-export interface OverheadOptions {
-  quick?: boolean;
+export interface OverheadOptions extends RunOptions {
   /** Rows of the same run: the pipeline's steps are taken from there. Without them they are measured. */
   earlier?: readonly Row[];
-  now?: Date;
-  print?: PrintProgress;
-  /** Ends the run early: what is measured by then is reported. */
-  signal?: AbortSignal;
-}
-
-export interface OverheadReport extends Report {
-  environment: Environment & Noise & { complete: boolean };
 }
 
 /** Of the underlay, in what is measured alive. */
@@ -43,7 +34,7 @@ const QUICK_STEP_VISITS = 1;
 const STEP_WORK = 4;
 
 /** Needs root for what is measured alive. */
-export async function runOverhead(options: OverheadOptions = {}): Promise<OverheadReport> {
+export async function runOverhead(options: OverheadOptions = {}): Promise<LiveReport> {
   const { quick = false, earlier = [], now = new Date(), print = () => {} } = options;
   const signal = options.signal ?? new AbortController().signal;
   const noise: Noise = { backgroundShare: 0, stealShare: 0, warnings: [] };

@@ -9,16 +9,16 @@ import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { flattened } from '../datapath/flattened.ts';
 import type { ProfileName } from '../datapath/profile.ts';
-import { type PrintProgress, Progress } from './e2e/progress.ts';
+import { Progress } from './e2e/progress.ts';
 import { type Environment, environment } from './environment.ts';
 import { type Case, MODES, type Mode, NATS, type NatKind, SIZES, type Size } from './pipeline/rig.ts';
 import type { Answer, Request } from './pipeline/worker.ts';
-import type { Report, Row } from './result.ts';
+import type { Report, Row, RunOptions } from './result.ts';
 import { median, type Summary, summarize } from './stats.ts';
 
 export { MODES, type Mode, NATS, type NatKind, SIZES, type Size } from './pipeline/rig.ts';
 
-export interface PipelineOptions {
+export interface PipelineOptions extends RunOptions {
   /** With any of these four: every combination of what is given (the rest from DEFAULT) instead of the usual selection. */
   modes?: readonly Mode[];
   sizes?: readonly Size[];
@@ -30,11 +30,6 @@ export interface PipelineOptions {
   quick?: boolean;
   /** Of the usual selection only these. */
   parts?: readonly Part[];
-  now?: Date;
-  /** One line of progress at a time. */
-  print?: PrintProgress;
-  /** Ends the run early: what is measured by then is reported. */
-  signal?: AbortSignal;
 }
 
 export const PARTS = ['cases', 'steps', 'bursts'] as const;

@@ -1,5 +1,7 @@
 /** What every suite of `tunpath bench` gives with `-o json` (contract). */
+import type { PrintProgress } from './e2e/progress.ts';
 import type { Environment } from './environment.ts';
+import type { Noise } from './noise.ts';
 import type { Summary, Verdict } from './stats.ts';
 
 export interface Row {
@@ -40,4 +42,20 @@ export interface ComparedRow extends Row {
 export interface Report<R extends Row = Row> {
   environment: Environment;
   results: R[];
+}
+
+/** Of a run on live nodes. `complete`: false when it was ended early, or something could not be measured. */
+export interface LiveReport extends Report {
+  environment: Environment & Noise & { complete: boolean };
+}
+
+/** What every suite takes. */
+export interface RunOptions {
+  /** A first look: fewer cases, less of each. */
+  quick?: boolean;
+  now?: Date;
+  /** One line of progress at a time. */
+  print?: PrintProgress;
+  /** Ends the run early: what is measured by then is reported. */
+  signal?: AbortSignal;
 }

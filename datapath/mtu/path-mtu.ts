@@ -28,7 +28,6 @@ export const PLATEAUS: readonly number[] = [65535, 32000, 17914, 8166, 4352, 200
 
 /** Slots that one tick() looks at. */
 const TICK_WORK = 64;
-const TICK_MS = 1000;
 
 /** The greatest plateau below `len`; MIN_MTU if there is none. */
 export function plateauBelow(len: number): number {
@@ -106,17 +105,16 @@ export class PathMtu {
     return mtu;
   }
 
-  /** Forgets old entries, a bounded number of slots at a time. @returns milliseconds until there is more to do */
-  tick(now: number): number {
+  /** Forgets old entries, a bounded number of slots at a time. There is no hurry: lookup() minds their age. */
+  tick(now: number): void {
     const { table } = this;
-    if (table.size === 0) return Number.POSITIVE_INFINITY;
+    if (table.size === 0) return;
     for (let work = TICK_WORK; work > 0; work--) {
       const at = table.slotAt(this.sweepAt);
       // What follows a removed entry may move into its slot: look at it again.
       if (at >= 0 && this.isOver(at, now)) table.removeAt(at);
       else this.sweepAt = (this.sweepAt + 1) % table.slotCount;
     }
-    return table.size === 0 ? Number.POSITIVE_INFINITY : TICK_MS;
   }
 
   private isOver(at: number, now: number): boolean {

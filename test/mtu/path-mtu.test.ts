@@ -116,9 +116,8 @@ describe('PathMtu', () => {
     for (let i = 0; i < 1000; i++) mtus.update(i, 1400, 1500, 20, i);
     assert.equal(mtus.size, 1000);
     let ticks = 0;
-    for (; mtus.size > 0; ticks++) assert.ok(mtus.tick(700_000) >= 0);
+    for (; mtus.size > 0; ticks++) mtus.tick(700_000);
     assert.ok(ticks > 10 && ticks < 100, `${ticks}`);
-    assert.equal(mtus.tick(700_000), Number.POSITIVE_INFINITY);
   });
 
   it('a new destination displaces the one learnt first', () => {

@@ -14,67 +14,44 @@ import { createHash } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
-import koffi from 'koffi';
 import { pattern } from '../fixtures/packets.ts';
+import { InetSocket, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET } from './inet-socket.ts';
 
-const AF_INET = 2;
-const SOCK_STREAM = 1;
-const SOCK_DGRAM = 2;
-const SOL_SOCKET = 1;
 const SO_SNDBUF = 7;
 const SOL_UDP = 17;
 const UDP_SEGMENT = 103;
-const SHUT_WR = 1;
 const SILENCE_MS = 300;
 
-const libc = koffi.load('libc.so.6');
-const socket = libc.func('int socket(int domain, int type, int protocol)');
-const setsockopt = libc.func('int setsockopt(int fd, int level, int name, const void *value, uint32_t len)');
-const connect = libc.func('int connect(int fd, const void *address, uint32_t len)');
-const send = libc.func('intptr_t send(int fd, const void *data, size_t len, int flags)');
-const recv = libc.func('intptr_t recv(int fd, _Out_ void *data, size_t len, int flags)');
-const shutdown = libc.func('int shutdown(int fd, int how)');
-const close = libc.func('int close(int fd)');
-
-function check(what: string, result: number): number {
-  if (result < 0) throw new Error(`${what}: errno ${koffi.errno()}`);
-  return result;
-}
-
-function int32(value: number): Uint8Array {
-  return new Uint8Array(Int32Array.of(value).buffer);
-}
-
-function open(type: number, address: string, port: number): number {
-  const fd = check('socket', socket(AF_INET, type, 0));
-  check('SO_SNDBUF', setsockopt(fd, SOL_SOCKET, SO_SNDBUF, int32(1 << 20), 4));
-  const name = new Uint8Array(16);
-  const view = new DataView(name.buffer);
-  view.setUint16(0, AF_INET, true);
-  view.setUint16(2, port);
-  name.set(address.split('.').map(Number), 4);
-  check('connect', connect(fd, name, 16));
-  return fd;
+function open(type: number, address: string, port: number): InetSocket {
+  const socket = new InetSocket(type);
+  socket.set(SOL_SOCKET, SO_SNDBUF, 1 << 20);
+  socket.connect(address, port);
+  return socket;
 }
 
 function sendTcp(address: string, port: number, bytes: number, count: number): void {
   const data = pattern(bytes);
   for (let i = 0; i < count; i++) {
-    const fd = open(SOCK_STREAM, address, port);
-    if (check('send', send(fd, data, bytes, 0)) !== bytes) throw new Error('the send buffer is too small');
-    shutdown(fd, SHUT_WR);
+    const socket = open(SOCK_STREAM, address, port);
+    const sent = socket.send(data);
+    if (sent !== bytes) throw new Error(`${sent} of ${bytes} bytes sent: is the send buffer too small?`);
+    socket.end();
     // The server closes when it has all.
-    if (check('recv', recv(fd, new Uint8Array(1), 1, 0)) !== 0) throw new Error('an answer from nowhere');
-    close(fd);
+    const received = socket.receive(new Uint8Array(1));
+    if (received !== 0) throw new Error(`an answer from nowhere: ${received}`);
+    socket.close();
   }
 }
 
 function sendTrain(address: string, port: number, size: number, bytes: number, count: number): void {
   const data = pattern(bytes);
-  const fd = open(SOCK_DGRAM, address, port);
-  check('UDP_SEGMENT', setsockopt(fd, SOL_UDP, UDP_SEGMENT, int32(size), 4));
-  for (let i = 0; i < count; i++) check('send', send(fd, data, bytes, 0));
-  close(fd);
+  const socket = open(SOCK_DGRAM, address, port);
+  socket.set(SOL_UDP, UDP_SEGMENT, size);
+  for (let i = 0; i < count; i++) {
+    const sent = socket.send(data);
+    if (sent < 0) throw new Error(`send: errno ${-sent}`);
+  }
+  socket.close();
 }
 
 function print(value: object): void {

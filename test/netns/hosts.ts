@@ -13,7 +13,7 @@
 import { strict as assert } from 'node:assert';
 import { createHash } from 'node:crypto';
 import { pattern } from '../fixtures/packets.ts';
-import { type Rig, type Running, until } from './rig.ts';
+import { type Rig, type Running, type RunningNode, until } from './rig.ts';
 
 export type Side = 'a' | 'b';
 export type Protocol = 'none' | 'ipip' | 'vxlan' | 'geneve';
@@ -178,6 +178,16 @@ export interface Path {
   to: string;
   address: string;
   mtu: number;
+}
+
+/** From the pod of one host to the other's, through a tunnel over an underlay of `mtu`. */
+export function pathFrom(side: Side, protocol: Protocol, mtu = 1500): Path {
+  const to = OTHER[side];
+  return { from: `pod-${side}`, to: `pod-${to}`, address: PODS[to], mtu: mtu - OVERHEADS[protocol] };
+}
+
+export async function stopNodes(...nodes: RunningNode[]): Promise<void> {
+  for (const node of nodes) assert.equal(await node.stop(), 0, node.output);
 }
 
 /** A ping of every size up to the MTU with DF; the next one refused; and those named, in fragments. */

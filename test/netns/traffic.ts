@@ -9,46 +9,24 @@
  */
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import koffi from 'koffi';
 import { pattern } from '../fixtures/packets.ts';
 import { slowChecksum } from '../model/checksum.ts';
+import { InetSocket, SOCK_RAW, SOL_SOCKET } from './inet-socket.ts';
 
-const AF_INET = 2;
-const SOCK_RAW = 3;
 const IPPROTO_IP = 0;
 const IPPROTO_ICMP = 1;
-const SOL_SOCKET = 1;
 const SO_RCVTIMEO = 20;
 const IP_MTU_DISCOVER = 10;
 const IP_PMTUDISC_DO = 2;
 const EMSGSIZE = 90;
 const ANSWER_TIMEOUT_S = 2;
 
-const libc = koffi.load('libc.so.6');
-const socket = libc.func('int socket(int domain, int type, int protocol)');
-const setsockopt = libc.func('int setsockopt(int fd, int level, int name, const void *value, uint32_t len)');
-const connect = libc.func('int connect(int fd, const void *address, uint32_t len)');
-const send = libc.func('intptr_t send(int fd, const void *data, size_t len, int flags)');
-const recv = libc.func('intptr_t recv(int fd, _Out_ void *data, size_t len, int flags)');
-
-function fail(what: string): never {
-  throw new Error(`${what}: ${koffi.errno()}`);
-}
-
-function int32(...values: number[]): Uint8Array {
-  return new Uint8Array(Int32Array.from(values).buffer);
-}
-
-function openPing(address: string): number {
-  const fd = socket(AF_INET, SOCK_RAW, IPPROTO_ICMP);
-  if (fd < 0) fail('socket');
-  const name = new Uint8Array(16);
-  new DataView(name.buffer).setUint16(0, AF_INET, true);
-  name.set(address.split('.').map(Number), 4);
-  if (setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, int32(IP_PMTUDISC_DO), 4) < 0) fail('IP_MTU_DISCOVER');
-  if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, int32(ANSWER_TIMEOUT_S, 0, 0, 0), 16) < 0) fail('SO_RCVTIMEO');
-  if (connect(fd, name, 16) < 0) fail('connect');
-  return fd;
+function openPing(address: string): InetSocket {
+  const socket = new InetSocket(SOCK_RAW, IPPROTO_ICMP);
+  socket.set(IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO);
+  socket.set(SOL_SOCKET, SO_RCVTIMEO, ANSWER_TIMEOUT_S, 0, 0, 0);
+  socket.connect(address);
+  return socket;
 }
 
 function echoRequest(size: number): Uint8Array {
@@ -63,14 +41,15 @@ function echoRequest(size: number): Uint8Array {
 }
 
 function ping(address: string, max: number): void {
-  const fd = openPing(address);
+  const socket = openPing(address);
   const buffer = new Uint8Array(65536);
   for (let size = 0; size <= max; size++) {
     const request = echoRequest(size);
-    if (send(fd, request, request.length, 0) !== request.length) fail(`${size} bytes refused`);
+    const sent = socket.send(request);
+    if (sent !== request.length) throw new Error(`${size} bytes refused: ${sent}`);
     for (;;) {
-      const n = recv(fd, buffer, buffer.length, 0);
-      if (n < 0) fail(`no answer to ${size} bytes`);
+      const n = socket.receive(buffer);
+      if (n < 0) throw new Error(`no answer to ${size} bytes: ${n}`);
       const reply = Buffer.from(buffer.subarray(20, n));
       // A raw socket sees every ICMP message of the host.
       if (reply[0] !== 0 || reply.readUInt16BE(4) !== (process.pid & 0xffff)) continue;
@@ -80,8 +59,8 @@ function ping(address: string, max: number): void {
     }
   }
   const tooLong = echoRequest(max + 1);
-  if (send(fd, tooLong, tooLong.length, 0) >= 0) throw new Error(`${max + 1} bytes were not refused`);
-  if (koffi.errno() !== EMSGSIZE) fail(`${max + 1} bytes`);
+  const refused = socket.send(tooLong);
+  if (refused !== -EMSGSIZE) throw new Error(`${max + 1} bytes were not refused as too long: ${refused}`);
   process.stdout.write(`${max + 1} sizes answered\n`);
 }
 

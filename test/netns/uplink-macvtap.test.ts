@@ -9,12 +9,12 @@ import {
   HOST_PORTS,
   Hosts,
   OTHER,
-  OVERHEADS,
-  type Path,
   PODS,
   type Protocol,
+  pathFrom,
   pingEverySize,
   type Side,
+  stopNodes,
   vtepMac,
 } from './hosts.ts';
 import { type PortRow, Rig, type RunningNode, until } from './rig.ts';
@@ -24,15 +24,6 @@ const GATEWAY = '192.168.10.254';
 
 function uplink(side: Side, more: object = {}): object {
   return { kind: 'macvtap', interface: 'eth0', address: `${NODES[side]}/24`, ...more };
-}
-
-function pathFrom(side: Side, protocol: Protocol, mtu = 1500): Path {
-  const to = OTHER[side];
-  return { from: `pod-${side}`, to: `pod-${to}`, address: PODS[to], mtu: mtu - OVERHEADS[protocol] };
-}
-
-async function stop(...nodes: RunningNode[]): Promise<void> {
-  for (const node of nodes) assert.equal(await node.stop(), 0, node.output);
 }
 
 describe('uplink macvtap', function () {
@@ -64,7 +55,7 @@ describe('uplink macvtap', function () {
         nodes = await Promise.all([start('a', protocol), start('b', protocol)]);
       });
       after(async () => {
-        await stop(...nodes);
+        await stopNodes(...nodes);
         assert.deepEqual(await snapshots(), untouched);
       });
 
@@ -94,7 +85,7 @@ describe('uplink macvtap', function () {
       node = await others.node('host-a', pair.spec('a', uplink('a'), 'vxlan', pair.addresses.b));
     });
     after(async () => {
-      await stop(node);
+      await stopNodes(node);
       await others.close();
     });
 
@@ -124,7 +115,7 @@ describe('uplink macvtap', function () {
       nodes = [await others.node('host-a', specOf('a')), await others.node('host-b', specOf('b'))];
     });
     after(async () => {
-      await stop(...nodes);
+      await stopNodes(...nodes);
       await others.close();
     });
 
@@ -135,7 +126,7 @@ describe('uplink macvtap', function () {
   it("a TCP session of the host's own lives through start, stop, kill -9 and start", async () => {
     const session = await hosts.hold('a');
     const other = await start('b', 'vxlan');
-    await stop(await start('a', 'vxlan'));
+    await stopNodes(await start('a', 'vxlan'));
     assert.equal(await hosts.snapshot('a'), untouched.a);
 
     const killed = await start('a', 'vxlan');
@@ -152,7 +143,7 @@ describe('uplink macvtap', function () {
     assert.deepEqual([next.ifname, next.address], [left.ifname, left.address], 'neighbours need not learn it anew');
     await ping('a');
     await ping('b');
-    await stop(again, other);
+    await stopNodes(again, other);
     const { answered } = await session.close();
     assert.ok(answered > 20);
     assert.deepEqual(await snapshots(), untouched);
@@ -186,7 +177,7 @@ describe('uplink macvtap', function () {
     assert.equal(await second.exited, 1, second.output);
     assert.match(second.output, /running already/);
     await ping('a');
-    await stop(...nodes);
+    await stopNodes(...nodes);
   });
 
   describe('finds its character device', () => {
@@ -194,7 +185,7 @@ describe('uplink macvtap', function () {
     before(async () => {
       other = await start('b', 'vxlan');
     });
-    after(() => stop(other));
+    after(() => stopNodes(other));
 
     /** Runs our node with its network namespace entered by `enter`, which the rest of its command line follows. */
     const works = async (...enter: string[]) => {
@@ -240,7 +231,7 @@ describe('uplink macvtap', function () {
     const before = await hosts.snapshot('a');
     const nodes = [await start('a', 'vxlan'), await start('b', 'vxlan')];
     await exchangeUdp(rig, pathFrom('a', 'vxlan'));
-    await stop(...nodes);
+    await stopNodes(...nodes);
     assert.equal(await hosts.snapshot('a'), before);
     await rig.run('host-a', 'nft', 'delete table inet site');
     await rig.ip('host-a', ['rule del priority 1000', 'rule del priority 1001', 'route del 10.77.0.0/16 table 77']);
@@ -252,7 +243,7 @@ describe('uplink macvtap', function () {
     try {
       const nodes = [await start('a', 'vxlan'), await start('b', 'vxlan')];
       await exchangeUdp(rig, pathFrom('a', 'vxlan'));
-      await stop(...nodes);
+      await stopNodes(...nodes);
     } finally {
       rig.asService = false;
     }
@@ -287,7 +278,7 @@ describe('uplink macvtap', function () {
     assert.match(tracked.said, /started without services/);
     const moved = await apply({ uplink: uplink('a', { mtu: 1400 }) });
     assert.match(moved.said, /spec\.uplink.*cannot change while the node runs/);
-    await stop(node);
+    await stopNodes(node);
   });
 
   describe('refuses, with exit code 2 and what to do', () => {

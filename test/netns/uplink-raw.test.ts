@@ -6,12 +6,12 @@ import {
   HOST_PORTS,
   Hosts,
   OTHER,
-  OVERHEADS,
-  type Path,
   PODS,
   type Protocol,
+  pathFrom,
   pingEverySize,
   type Side,
+  stopNodes,
   vtepMac,
 } from './hosts.ts';
 import { BAD } from './kernel-node.ts';
@@ -19,15 +19,6 @@ import { type PortRow, parseSnmp, Rig, type RunningNode, until } from './rig.ts'
 
 const RAW = { kind: 'raw', interface: 'eth0' };
 const SIDES = ['a', 'b'] as const;
-
-function pathFrom(side: Side, protocol: Protocol, mtu = 1500): Path {
-  const to = OTHER[side];
-  return { from: `pod-${side}`, to: `pod-${to}`, address: PODS[to], mtu: mtu - OVERHEADS[protocol] };
-}
-
-async function stop(...nodes: RunningNode[]): Promise<void> {
-  for (const node of nodes) assert.equal(await node.stop(), 0, node.output);
-}
 
 /** Checksums that were wrong, and the like, in the kernel of a pod. */
 async function bad(rig: Rig, name: string): Promise<number[]> {
@@ -62,7 +53,7 @@ describe('uplink raw', function () {
         nodes = await Promise.all(SIDES.map(side => start(side, protocol)));
       });
       after(async () => {
-        await stop(...nodes);
+        await stopNodes(...nodes);
         assert.deepEqual(await snapshots(), untouched);
       });
 
@@ -99,7 +90,7 @@ describe('uplink raw', function () {
       node = await others.node('host-a', pair.spec('a', RAW, 'vxlan', pair.addresses.b));
     });
     after(async () => {
-      await stop(node);
+      await stopNodes(node);
       await others.close();
     });
 
@@ -157,7 +148,7 @@ describe('uplink raw', function () {
         await exchangeUdp(others, pathFrom('a', protocol));
         await fetchFile(others, pathFrom('a', protocol), 10_000_000);
         assert.ok((await reassembled()) > before + 100);
-        await stop(...nodes);
+        await stopNodes(...nodes);
       });
     }
 
@@ -171,14 +162,14 @@ describe('uplink raw', function () {
       assert.equal((await others.counters('host-a')).get('path-mtu-lowered'), 1);
       await fetchFile(others, pathFrom('a', 'ipip'), 10_000_000);
       await fetchFile(others, pathFrom('b', 'ipip'), 10_000_000);
-      await stop(...nodes);
+      await stopNodes(...nodes);
     });
   });
 
   it("a TCP session of the host's own lives through start, stop, kill -9 and start", async () => {
     const session = await hosts.hold('a');
     const other = await start('b', 'vxlan');
-    await stop(await start('a', 'vxlan'));
+    await stopNodes(await start('a', 'vxlan'));
     assert.equal(await hosts.snapshot('a'), untouched.a);
 
     const killed = await start('a', 'vxlan');
@@ -190,7 +181,7 @@ describe('uplink raw', function () {
     const again = await start('a', 'vxlan');
     await ping('pod-a', PODS.b);
     await ping('pod-b', PODS.a);
-    await stop(again, other);
+    await stopNodes(again, other);
     const { answered } = await session.close();
     assert.ok(answered > 20);
     assert.deepEqual(await snapshots(), untouched);
@@ -219,7 +210,7 @@ describe('uplink raw', function () {
     await ping('pod-b', HOST_PORTS.a);
     const rulesNow = await rig.run('host-a', 'nft', 'list', 'table', 'inet', 'own');
     assert.match(rulesNow, /udp dport 8472 counter packets [1-9]/, 'the tunnel went through the firewall');
-    await stop(...nodes);
+    await stopNodes(...nodes);
     assert.equal(await withoutCounters(), before);
     await rig.run('host-a', 'nft', 'delete table inet own');
     await rig.ip('host-a', ['rule del priority 1000', 'route flush table 77']);
@@ -241,7 +232,7 @@ describe('uplink raw', function () {
     const said = rig.tunpath('host-a', 'get', 'routes', '--node', nodes[0].name);
     assert.equal(await said.exited, 0);
     assert.match(said.output, /^default via 10\.244\.1\.1 dev tp0$/m);
-    await stop(...nodes);
+    await stopNodes(...nodes);
     await rig.run('host-a', 'nft', 'delete table ip own');
     await rig.ip('host-a', [], { 'net/ipv4/ip_forward': 0 });
   });
@@ -255,7 +246,7 @@ describe('uplink raw', function () {
     const counters = await rig.counters('host-a');
     const dropped = [...counters].filter(([name]) => name.startsWith('drop')).reduce((sum, [, n]) => sum + n, 0);
     assert.ok(dropped > 1500, `${dropped} dropped`);
-    await stop(node, other);
+    await stopNodes(node, other);
   });
 
   it('cuts the trains that GRO has made of tunnel packets', async () => {
@@ -267,7 +258,7 @@ describe('uplink raw', function () {
     assert.equal(after - before, 1, 'one datagram to the kernel');
     assert.equal((await rig.counters('host-a')).get('decapsulated'), 40);
     assert.equal((await bad(rig, 'pod-a'))[4], 0, 'checksums');
-    await stop(node);
+    await stopNodes(node);
   });
 
   it('says what is in use and what works differently', async () => {
@@ -306,7 +297,7 @@ describe('uplink raw', function () {
     assert.match(moved.said, /spec\.tunnel\.port.*restart/);
     const nodePort = [{ name: 'default/web', type: 'NodePort', ports: [{ port: 80, nodePort: 30080 }] }];
     assert.match((await apply({ services: nodePort })).said, /services\[0\]\.ports\[0\]\.nodePort/);
-    await stop(node);
+    await stopNodes(node);
   });
 
   it('a second node on the same port is refused by name', async () => {
@@ -316,7 +307,7 @@ describe('uplink raw', function () {
     assert.equal(await second.exited, 1, second.output);
     assert.match(second.output, /UDP socket for port 8472 on eth0: EADDRINUSE \(spec\.tunnel\.port/);
     await ping('host-a', PODS.a);
-    await stop(first);
+    await stopNodes(first);
   });
 
   describe('refuses, with exit code 2 and what to do', () => {

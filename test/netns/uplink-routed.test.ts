@@ -12,11 +12,12 @@ import {
   Hosts,
   OTHER,
   OVERHEADS,
-  type Path,
   PODS,
   type Protocol,
+  pathFrom,
   pingEverySize,
   type Side,
+  stopNodes,
   vtepMac,
 } from './hosts.ts';
 import { Rig, type Running, type RunningNode, until } from './rig.ts';
@@ -30,15 +31,6 @@ const MASQUERADE = [{ from: CLUSTER, notTo: [CLUSTER] }];
 const SIDES: readonly Side[] = ['a', 'b'];
 const HTTP_PORT = 8080;
 const NODE_PORT = 30080;
-
-function pathFrom(side: Side, protocol: Protocol, mtu = 1500): Path {
-  const to = OTHER[side];
-  return { from: `pod-${side}`, to: `pod-${to}`, address: PODS[to], mtu: mtu - OVERHEADS[protocol] };
-}
-
-async function stop(...nodes: RunningNode[]): Promise<void> {
-  for (const node of nodes) assert.equal(await node.stop(), 0, node.output);
-}
 
 /** Two hosts, what they were like before, and nodes on them. */
 class Pair {
@@ -96,7 +88,7 @@ class Pair {
     try {
       await work();
     } finally {
-      await stop(...nodes);
+      await stopNodes(...nodes);
     }
     await this.assertUntouched(...SIDES);
   }
@@ -141,7 +133,7 @@ describe('uplink routed', function () {
         nodes = await pair.both(protocol);
       });
       after(async () => {
-        await stop(...nodes);
+        await stopNodes(...nodes);
         await pair.assertUntouched(...SIDES);
       });
 
@@ -184,7 +176,7 @@ describe('uplink routed', function () {
       assert.ok(Number(bytes) > 2000 * Number(packets), `${protocol}: ${packets} packets, ${bytes} bytes`);
       // Without fragments: those overtake what GRO holds.
       await exchangeUdp(rig, { ...pathFrom('a', protocol), mtu: 1300 });
-      await stop(...nodes);
+      await stopNodes(...nodes);
     }
     await gro(false);
   });
@@ -200,7 +192,7 @@ describe('uplink routed', function () {
       node = await kernel.start('a', 'vxlan');
     });
     after(async () => {
-      await stop(node);
+      await stopNodes(node);
       await kernel.assertUntouched('a');
       await kernel.rig.close();
     });
@@ -259,7 +251,7 @@ describe('uplink routed', function () {
           await apart.ping('host-a', apart.hosts.addresses.b, '-s', '20000');
           const counters = await apart.rig.counters('host-b');
           assert.ok(counters.get('datagrams-reassembled')! >= 6, `${counters.get('datagrams-reassembled')}`);
-          await stop(...nodes);
+          await stopNodes(...nodes);
         }));
     }
 
@@ -300,7 +292,7 @@ describe('uplink routed', function () {
     assert.equal((await rig.counters('host-a')).get('decapsulated'), 1);
     assert.equal((await rig.ports('host-a')).find(port => port.kind === 'host')!.txPackets, 0, 'nothing comes twice');
     await server.stop();
-    await stop(node);
+    await stopNodes(node);
   });
 
   describe("shares the host's address", () => {
@@ -328,7 +320,7 @@ describe('uplink routed', function () {
     });
     after(async () => {
       for (const server of servers) await server.stop();
-      await stop(...nodes);
+      await stopNodes(...nodes);
       await pair.assertUntouched(...SIDES);
     });
 
@@ -470,7 +462,7 @@ describe('uplink routed', function () {
   it("a TCP session of the host's own lives through start, stop, kill -9 and start", async () => {
     const session = await pair.hosts.hold('a');
     const other = await pair.start('b', 'vxlan');
-    await stop(await pair.start('a', 'vxlan'));
+    await stopNodes(await pair.start('a', 'vxlan'));
     await pair.assertUntouched('a');
 
     const killed = await pair.start('a', 'vxlan');
@@ -481,7 +473,7 @@ describe('uplink routed', function () {
 
     const again = await pair.start('a', 'vxlan');
     await pair.ping('pod-a', PODS.b);
-    await stop(again, other);
+    await stopNodes(again, other);
     const { answered } = await session.close();
     assert.ok(answered > 20);
     await pair.assertUntouched(...SIDES);
@@ -508,7 +500,7 @@ describe('uplink routed', function () {
       const second = pair.rig.tunpath('host-a', 'node', '--config', file);
       assert.equal(await second.exited, 2, second.output);
       assert.match(second.output, /uplink\.interface: node .*host-a steers on eth0 already/);
-      await stop(node);
+      await stopNodes(node);
     });
 
     it('a device that is there', () =>
@@ -530,7 +522,7 @@ describe('uplink routed', function () {
       await range('32768 65535', '');
       await refuses(/spec\.masquerade\[0\]\.ports: TCP ports 61000-65535 .*ip_local_port_range is 32768-65535/);
       await range('32768 65535', '61000-65535');
-      await stop(await pair.start('a', 'vxlan', { masquerade: MASQUERADE }));
+      await stopNodes(await pair.start('a', 'vxlan', { masquerade: MASQUERADE }));
       await range('32768 60999', '');
     });
 

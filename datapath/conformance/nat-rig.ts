@@ -89,3 +89,17 @@ export function sourceOf(packet: Uint8Array): string {
 }
 
 export const DF = ipv4.FLAG_DF;
+
+/** What a NAT that filters by address or not at all is seen to do, and what else there is (RFC 4787 REQ-8, RFC 5382 REQ-3). */
+export const FILTERING = {
+  expect: [
+    'another port of the server passes, another host does not',
+    'another port of the server passes, another host passes',
+  ],
+  deviations: [
+    {
+      sees: 'another port of the server does not, another host does not',
+      by: 'nf_conntrack_in (net/netfilter/nf_conntrack_core.c): only the answer of the flow is the flow; Cilium is like it',
+    },
+  ],
+};

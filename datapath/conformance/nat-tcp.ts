@@ -1,7 +1,7 @@
 /** RFC 5382, NAT Behavioral Requirements for TCP; the parts of RFC 7857 that change it. */
 import { icmpError, tcp4 } from '../packet/build.ts';
 import type { Clause } from './check.ts';
-import { A, ACK, B, connect, dataReaches, livesFor, mappedPort, natNode, RST, SYN } from './nat-rig.ts';
+import { A, ACK, B, connect, dataReaches, FILTERING, livesFor, mappedPort, natNode, RST, SYN } from './nat-rig.ts';
 import { HAIRPIN_KEPT, hairpin, hairpinDeviations, mappingOf, perFlow } from './nat-udp.ts';
 import { type CheckNode, GATEWAY, type Lab, NODE, POD, SERVER, SERVER2 } from './node.ts';
 import { at, fate, only, readIcmp, same, yesNo } from './read.ts';
@@ -92,16 +92,7 @@ export const NAT_TCP: Clause[] = [
     requirement: 'filtering: endpoint-independent or address-dependent',
     quote:
       'it is RECOMMENDED that a NAT have an "Endpoint-Independent Filtering" behavior for TCP. [...] "Address-Dependent Filtering" behavior.',
-    expect: [
-      'another port of the server passes, another host does not',
-      'another port of the server passes, another host passes',
-    ],
-    deviations: [
-      {
-        sees: 'another port of the server does not, another host does not',
-        by: 'nf_conntrack_in (net/netfilter/nf_conntrack_core.c): only the answer of the flow is the flow; Cilium is like it',
-      },
-    ],
+    ...FILTERING,
     run(lab) {
       const node = natNode(lab);
       const port = connect(node, A);

@@ -1,7 +1,20 @@
 /** RFC 4787, NAT Behavioral Requirements for Unicast UDP; the parts of RFC 7857 that change it. */
 import { fragment, icmpError, pattern, udp4 } from '../packet/build.ts';
 import type { Clause } from './check.ts';
-import { A, B, DF, first, livesFor, mappedPort, natNode, type Protocol, reaches, reply, sourceOf } from './nat-rig.ts';
+import {
+  A,
+  B,
+  DF,
+  FILTERING,
+  first,
+  livesFor,
+  mappedPort,
+  natNode,
+  type Protocol,
+  reaches,
+  reply,
+  sourceOf,
+} from './nat-rig.ts';
 import { type CheckNode, GATEWAY, type Lab, NODE, POD, POD2, SERVER, SERVER2 } from './node.ts';
 import { at, fate, only, readIcmp, readIp, readPorts, same, yesNo } from './read.ts';
 
@@ -213,16 +226,7 @@ export const NAT_UDP: Clause[] = [
     requirement: 'filtering: endpoint-independent or address-dependent',
     quote:
       'it is RECOMMENDED that a NAT have "Endpoint-Independent Filtering" behavior [...] "Address-Dependent Filtering" behavior',
-    expect: [
-      'another port of the server passes, another host does not',
-      'another port of the server passes, another host passes',
-    ],
-    deviations: [
-      {
-        sees: 'another port of the server does not, another host does not',
-        by: 'nf_conntrack_in (net/netfilter/nf_conntrack_core.c): only the answer of the flow is the flow; Cilium is like it',
-      },
-    ],
+    ...FILTERING,
     run(lab) {
       const node = natNode(lab);
       const port = mappedPort(node, A, 'udp');

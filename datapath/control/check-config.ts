@@ -3,6 +3,7 @@
  * nothing is given that would have no effect. Each value by itself has been checked by the schema (config.ts); what it
  * refused is undefined here, and no check speaks where the refused value could have been the answer.
  */
+import * as ethernet from '../wire/ethernet.ts';
 import { MAX_OPTIONS_LEN, OPT_HEADER_LEN } from '../wire/geneve.ts';
 import { type Cidr, contains, parseAddress, parseCidr, parseMac, prefixMask } from './address.ts';
 import { configuredOverhead } from './compile.ts';
@@ -132,7 +133,6 @@ function isLocal(owner: string | undefined): boolean {
 // ---- tunnel ---------------------------------------------------------------------------------------------------------
 
 const MIN_IPV4_MTU = 68; // RFC 791
-const ETHERNET_MTU = 1500;
 
 function checkTunnel({ spec, report, refused }: Check): void {
   const { tunnel, uplink, profile } = spec;
@@ -184,7 +184,7 @@ function checkOptions({ spec, report }: Check): void {
 function checkLargerUnderlay({ uplink, pods, mtu }: Spec, protocol: string, overhead: number, report: Report): void {
   if (mtu?.tooBig !== 'larger-underlay' || uplink === undefined || !('mtu' in uplink) || uplink.mtu === undefined)
     return;
-  const widest = Math.max(ETHERNET_MTU, ...entries(pods).map(([, pod]) => pod.mtu ?? 0));
+  const widest = Math.max(ethernet.MTU, ...entries(pods).map(([, pod]) => pod.mtu ?? 0));
   const least = widest + overhead;
   if (uplink.mtu >= least) return;
   report(

@@ -6,6 +6,7 @@ import type { NextHop, Route } from '../route/nexthop.ts';
 import * as hops from '../route/nexthop.ts';
 import { overheadOf } from '../tunnel/overhead.ts';
 import { type GeneveOption, TUNNEL_GENEVE, TUNNEL_IPIP, TUNNEL_VXLAN, type TunnelSpec } from '../tunnel/spec.ts';
+import * as ethernet from '../wire/ethernet.ts';
 import { type Cidr, contains } from './address.ts';
 import { compileNat } from './compile-nat.ts';
 import type { GeneveOptionConfig } from './config.ts';
@@ -16,9 +17,6 @@ const PROTOCOLS = { none: 0, ipip: TUNNEL_IPIP, vxlan: TUNNEL_VXLAN, geneve: TUN
 
 /** Destinations that never leave a host (RFC 6890): whatever the default route says, the answer is no. */
 const NEVER_ROUTED = ['0.0.0.0/8', '127.0.0.0/8'];
-
-/** What pods have where the underlay has room for it and the tunnel's headers. */
-const ETHERNET_MTU = 1500;
 
 const NO_MAC = { hi: 0, lo: 0 };
 
@@ -47,7 +45,7 @@ export function mtusOf(config: ResolvedConfig): Mtus {
   const inner = uplink.mtu - configuredOverhead(tunnel);
   // Where the tunnel cuts what is too long, pods need not know of it.
   if (mtu.tooBig.startsWith('fragment')) return { tunnel: inner, device: uplink.mtu, route: 0 };
-  if (mtu.tooBig === 'larger-underlay') return { tunnel: inner, device: Math.min(inner, ETHERNET_MTU), route: 0 };
+  if (mtu.tooBig === 'larger-underlay') return { tunnel: inner, device: Math.min(inner, ethernet.MTU), route: 0 };
   const perRoute = PROFILES[profile].mtuAt === 'route';
   return {
     tunnel: inner,

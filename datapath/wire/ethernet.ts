@@ -11,6 +11,8 @@ export const DST = 0;
 export const SRC = 6;
 export const TYPE = 12;
 export const HEADER_LEN = 14;
+/** The longest payload of a frame (IEEE 802.3), where nobody has agreed on more. */
+export const MTU = 1500;
 
 export const TYPE_IPV4 = 0x0800;
 export const TYPE_ARP = 0x0806;

@@ -414,7 +414,7 @@ function parseList<const T extends readonly string[]>(flag: string, text: string
 /** Suites, names of several, and `service` for what has to do with NAT. */
 function parseSuites(text: string): { suites: readonly Suite[]; nats?: Nat[] } {
   const names = new Set([...SUITES, ...Object.keys(SUITE_GROUPS), 'service']);
-  const words: string[] = parseList('--suites', text, [...names]);
+  const words: string[] = parseList('--only, --suites', text, [...names]);
   const suites = SUITES.filter(suite => words.some(word => word === suite || SUITE_GROUPS[word]?.includes(suite)));
   if (!words.includes('service')) return { suites };
   return suites.length === 0 ? { suites: NAT_SUITES, nats: ['service', 'masquerade'] } : { suites, nats: [...NATS] };

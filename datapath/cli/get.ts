@@ -19,6 +19,9 @@ export async function get(kind: string, options: { node?: string; output: Format
   const socket = socketPathOf(pickNode(options.node, listNodes()));
   const rows = (await callNode(socket, 'get', { kind })) as Row[];
   const line = LINES[kind];
+  // As kubectl: an empty answer is no silence, and standard output stays what scripts expect.
+  if (rows.length === 0 && (options.output === 'table' || options.output === 'wide'))
+    process.stderr.write(`no ${kind}\n`);
   if (line !== undefined && options.output === 'table')
     process.stdout.write(rows.map(row => `${line(row as never)}\n`).join(''));
   else printRows(options.output, rows, columnsOf(rows, WIDE));

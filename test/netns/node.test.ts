@@ -5,7 +5,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { socketPath } from '../../datapath/control/server.ts';
-import { cpuSeconds, Rig, type RunningNode } from './rig.ts';
+import { cpuSeconds, MAIN, Rig, type RunningNode } from './rig.ts';
 
 /** Each line is one line of the file, so that the numbers below can be counted. */
 const HEAD = ['apiVersion: tunpath.dev/v1', 'kind: NodeConfig', 'metadata: { name: refused }', 'spec:'];
@@ -366,6 +366,13 @@ describe('tunpath node', function () {
       assert.equal(kinds['192.168.10.0/24'], 'onlink');
       assert.equal(kinds.default, 'gateway');
       assert.equal(routes.find(route => route.to === '10.244.2.0/24')!.via, '192.168.10.2');
+    });
+
+    it('an empty answer says so beside standard output', async () => {
+      const argv = [MAIN, 'get', 'conntrack', '--node', rig.full('node')];
+      const { stdout, stderr } = await rig.exec('node', process.execPath, ...argv);
+      assert.deepEqual([stdout, stderr], ['', 'no conntrack']);
+      assert.equal((await rig.exec('node', process.execPath, ...argv, '-o', 'json')).stderr, '');
     });
 
     it('get counters and neighbors -o json', async () => {

@@ -17,7 +17,7 @@ import { parseSnmp as countersIn } from '../../datapath/host/probe-pair.ts';
 import { ipBatch } from '../../datapath/lab/ip.ts';
 import { UNIT } from '../fixtures/unit.ts';
 
-const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
+export const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
 const NETNS_DIR = '/run/netns';
 /** Of a node: on a loaded machine, under the unit. */
 const START_TIMEOUT_MS = 30_000;

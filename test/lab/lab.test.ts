@@ -182,7 +182,8 @@ describe('Lab', () => {
 
 describe('a command that a signal ends', () => {
   const name = `${NAME}s`;
-  after(() => Lab.down(name));
+  // After each: what one leaves behind would be what the next waits for.
+  afterEach(() => Lab.down(name));
 
   const commands: [what: string, argv: string[], delayMs: number][] = [
     ['lab up, at once', ['lab', 'up'], 0],

@@ -76,9 +76,11 @@ const FIELDS = [
   ...CHECKSUMS.map(protocol => `${protocol}.checksum.status` as const),
 ] as const;
 
-/** Values of tshark's checksum status that are in order: right, and a UDP checksum that is not there. */
-const CHECKSUM_RIGHT = '1';
-const CHECKSUM_ABSENT = '3';
+/**
+ * Values of tshark's checksum status that are in order: right, a UDP checksum that is not there, and one of TCP that is
+ * 0xffff where RFC 1624 has 0: it adds up the same, and Linux writes it (skb_checksum_help), once in 65,536 packets.
+ */
+const CHECKSUMS_IN_ORDER = ['1', '3', '4'];
 /** LINUX_SLL_OUTGOING */
 const PKTTYPE_SENT = '4';
 const TUNNEL_HEADER_HEX = 16;
@@ -141,7 +143,7 @@ function frameOf(field: (name: (typeof FIELDS)[number]) => string[]): Frame {
     icmpType: first('icmp.type') === undefined ? null : Number(first('icmp.type')),
     icmpId: first('icmp.ident') ?? '',
     badChecksums: CHECKSUMS.filter(protocol =>
-      field(`${protocol}.checksum.status`).some(status => status !== CHECKSUM_RIGHT && status !== CHECKSUM_ABSENT),
+      field(`${protocol}.checksum.status`).some(status => !CHECKSUMS_IN_ORDER.includes(status)),
     ),
   };
 }

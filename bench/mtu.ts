@@ -3,16 +3,14 @@
  * ways to meet a packet that does not fit (RFC 4459): whether it passes with DF, packets on the wire beside what they should be,
  * what arrives and the nodes' processor time; and TCP with segments of that length. Real nodes, one pair for each tunnel and way, in turn.
  */
+
 import { LabError } from '../datapath/lab/lab-error.ts';
 import { TOO_BIG_NAMES } from '../datapath/route/nexthop.ts';
 import { TrialError } from './e2e/parse.ts';
 import { Progress } from './e2e/progress.ts';
-import { removeLeftovers } from './e2e/sandbox.ts';
-import { environment } from './environment.ts';
-import { machineTime } from './machine.ts';
+import { LiveRun } from './live-run.ts';
 import { Lane, type TcpTrial, type UdpTrial } from './mtu/lane.ts';
 import { podMtu, UNDERLAY_MTU, type Way, wirePackets } from './mtu/theory.ts';
-import { inspectBackground, inspectSteal, type Noise } from './noise.ts';
 import { HEADER_BYTES, type Mode } from './overhead/theory.ts';
 import type { LiveReport, Row, RunOptions } from './result.ts';
 import { summarize } from './stats.ts';
@@ -42,19 +40,11 @@ function sizesOf(mode: Mode, quick: boolean): number[] {
 
 /** Needs root. What cannot be measured is left out of the report, which then says so. */
 export async function runMtu(options: MtuOptions = {}): Promise<LiveReport> {
-  const { quick = false, ways = WAYS, now = new Date(), print = () => {} } = options;
+  const { quick = false, ways = WAYS } = options;
   const { modes = quick ? (['vxlan'] as const) : MODES, rounds = quick ? QUICK_ROUNDS : ROUNDS } = options;
-  const signal = options.signal ?? new AbortController().signal;
   const warmUps = quick ? QUICK_WARM_UPS : WARM_UPS;
-  const noise: Noise = { backgroundShare: 0, stealShare: 0, warnings: [] };
-  const env = { ...environment(now), ...noise, complete: true };
-  const warn = (text: string): void => {
-    env.warnings.push(text);
-    print(`warning: ${text}`);
-  };
-  removeLeftovers();
-  await inspectBackground(env, warn);
-  const machine = machineTime();
+  const run = await LiveRun.begin(options);
+  const { signal, print } = run;
   const trials = modes.reduce((sum, mode) => sum + sizesOf(mode, quick).length * ways.length, 0);
   const progress = new Progress(trials * (rounds + 1) + modes.length * 2 * ways.length, () => performance.now(), print);
   const results: Row[] = [];
@@ -80,18 +70,12 @@ export async function runMtu(options: MtuOptions = {}): Promise<LiveReport> {
     } catch (error) {
       if (signal.aborted) break;
       if (!(error instanceof LabError || error instanceof TrialError)) throw error;
-      env.complete = false;
-      warn(`${mode}: ${error.message}`);
+      run.lacks(`${mode}: ${error.message}`);
     } finally {
       await Promise.all(lanes.map(lane => lane.remove()));
     }
   }
-  if (signal.aborted) {
-    env.complete = false;
-    warn('ended early');
-  }
-  inspectSteal(env, machine, warn);
-  return { environment: env, results };
+  return run.end(results);
 }
 
 /** One length through all ways in turn, in an order that changes from round to round. */

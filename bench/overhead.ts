@@ -3,13 +3,11 @@
  * lengths (theory.ts), a node over memory that is given real packets (wire.ts), TCP through two nodes (live.ts); and the
  * cost of the path's steps from `bench pipeline`, for what the nodes' own time was spent on.
  */
+
 import { LabError } from '../datapath/lab/lab-error.ts';
 import { TrialError } from './e2e/parse.ts';
 import { Progress } from './e2e/progress.ts';
-import { removeLeftovers } from './e2e/sandbox.ts';
-import { environment } from './environment.ts';
-import { machineTime } from './machine.ts';
-import { inspectBackground, inspectSteal, type Noise } from './noise.ts';
+import { LiveRun } from './live-run.ts';
 import { type LiveTrial, measureLive, type Round } from './overhead/live.ts';
 import { callsPerGigabyte, MODES, type Mode, theoryOf, UNDERLAY_MTUS } from './overhead/theory.ts';
 import { measureWire } from './overhead/wire.ts';
@@ -35,17 +33,9 @@ const STEP_WORK = 4;
 
 /** Needs root for what is measured alive. */
 export async function runOverhead(options: OverheadOptions = {}): Promise<LiveReport> {
-  const { quick = false, earlier = [], now = new Date(), print = () => {} } = options;
-  const signal = options.signal ?? new AbortController().signal;
-  const noise: Noise = { backgroundShare: 0, stealShare: 0, warnings: [] };
-  const env = { ...environment(now), ...noise, complete: true };
-  const warn = (text: string): void => {
-    env.warnings.push(text);
-    print(`warning: ${text}`);
-  };
-  removeLeftovers();
-  await inspectBackground(env, warn);
-  const machine = machineTime();
+  const { quick = false, earlier = [] } = options;
+  const run = await LiveRun.begin(options);
+  const { signal, print } = run;
   const [pairs, seconds, visits] = quick
     ? [QUICK_PAIRS, QUICK_SECONDS, QUICK_STEP_VISITS]
     : [PAIRS, SECONDS, STEP_VISITS];
@@ -68,15 +58,9 @@ export async function runOverhead(options: OverheadOptions = {}): Promise<LiveRe
     results.push(...liveRows(rounds, seconds, steps));
   } catch (error) {
     if (!(error instanceof LabError || error instanceof TrialError)) throw error;
-    env.complete = false;
-    warn(error.message);
+    run.lacks(error.message);
   }
-  if (signal.aborted) {
-    env.complete = false;
-    warn('ended early');
-  }
-  inspectSteal(env, machine, warn);
-  return { environment: env, results };
+  return run.end(results);
 }
 
 function isStep(row: Row): boolean {

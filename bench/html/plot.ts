@@ -86,6 +86,19 @@ interface Sample {
   title: string;
 }
 
+/** A line through the medians of each series. @param facet  channels of a chart of several panels */
+export function medianLine(points: readonly Point[], facet: { fx?: string } = {}): Plot.Line {
+  return Plot.line(points, {
+    x: 'x',
+    y: (p: Point) => p.summary.median,
+    z: 'series',
+    stroke: 'series',
+    strokeWidth: 1.5,
+    sort: 'x',
+    ...facet,
+  });
+}
+
 /** The median as a dot, its interval as a line, samples as small dots, outliers among them as crosses. */
 export function intervalMarks(points: readonly Point[]): Plot.Markish[] {
   const flat = points.map(p => {

@@ -2,7 +2,7 @@
 import * as Plot from '@observablehq/plot';
 import type { Row } from '../result.ts';
 import { describeParams, describeSummary } from './format.ts';
-import { draw, type Figure, intervalMarks, type Point, seriesOf, WIDE } from './plot.ts';
+import { draw, type Figure, intervalMarks, medianLine, type Point, seriesOf, WIDE } from './plot.ts';
 
 // ---- micro
 
@@ -37,17 +37,7 @@ function byTableSize(rows: readonly Row[]): Figure | null {
   const svg = draw(legend, {
     x: { type: 'log', label: 'entries in the table (the first: none or one) →', tickFormat: '~s', ticks: 6, inset: 10 },
     y: { type: 'log', label: '↑ ns', grid: true, tickFormat: '~r' },
-    marks: [
-      Plot.line(points, {
-        x: 'x',
-        y: (p: Point) => p.summary.median,
-        z: 'series',
-        stroke: 'series',
-        strokeWidth: 1.5,
-        sort: 'x',
-      }),
-      ...intervalMarks(points),
-    ],
+    marks: [medianLine(points), ...intervalMarks(points)],
   });
   const caption = 'Each alone, entries in random order: with big tables this is the wait for memory.';
   return { title: 'Tables, from empty to a million', caption, legend, svg };
@@ -164,19 +154,7 @@ export function mtuFigures(rows: readonly Row[]): Figure[] {
       ...(wide ? { width: WIDE, height: 210, fx: { domain: facets, label: null } } : {}),
       x: { label: 'bytes of the packet →', nice: true, inset: 8, tickFormat: 'd', ticks: wide ? 3 : 6 },
       y: { label: `↑ ${some[0].unit}`, grid: true, zero: true, tickFormat: '~s' },
-      marks: [
-        Plot.line(points, {
-          x: 'x',
-          y: (p: Point) => p.summary.median,
-          z: 'series',
-          stroke: 'series',
-          strokeWidth: 1.5,
-          sort: 'x',
-          ...facet,
-        }),
-        ...intervalMarks(points),
-        Plot.ruleY([0]),
-      ],
+      marks: [medianLine(points, facet), ...intervalMarks(points), Plot.ruleY([0])],
     });
     return [
       {

@@ -1,8 +1,8 @@
 /** What the checks of a NAT have in common. Of a mapping one sees only what comes out: its outside address and port. */
-import { icmpEcho, tcp4, udp4 } from '../packet/build.ts';
+import { icmpEcho, icmpError, tcp4, udp4 } from '../packet/build.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as tcp from '../wire/tcp.ts';
-import { type CheckNode, type Lab, NODE, POD, POD2, SERVER, type Sent, type Side } from './node.ts';
+import { type CheckNode, GATEWAY, type Lab, NODE, POD, POD2, SERVER, type Sent, type Side } from './node.ts';
 import { at, only, readIcmp, readIp, readPorts } from './read.ts';
 
 export const SYN = tcp.SYN;
@@ -103,3 +103,24 @@ export const FILTERING = {
     },
   ],
 };
+
+const ICMP_ERRORS: readonly [type: number, code: number][] = [
+  [3, 0],
+  [3, 1],
+  [3, 2],
+  [3, 3],
+  [3, 4],
+  [3, 13],
+  [4, 0],
+  [5, 1],
+  [11, 0],
+  [12, 0],
+];
+
+/** The router sends every sort of ICMP error about `packet` to the node. @returns how many */
+export function sendEveryIcmpError(node: CheckNode, packet: Uint8Array): number {
+  for (const [type, code] of ICMP_ERRORS) {
+    node.exchange('wire', icmpError(type, code, packet, { src: GATEWAY, dst: NODE }));
+  }
+  return ICMP_ERRORS.length;
+}

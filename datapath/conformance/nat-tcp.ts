@@ -1,7 +1,20 @@
 /** RFC 5382, NAT Behavioral Requirements for TCP; the parts of RFC 7857 that change it. */
 import { icmpError, tcp4 } from '../packet/build.ts';
 import type { Clause } from './check.ts';
-import { A, ACK, B, connect, dataReaches, FILTERING, livesFor, mappedPort, natNode, RST, SYN } from './nat-rig.ts';
+import {
+  A,
+  ACK,
+  B,
+  connect,
+  dataReaches,
+  FILTERING,
+  livesFor,
+  mappedPort,
+  natNode,
+  RST,
+  SYN,
+  sendEveryIcmpError,
+} from './nat-rig.ts';
 import { HAIRPIN_KEPT, hairpin, hairpinDeviations, mappingOf, perFlow } from './nat-udp.ts';
 import { type CheckNode, GATEWAY, type Lab, NODE, POD, SERVER, SERVER2 } from './node.ts';
 import { at, fate, only, readIcmp, same, yesNo } from './read.ts';
@@ -243,20 +256,8 @@ export const NAT_TCP: Clause[] = [
       const node = natNode(lab);
       const port = connect(node, A);
       const seen = only(node, node.exchange('p1', out({ flags: ACK, seq: 1001, ack: 5001 })), 'wire');
-      const kinds = [
-        [3, 0],
-        [3, 1],
-        [3, 2],
-        [3, 3],
-        [3, 4],
-        [3, 13],
-        [4, 0],
-        [5, 1],
-        [11, 0],
-        [12, 0],
-      ];
-      for (const [type, code] of kinds) node.exchange('wire', icmpError(type, code, seen, { src: GATEWAY, dst: NODE }));
-      return yesNo(dataReaches(node, A, port), `alive after all of ${kinds.length}`, 'gone');
+      const count = sendEveryIcmpError(node, seen);
+      return yesNo(dataReaches(node, A, port), `alive after all of ${count}`, 'gone');
     },
   },
   {

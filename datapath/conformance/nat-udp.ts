@@ -13,9 +13,10 @@ import {
   type Protocol,
   reaches,
   reply,
+  sendEveryIcmpError,
   sourceOf,
 } from './nat-rig.ts';
-import { type CheckNode, GATEWAY, type Lab, NODE, POD, POD2, SERVER, SERVER2 } from './node.ts';
+import { type CheckNode, type Lab, NODE, POD, POD2, SERVER, SERVER2 } from './node.ts';
 import { at, fate, only, readIcmp, readIp, readPorts, same, yesNo } from './read.ts';
 
 const PER_FLOW =
@@ -287,20 +288,8 @@ export const NAT_UDP: Clause[] = [
     run(lab) {
       const node = natNode(lab);
       const out = only(node, node.exchange('p1', udp4({ src: POD, sport: 40_000, dst: SERVER })), 'wire');
-      const kinds = [
-        [3, 0],
-        [3, 1],
-        [3, 2],
-        [3, 3],
-        [3, 4],
-        [3, 13],
-        [4, 0],
-        [5, 1],
-        [11, 0],
-        [12, 0],
-      ];
-      for (const [type, code] of kinds) node.exchange('wire', icmpError(type, code, out, { src: GATEWAY, dst: NODE }));
-      return yesNo(reaches(node, A, readPorts(out).sport), `alive after all of ${kinds.length}`, 'gone');
+      const count = sendEveryIcmpError(node, out);
+      return yesNo(reaches(node, A, readPorts(out).sport), `alive after all of ${count}`, 'gone');
     },
   },
   {

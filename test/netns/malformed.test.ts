@@ -116,8 +116,7 @@ describe(`${PACKETS} malformed packets into a real device (SEED=${SEED})`, funct
       const before = await settle();
       const args = [device, form, `${PACKETS}`, `${SEED}`, JSON.stringify(ends)];
       const taken = Number(await rig.runProgram(host, 'inject', ...args));
-      // On a busy machine the node may not keep up: what its queue has no room for never gets to it.
-      assert.ok(taken > 0.75 * PACKETS, `the device took ${taken}`);
+      assert.ok(taken > 0.95 * PACKETS, `the device took ${taken}`);
       const after = await settle();
       assert.ok(!node.ended, node.output);
 

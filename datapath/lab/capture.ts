@@ -84,6 +84,14 @@ export class Capture {
   }
 }
 
+const TCP_CHECKSUM = 'tcp.checksum.status';
+const CHECKSUM_GOOD = '1';
+/**
+ * tshark calls a TCP checksum of 0xffff bad where RFC 1624 has 0, under this name. It adds up the same, and Linux writes
+ * it (CSUM_MANGLED_0 in skb_checksum_help): one packet in 65,536.
+ */
+const MANGLED_ZERO = 'tcp.checksum.ffff';
+
 /**
  * Decodes a capture, one row per packet that matches, one column per field. A field that occurs several times, as
  * `ip.src` does in a tunnel packet, lists the outermost first.
@@ -101,12 +109,20 @@ export async function decodeCapture(
   for (const rule of ['udp.port==8472,vxlan', ...decodeAs]) argv.push('-d', rule);
   // Off by default in tshark, since captures on a sending host mostly hold packets that the device has yet to finish.
   for (const protocol of ['ip', 'udp', 'tcp']) argv.push('-o', `${protocol}.check_checksum:TRUE`);
-  for (const field of fields) argv.push('-e', field);
+  // As they are in the header: those that an ICMP error quotes have nothing to be relative to.
+  argv.push('-o', 'tcp.relative_sequence_numbers:FALSE');
+  for (const field of [...fields, MANGLED_ZERO]) argv.push('-e', field);
   if (displayFilter !== '') argv.push('-Y', displayFilter);
   const result = await execa('tshark', argv, { reject: false, stdin: 'ignore', maxBuffer: 1 << 30 });
   if (result.exitCode !== 0) throw new LabError(`tshark: ${result.stderr || result.message}`);
+  const status = fields.indexOf(TCP_CHECKSUM);
   return result.stdout
     .split('\n')
     .filter(line => line !== '')
-    .map(line => line.split('\t').map(cell => (cell === '' ? [] : cell.split(';'))));
+    .map(line => {
+      const row = line.split('\t').map(cell => (cell === '' ? [] : cell.split(';')));
+      const mangledZero = row.pop()!.length > 0;
+      if (mangledZero && status >= 0) row[status] = [CHECKSUM_GOOD];
+      return row;
+    });
 }

@@ -119,8 +119,8 @@ const SEGMENT_FIELDS = [
   'ip.hdr_len',
   'ip.checksum.status',
   'tcp.srcport',
-  'tcp.seq_raw',
-  'tcp.ack_raw',
+  'tcp.seq',
+  'tcp.ack',
   'tcp.hdr_len',
   'tcp.flags',
   'tcp.checksum.status',
@@ -169,8 +169,8 @@ async function readSegments(file: string, source: string, final: boolean): Promi
       id: last('ip.id'),
       len: last('ip.len'),
       headers: last('ip.hdr_len') + (tcp ? last('tcp.hdr_len') : 8),
-      seq: tcp ? last('tcp.seq_raw') : 0,
-      ack: tcp ? last('tcp.ack_raw') : 0,
+      seq: tcp ? last('tcp.seq') : 0,
+      ack: tcp ? last('tcp.ack') : 0,
       flags: tcp ? last('tcp.flags') : 0,
     };
   });

@@ -7,7 +7,7 @@ import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { execa } from 'execa';
+import { decodeCapture } from '../../datapath/lab/capture.ts';
 import { PROFILES, type ProfileName } from '../../datapath/profile.ts';
 import { Rig, type Running, until } from './rig.ts';
 
@@ -129,15 +129,8 @@ const FIELDS = [
 ] as const;
 
 async function decode(file: string): Promise<Fields[]> {
-  const argv = ['-n', '-r', file, '-T', 'fields', '-E', 'occurrence=a', '-E', 'aggregator=;', '-E', 'separator=/t'];
-  for (const layer of ['ip', 'udp', 'tcp']) argv.push('-o', `${layer}.check_checksum:TRUE`);
-  argv.push('-d', `udp.port==${PORTS.vxlan},vxlan`);
-  for (const field of FIELDS) argv.push('-e', field);
-  const { stdout } = await execa('tshark', argv, { stdin: 'ignore', maxBuffer: 1 << 28 });
-  return stdout.split('\n').map(line => {
-    const cells = line.split('\t');
-    return Object.fromEntries(FIELDS.map((field, i) => [field, (cells[i] ?? '') === '' ? [] : cells[i].split(';')]));
-  });
+  const rows = await decodeCapture(file, FIELDS);
+  return rows.map(row => Object.fromEntries(FIELDS.map((field, i) => [field, row[i]])));
 }
 
 /** The packets of a combination, by the addresses of its pods. */

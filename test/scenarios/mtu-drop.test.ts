@@ -6,8 +6,8 @@
 import { strict as assert } from 'node:assert';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { execa } from 'execa';
 import { after, before, describe, it } from 'mocha';
+import { decodeCapture } from '../../datapath/lab/capture.ts';
 import { Rig } from '../netns/rig.ts';
 import { makeRouters, nodeAddress, plugNode, routerAddress, setLinkMtu } from './routers.ts';
 
@@ -60,27 +60,16 @@ interface Seen {
 
 async function readCapture(file: string): Promise<Seen[]> {
   const fields = ['frame.time_epoch', 'ip.src', 'ip.dst', 'ip.len', 'tcp.seq', 'tcp.len', 'tcp.ack', 'icmp.mtu'];
-  const argv = [
-    '-r',
-    file,
-    '-n',
-    '-o',
-    'tcp.relative_sequence_numbers:FALSE',
-    '-T',
-    'fields',
-    ...fields.flatMap(f => ['-e', f]),
-  ];
-  const { stdout } = await execa('tshark', argv, { stdin: 'ignore', maxBuffer: 1 << 28 });
-  return stdout.split('\n').map(line => {
-    const [at, source, destination, length, seq, payload, ack, mtu] = line.split('\t').map(text => text.split(','));
+  const rows = await decodeCapture(file, fields);
+  return rows.map(([at, source, destination, length, seq, payload, ack, mtu]) => {
     return {
       at: 1000 * Number(at[0]),
       source: source[0],
       length: Number(length[0]),
       seq: Number(seq[0]),
-      payload: Number(payload?.[0] ?? 0),
-      ack: Number(ack?.[0] ?? 0),
-      mtu: Number(mtu?.[0] || 0),
+      payload: Number(payload[0] ?? 0),
+      ack: Number(ack[0] ?? 0),
+      mtu: Number(mtu[0] ?? 0),
       quoted: `${source[1]} > ${destination[1]}`,
     };
   });

@@ -38,7 +38,7 @@ export interface Frame {
   tcp: { src: number; dst: number; flags: number; mss: number | null; payload: number } | null;
   icmpType: number | null;
   icmpId: string;
-  /** Names of the protocols in it whose checksum tshark finds wrong or cannot judge. */
+  /** Protocols in it whose checksum tshark finds wrong or cannot judge, with the values: `tcp 0x1d0f`. */
   badChecksums: string[];
 }
 
@@ -60,7 +60,6 @@ const FIELDS = [
   'ip.len',
   'udp.srcport',
   'udp.dstport',
-  'udp.checksum',
   'udp.payload',
   'vxlan.vni',
   'vxlan.flags',
@@ -73,14 +72,12 @@ const FIELDS = [
   'tcp.len',
   'icmp.type',
   'icmp.ident',
+  ...CHECKSUMS.map(protocol => `${protocol}.checksum` as const),
   ...CHECKSUMS.map(protocol => `${protocol}.checksum.status` as const),
 ] as const;
 
-/**
- * Values of tshark's checksum status that are in order: right, a UDP checksum that is not there, and one of TCP that is
- * 0xffff where RFC 1624 has 0: it adds up the same, and Linux writes it (skb_checksum_help), once in 65,536 packets.
- */
-const CHECKSUMS_IN_ORDER = ['1', '3', '4'];
+/** Values of tshark's checksum status that are in order: right, and a UDP checksum that is not there. */
+const CHECKSUMS_IN_ORDER = ['1', '3'];
 /** LINUX_SLL_OUTGOING */
 const PKTTYPE_SENT = '4';
 const TUNNEL_HEADER_HEX = 16;
@@ -144,7 +141,7 @@ function frameOf(field: (name: (typeof FIELDS)[number]) => string[]): Frame {
     icmpId: first('icmp.ident') ?? '',
     badChecksums: CHECKSUMS.filter(protocol =>
       field(`${protocol}.checksum.status`).some(status => !CHECKSUMS_IN_ORDER.includes(status)),
-    ),
+    ).map(protocol => `${protocol} ${field(`${protocol}.checksum`).join(', ')}`),
   };
 }
 

@@ -32,7 +32,8 @@ export function lockPath(node: string): string {
 export function takeLock(path: string): Lock {
   for (;;) {
     mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
-    const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
+    const fd = openOrMake(path);
+    if (fd < 0) continue;
     if (libc.flock(fd, libc.LOCK_EX | libc.LOCK_NB) !== 0) {
       closeSync(fd);
       const pid = readFileSync(path, 'utf8').trim();
@@ -45,6 +46,16 @@ export function takeLock(path: string): Lock {
       return { fd, path };
     }
     closeSync(fd);
+  }
+}
+
+/** @returns -1 if the directory has just been removed, as the last lab in it does when it goes */
+function openOrMake(path: string): number {
+  try {
+    return openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return -1;
+    throw error;
   }
 }
 

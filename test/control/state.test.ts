@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { lockPath, releaseLock, takeLock } from '../../datapath/control/lock.ts';
 import { AppliedState } from '../../datapath/control/state.ts';
 
@@ -57,5 +60,26 @@ describe('what a node keeps', () => {
     assert.throws(() => takeLock(path), /running already/);
     releaseLock(taken);
     assert.equal(lockPath('a'), '/run/tunpath/a.lock');
+  });
+
+  it('a lock can be had while a lab that goes takes the directory with it', async () => {
+    const run = join(directory, 'run');
+    const rmdir = `for (;;) try { require('fs').rmdirSync(${JSON.stringify(run)}) } catch {}`;
+    const other = spawn(process.execPath, ['-e', rmdir]);
+    try {
+      await once(other, 'spawn');
+      let removed = 0;
+      const end = Date.now() + 5000;
+      while (removed < 20 && Date.now() < end) {
+        const lock = takeLock(join(run, 'a.lock'));
+        releaseLock(lock);
+        await setImmediate();
+        if (!existsSync(run)) removed++;
+      }
+      assert.ok(removed > 0, 'it was never removed');
+    } finally {
+      other.kill('SIGKILL');
+      await once(other, 'exit');
+    }
   });
 });

@@ -345,6 +345,8 @@ describe('what a node answers and refuses', function () {
   const rises = async (counter: string, by: number, work: () => Promise<unknown>) => {
     const before = (await rig.counters('node01')).get(counter) ?? 0;
     const result = await work();
+    // Who sent it may be done before the node has read it.
+    await until(counter, async () => ((await rig.counters('node01')).get(counter) ?? 0) > before);
     assert.equal((await rig.counters('node01')).get(counter), before + by, counter);
     return result;
   };

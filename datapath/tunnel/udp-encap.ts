@@ -114,14 +114,15 @@ export function encapUdp(t: Tunnel, p: Packet, template: number): void {
 }
 
 /**
- * Adds the bytes of the inner packet to `sum`. Those that a partial checksum covers are not read: once it is complete,
- * they sum up to the complement of the pseudo header's sum that stands in its field ("local checksum offload", Linux
+ * Adds the bytes of the inner packet to `sum`. Its IPv4 header is not read: with a right checksum in it, and only such a
+ * packet has come so far, it sums up to 0. Nor are those that a partial checksum covers: once that is complete, they sum up
+ * to the complement of the pseudo header's sum that stands in its field ("local checksum offload", Linux
  * Documentation/networking/checksum-offloads.rst).
  */
 function sumInner(view: DataView, p: Packet, sum: number): number {
-  if ((p.vnetFlags & virtio.FLAG_NEEDS_CSUM) === 0) return sumWords(view, p.off, p.len, sum);
+  if ((p.vnetFlags & virtio.FLAG_NEEDS_CSUM) === 0) return sumWords(view, p.l4, p.off + p.len - p.l4, sum);
   const pseudo = view.getUint16(p.csumStart + p.csumOffset);
-  return sumWords(view, p.off, p.csumStart - p.off, sum) + (~pseudo & 0xffff);
+  return sumWords(view, p.l4, p.csumStart - p.l4, sum) + (~pseudo & 0xffff);
 }
 
 /** Tunnel.decap for VXLAN and GENEVE. */

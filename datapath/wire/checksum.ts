@@ -43,8 +43,16 @@ export function sumWords(view: DataView, off: number, len: number, sum: number):
     high = (high + (a >>> 16) + (b >>> 16) + (c >>> 16) + (d >>> 16)) | 0;
     low = (low + (a & 0xffff) + (b & 0xffff) + (c & 0xffff) + (d & 0xffff)) | 0;
   }
-  end = off + (len & 14);
-  for (; off < end; off += 2) low = (low + view.getUint16(off)) | 0;
+  end = off + (len & 12);
+  for (; off < end; off += 4) {
+    const word = view.getInt32(off);
+    high = (high + (word >>> 16)) | 0;
+    low = (low + (word & 0xffff)) | 0;
+  }
+  if (len & 2) {
+    low = (low + view.getUint16(off)) | 0;
+    off += 2;
+  }
   if (len & 1) low = (low + (view.getUint8(off) << 8)) | 0;
   return sum + (high & 0xffff) + (high >>> 16) + (low & 0xffff) + (low >>> 16);
 }

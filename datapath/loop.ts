@@ -15,6 +15,7 @@ import * as libc from './io/libc.ts';
 import { Uring } from './io/uring.ts';
 import { type MasqueradeRule, MasqueradeRules } from './nat/masquerade.ts';
 import type { Service } from './nat/service.ts';
+import { SLOT_BYTES } from './packet/packet.ts';
 import { Pool } from './packet/pool.ts';
 import { PROFILES } from './profile.ts';
 import { createDatapath, type Program } from './program.ts';
@@ -110,7 +111,7 @@ class Loop {
   private running = true;
 
   constructor(data: LoopData) {
-    const pool = new Pool(SLOTS);
+    const pool = new Pool(SLOTS, hugeMemory(SLOTS * SLOT_BYTES));
     this.counters = new Counters(data.counters);
     this.control = data.control;
     this.wakeFd = data.wakeFd;

@@ -11,6 +11,7 @@ import { OFFLOAD_CSUM, OFFLOAD_TSO, OFFLOAD_TSO_ECN, OFFLOAD_USO } from '../../d
 import { hugeMemory } from '../../datapath/io/huge-memory.ts';
 import { type Replay, ReplayDevice } from '../../datapath/io/memory.ts';
 import type { NatProgram } from '../../datapath/nat/nat.ts';
+import { SLOT_BYTES } from '../../datapath/packet/packet.ts';
 import { Pool } from '../../datapath/packet/pool.ts';
 import { PORT_POD, PORT_UPLINK } from '../../datapath/port.ts';
 import type { ProfileName } from '../../datapath/profile.ts';
@@ -91,7 +92,7 @@ export class Rig {
 
   constructor(c: Case) {
     this.c = c;
-    const pool = new Pool(4 * BURST);
+    const pool = new Pool(4 * BURST, hugeMemory(4 * BURST * SLOT_BYTES));
     const offloads = c.offload === 'auto' ? OFFLOADS : 0;
     const pod = new ReplayDevice(pool, undefined, { name: 'pod', mtu: MTU, offloads });
     const uplink = new ReplayDevice(pool, undefined, { name: 'uplink', layer: 2, mtu: MTU, offloads });

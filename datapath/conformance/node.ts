@@ -46,7 +46,7 @@ const PEER_MAC = '02:00:00:00:00:02';
 /** Packets of a node, unless a check wants more. */
 const SLOTS = 200;
 /** Slabs and empty route tables of nodes that are done with: 80 MB that would be allocated and collected for each node. */
-const spareSlabs: SharedArrayBuffer[] = [];
+const spareSlabs: ArrayBufferLike[] = [];
 const spareTables: Lpm[] = [];
 
 export type TunnelProtocol = 'none' | 'ipip' | 'vxlan' | 'geneve';

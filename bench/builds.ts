@@ -2,7 +2,8 @@
  * Two builds beside one another: `bench compare --build DIR_A DIR_B`. For people who change the code: a difference of a few
  * percent is less than what two runs of one build differ by, so the builds run at the same time.
  *
- * A visit starts a thread of each build and lets them take turns, 4 ms each: what slows the machine for a while slows both.
+ * A visit starts a thread of each build on one processor and lets them take turns, 4 ms each: what slows the machine for a
+ * while slows both.
  * The visit's ratio is the median of its rounds'. Other visits are other threads, for V8 compiles the same code differently
  * each time and puts it elsewhere. The verdict is about the visits' ratios: a trimmed mean (one odd compilation in ten
  * shall not decide), with an interval wide enough for all rows and for every look at them, and a difference of less than
@@ -19,6 +20,7 @@ import { type PrintProgress, Progress } from './e2e/progress.ts';
 import { type Group, PLANS } from './micro/cases.ts';
 import { MODES } from './pipeline/rig.ts';
 import { DEFAULT } from './pipeline.ts';
+import { onProcessor, processors } from './processors.ts';
 import { median, trimmedInterval } from './stats.ts';
 
 export type Contestants = 'pipeline' | Group;
@@ -88,7 +90,7 @@ export async function compareBuilds(
   try {
     for (let visit = 0; visit < LOOKS[LOOKS.length - 1]; visit++) {
       for (const lane of lanes.filter(one => one.open)) {
-        await visitBoth(lane, builds, visit % 2 === 1, signal);
+        await visitBoth(lane, builds, visit, signal);
         progress.advance(1);
       }
       if (!LOOKS.includes(visit + 1)) continue;
@@ -131,13 +133,11 @@ function workerOf(directory: string): URL {
   return pathToFileURL(fresh ? flat : plain);
 }
 
-/** A thread of each; who starts, and who is asked first, changes from visit to visit. */
-async function visitBoth(
-  lane: Lane,
-  builds: readonly [URL, URL],
-  swapped: boolean,
-  signal: AbortSignal,
-): Promise<void> {
+/** A thread of each; who starts, who is asked first, and on which processor changes from visit to visit. */
+async function visitBoth(lane: Lane, builds: readonly [URL, URL], visit: number, signal: AbortSignal): Promise<void> {
+  const swapped = visit % 2 === 1;
+  const ours = processors();
+  const processor = ours[(visit >> 1) % ours.length];
   const threads: Worker[] = [];
   const ask = async <T>(thread: Worker): Promise<T> => ((await once(thread, 'message', { signal })) as [T])[0];
   const round = async (thread: Worker): Promise<number> => {
@@ -147,7 +147,7 @@ async function visitBoth(
   try {
     const entries: Entry[] = [];
     for (const url of swapped ? [builds[1], builds[0]] : builds) {
-      const thread = new Worker(url, { workerData: lane.contest });
+      const thread = onProcessor(processor, () => new Worker(url, { workerData: lane.contest }));
       threads.push(thread);
       entries.push(await ask<Entry>(thread));
     }

@@ -35,8 +35,6 @@ export const eventfd: (initial: number, flags: number) => number = libc.func(
 export const PROT_READ = 1;
 export const PROT_WRITE = 2;
 export const MAP_SHARED = 0x01;
-export const MAP_PRIVATE = 0x02;
-export const MAP_ANONYMOUS = 0x20;
 export const MAP_POPULATE = 0x8000;
 export const MADV_HUGEPAGE = 14;
 /** -1 when it fails. */

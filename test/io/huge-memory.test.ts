@@ -1,0 +1,41 @@
+import assert from 'node:assert/strict';
+import { Worker } from 'node:worker_threads';
+import { hugeMemory } from '../../datapath/io/huge-memory.ts';
+
+const MIB = 1 << 20;
+const MODULE = new URL('../../datapath/io/huge-memory.js', import.meta.url);
+
+/** Takes memory, touches all of it, and says so. */
+const TAKER = `
+  import { parentPort } from 'node:worker_threads';
+  import { hugeMemory } from ${JSON.stringify(MODULE.href)};
+  const words = new Int32Array(hugeMemory(${64 * MIB}));
+  for (let i = 0; i < words.length; i += 1024) words[i] = 1;
+  parentPort.on('message', () => parentPort.postMessage(words[0]));
+  parentPort.postMessage(0);
+`;
+
+describe('memory in huge pages', () => {
+  it('is zeroed, as long as asked, and written at both ends', () => {
+    for (const bytes of [8, 4096, 3 * MIB + 24, 64 * MIB]) {
+      const memory = new Uint8Array(hugeMemory(bytes));
+      assert.equal(memory.length, bytes);
+      assert.ok(Buffer.alloc(bytes).equals(memory));
+      memory[0] = memory[bytes - 1] = 7;
+      assert.equal(memory[bytes - 1], 7);
+    }
+  });
+
+  it('goes with the thread that took it', async () => {
+    const take = async () => {
+      const thread = new Worker(new URL(`data:text/javascript,${encodeURIComponent(TAKER)}`));
+      await new Promise(resolve => thread.once('message', resolve));
+      await thread.terminate();
+    };
+    await take();
+    const before = process.memoryUsage().rss;
+    for (let i = 0; i < 4; i++) await take();
+    const grown = process.memoryUsage().rss - before;
+    assert.ok(grown < 96 * MIB, `four threads with 64 MiB each have left ${Math.round(grown / MIB)} MiB behind`);
+  });
+});

@@ -3,7 +3,7 @@ import * as Plot from '@observablehq/plot';
 import type { ComparedRow, Row } from '../result.ts';
 import { outliersOf } from '../stats.ts';
 import { describeSummary, formatRatio, formatValue } from './format.ts';
-import { COLORS, draw, type Figure, intervalMarks, type Point, type Series, WIDE } from './plot.ts';
+import { COLORS, draw, type Figure, intervalMarks, type Point, type Series, WIDE, WIDTH } from './plot.ts';
 
 const ARMS: Series[] = [
   { label: 'ours', color: COLORS.ours },
@@ -17,10 +17,31 @@ export function e2eFigures(rows: readonly Row[]): Figure[] {
   return [ratios(own), ...absolutes(own), ...rateSearches(own), ...percentiles(own)].filter(figure => figure !== null);
 }
 
-/** Mode, and NAT where there is some. */
+/** Mode, NAT where there is some, and the uplink where it is another than usual. */
 function sceneOf(row: Row): string {
-  const { mode, nat } = row.params;
-  return nat === undefined || nat === 'none' ? String(mode) : `${mode} ${nat}`;
+  const { mode, nat, uplink } = row.params;
+  return [mode, nat === 'none' ? undefined : nat, uplink === 'tap' ? undefined : uplink]
+    .filter(part => part !== undefined)
+    .join(' ');
+}
+
+const EM = 12;
+/** Room for a name of so many lines. */
+const SCENE_LINES = 3;
+
+/** Panels side by side, one for each scene; a long name takes several lines. */
+function scenePanels(scenes: readonly string[], width: number, anchor: 'top' | 'bottom') {
+  const lineWidth = Math.max(4, width / scenes.length / EM - 1);
+  const options = { fx: { domain: scenes, label: null, axis: null, padding: 0.15 } } as const;
+  const axis = Plot.axisFx({
+    anchor,
+    label: null,
+    lineWidth,
+    lineAnchor: 'top',
+    tickFormat: (scene: string) => scene.replaceAll('-', ' '),
+    ...(anchor === 'top' ? { dy: -EM * (SCENE_LINES - 1) } : {}),
+  });
+  return { options, axis };
 }
 
 /** Every row's ratio to the kernel, with its interval: what is better lies to the right. */
@@ -98,13 +119,14 @@ function absolutes(rows: readonly ComparedRow[]): Figure[] {
     const series = ARMS.filter(({ label }) => points.some(p => p.series === label));
     const scenes = [...new Set(points.map(p => p.fx as string))];
     const wide = scenes.length > 4;
+    const panels = scenePanels(scenes, wide ? WIDE : WIDTH, 'bottom');
     const svg = draw(series, {
       ...(wide ? { width: WIDE } : {}),
-      marginBottom: 34,
-      fx: { domain: scenes, label: null, padding: 0.15 },
+      marginBottom: 20 + SCENE_LINES * EM,
+      ...panels.options,
       x: { axis: null, domain: series.map(s => s.label), padding: 0.6, type: 'point' },
       y: { label: `↑ ${some[0].unit}`, grid: true, zero: true, tickFormat: 's' },
-      marks: [...intervalMarks(points), Plot.ruleY([0])],
+      marks: [panels.axis, ...intervalMarks(points), Plot.ruleY([0])],
     });
     return [{ title, caption, legend: series, svg, ...(wide ? { wide } : {}) }];
   });
@@ -117,25 +139,28 @@ function rateSearches(rows: readonly ComparedRow[]): Figure[] {
     const some = searched.filter(row => row.params.size === size);
     const losses = [...new Set(some.map(row => Number(row.params.loss)))].sort((a, b) => a - b);
     if (losses.length < 2) return [];
-    const label = (loss: number) => (loss === 0 ? 'none' : `${+(100 * loss).toPrecision(3)} %`);
+    const label = (loss: number) => `${+(100 * loss).toPrecision(3)}`;
     const points = some.flatMap((row): Point[] =>
       (['ours', 'kernel'] as const).map(series => ({
         x: label(Number(row.params.loss)),
         fx: sceneOf(row),
         series,
         summary: row[series],
-        title: `${series}, ${sceneOf(row)}, ${label(Number(row.params.loss))} lost: ${describeSummary(row[series], row.unit)}`,
+        title: `${series}, ${sceneOf(row)}, ${label(Number(row.params.loss))} % lost: ${describeSummary(row[series], row.unit)}`,
       })),
     );
     const legend = ARMS.slice(0, 2);
     const scenes = [...new Set(points.map(p => p.fx as string))];
     const wide = scenes.length > 2;
+    const panels = scenePanels(scenes, wide ? WIDE : WIDTH, 'top');
     const svg = draw(legend, {
       ...(wide ? { width: WIDE } : {}),
-      fx: { domain: scenes, label: null },
-      x: { type: 'point', domain: losses.map(label), label: 'datagrams that may be lost →' },
+      marginTop: 20 + SCENE_LINES * EM,
+      ...panels.options,
+      x: { type: 'point', domain: losses.map(label), label: '% of datagrams that may be lost →' },
       y: { label: '↑ packets/s', grid: true, zero: true, tickFormat: 's' },
       marks: [
+        panels.axis,
         Plot.line(points, {
           x: 'x',
           y: (p: Point) => p.summary.median,
@@ -179,18 +204,22 @@ function percentiles(rows: readonly ComparedRow[]): Figure[] {
     const legend = ARMS.filter(({ label }) => points.some(p => p.series === label));
     const scenes = [...new Set(points.map(p => p.scene))];
     const wide = scenes.length > 2;
+    const panels = scenePanels(scenes, wide ? WIDE : WIDTH, 'top');
     const svg = draw(legend, {
       ...(wide ? { width: WIDE } : {}),
-      fx: { domain: scenes, label: null },
+      marginTop: 20 + SCENE_LINES * EM,
+      ...panels.options,
       x: {
         type: 'log',
         domain: [1, Math.max(1e4, ...points.map(p => p.nines))],
-        ticks: [1, 10, 100, 1000, 10_000, 100_000],
+        // In a narrow panel the outermost would stand in its neighbours.
+        ticks: scenes.length > 3 ? [10, 100, 1000] : [1, 10, 100, 1000, 10_000, 100_000],
         tickFormat: (n: number) => (n === 1 ? '0' : `${+(100 - 100 / n).toPrecision(6)}`),
         label: 'percentile →',
       },
       y: { type: 'log', label: '↑ microseconds', grid: true, tickFormat: (d: number) => formatValue(d) },
       marks: [
+        panels.axis,
         Plot.line(points, {
           x: 'nines',
           y: 'us',

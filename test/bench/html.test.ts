@@ -171,6 +171,47 @@ describe('bench/html', function () {
     });
   }
 
+  it('as many scenes as a full run has: each with a panel and a row of its own, and no name in another', async () => {
+    const scenes = MODES.flatMap(mode =>
+      ['none', 'service', 'masquerade'].flatMap(nat => ({ mode, nat: nat, uplink: 'tap' })),
+    );
+    scenes.push(...['raw', 'macvtap', 'routed'].map(uplink => ({ mode: 'vxlan' as const, nat: 'none', uplink })));
+    const results = scenes.flatMap(params => [
+      compared('tcp1', 'Gb/s', params.mode, 1, { params }),
+      ...[0, 0.001, 0.01].map(loss =>
+        compared('ndr64', 'packets/s', params.mode, 1, { params: { ...params, size: 64, loss } }),
+      ),
+    ]);
+    const page = await open({ environment: environment(new Date(0)), results }, 1200);
+    const names = await page.evaluate(`[...document.querySelectorAll('figure')].map(figure => {
+      const [title, labels] = ['h3', 'g[aria-label$="tick label"] text'].map(s => [...figure.querySelectorAll(s)]);
+      const boxes = labels.map(label => ({ text: label.textContent, ...label.getBoundingClientRect().toJSON() }));
+      const over = (a, b) => a !== b && Math.min(a.right, b.right) - Math.max(a.left, b.left) > 4 &&
+        Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 4;
+      return {
+        title: title[0].textContent,
+        texts: boxes.map(box => box.text),
+        covered: boxes.filter(a => boxes.some(b => over(a, b))).map(box => box.text),
+      };
+    })`);
+    const figures = names as { title: string; texts: string[]; covered: string[] }[];
+    assert.deepEqual(
+      figures.map(({ title, covered }) => ({ title, covered })),
+      [
+        'Ours and the kernel, pair by pair',
+        'TCP, one flow',
+        'Datagrams of 64 bytes',
+        'Datagrams of 64 bytes, by what may be lost',
+      ].map(title => ({ title, covered: [] })),
+    );
+    for (const name of ['vxlan', 'vxlan raw', 'vxlan macvtap', 'vxlan routed']) {
+      assert.ok(figures[0].texts.includes(`tcp1, ${name}`), name);
+      const panel = name.replace(' ', '');
+      assert.equal(figures[1].texts.filter(text => text.replace(/\s/g, '') === panel).length, 1, name);
+    }
+    await page.close();
+  });
+
   it('holds the report, whatever is written in it', async () => {
     const report = everySuite();
     const page = await open(report, 1200);

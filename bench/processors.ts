@@ -3,6 +3,7 @@
  * makes one of two processors slower for seconds (1.7 times as long was seen), and the thread on it would look slow.
  */
 import koffi from 'koffi';
+import { errno, errnoName } from '../datapath/io/libc.ts';
 
 const libc = koffi.load('libc.so.6');
 /** pid 0 is the calling thread. @returns 0, or -1 */
@@ -13,12 +14,12 @@ const MASK_BYTES = 128;
 
 function currentMask(): Uint8Array {
   const mask = new Uint8Array(MASK_BYTES);
-  if (getAffinity(0, MASK_BYTES, mask) < 0) throw new Error(`sched_getaffinity: errno ${koffi.errno()}`);
+  if (getAffinity(0, MASK_BYTES, mask) < 0) throw new Error(`sched_getaffinity: ${errnoName(errno())}`);
   return mask;
 }
 
 function setMask(mask: Uint8Array): void {
-  if (setAffinity(0, MASK_BYTES, mask) !== 0) throw new Error(`sched_setaffinity: errno ${koffi.errno()}`);
+  if (setAffinity(0, MASK_BYTES, mask) !== 0) throw new Error(`sched_setaffinity: ${errnoName(errno())}`);
 }
 
 /** Numbers of those that the calling thread may run on, ascending. */

@@ -76,7 +76,7 @@ export class Workload {
   private readonly translation: Translation;
   private now = 1;
 
-  constructor(n: number, protocol: number, translation: Translation, memory?: (bytes: number) => ArrayBufferLike) {
+  constructor(n: number, protocol: number, translation: Translation, memory?: (bytes: number) => Uint8Array) {
     const pool = new Pool(1);
     this.n = n;
     this.translation = translation;

@@ -51,7 +51,7 @@ export function createDatapath(
     counters: Counters;
     clock: Clock;
     random: Random;
-    memory?: (bytes: number) => ArrayBufferLike;
+    memory?: (bytes: number) => Uint8Array;
     routes?: Lpm;
   },
 ): Datapath {

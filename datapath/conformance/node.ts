@@ -46,7 +46,7 @@ const PEER_MAC = '02:00:00:00:00:02';
 /** Packets of a node, unless a check wants more. */
 const SLOTS = 200;
 /** Slabs and empty route tables of nodes that are done with: 80 MB that would be allocated and collected for each node. */
-const spareSlabs: ArrayBufferLike[] = [];
+const spareSlabs: Uint8Array[] = [];
 const spareTables: Lpm[] = [];
 
 export type TunnelProtocol = 'none' | 'ipip' | 'vxlan' | 'geneve';
@@ -172,7 +172,7 @@ export class CheckNode {
     const { routes, pool } = this.datapath;
     for (const { prefix, length } of this.routes) routes.delete(prefix, length);
     spareTables.push(routes);
-    if (pool.packets.length === SLOTS) spareSlabs.push(pool.buffer);
+    if (pool.packets.length === SLOTS) spareSlabs.push(pool.bytes);
   }
 
   /** How often something happened that is no drop, by its name in counters.ts. */

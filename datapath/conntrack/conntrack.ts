@@ -123,7 +123,7 @@ export interface ConntrackOptions {
   /** Refuse an ICMP error whose quoted header has a wrong checksum (RFC 5508 REQ-3a); Linux does not look. */
   verifyQuotes?: boolean;
   /** Memory for the flow table, see TableOptions. */
-  memory?: (bytes: number) => ArrayBufferLike;
+  memory?: (bytes: number) => Uint8Array;
 }
 
 /** One flow, for listings. Addresses int32; deadlines in ms. */

@@ -98,7 +98,7 @@ export interface TableOptions {
   /** Flows that one source address may have; 0: no limit. */
   perSource?: number;
   /** Zeroed memory for entries and index; huge pages halve the time of a hit in a big table (bench/conntrack.ts). */
-  memory?: (bytes: number) => ArrayBufferLike;
+  memory?: (bytes: number) => Uint8Array;
 }
 
 /** Told of every flow that goes, before its words are cleared. */
@@ -151,10 +151,10 @@ export class FlowTable {
     const { capacity, random } = options;
     if (!(capacity >= 16 && capacity <= 1 << 22)) throw new RangeError(`a flow table of ${capacity} entries`);
     this.capacity = capacity;
-    const memory = options.memory ?? (bytes => new ArrayBuffer(bytes));
-    this.words = new Int32Array(memory((capacity + 1) * ENTRY_BYTES));
+    const memory = options.memory ?? (bytes => new Uint8Array(bytes));
+    this.words = wordsOf(memory((capacity + 1) * ENTRY_BYTES));
     const slots = powerOfTwo(capacity * 4);
-    this.index = new Int32Array(memory(slots * 8));
+    this.index = wordsOf(memory(slots * 8));
     this.mask = slots - 1;
     this.random = random;
     this.k0 = random.next();
@@ -447,6 +447,10 @@ export class FlowTable {
     index[hole << 1] = 0;
     index[(hole << 1) + 1] = 0;
   }
+}
+
+function wordsOf(bytes: Uint8Array): Int32Array {
+  return new Int32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
 }
 
 /** A TCP flow that is on its way out may go before its time, as in Linux's tcp_can_early_drop. */

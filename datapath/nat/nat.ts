@@ -33,7 +33,7 @@ export class Nat {
     profile: Profile,
     view: DataView,
     random: Random,
-    memory?: (bytes: number) => ArrayBufferLike,
+    memory?: (bytes: number) => Uint8Array,
   ) {
     this.conntrack = new Conntrack(view, {
       capacity: program.capacity,

@@ -2,7 +2,6 @@
 import { HEADROOM, Packet, SLOT_BYTES } from './packet.ts';
 
 export class Pool {
-  readonly buffer: ArrayBufferLike;
   readonly view: DataView;
   readonly bytes: Uint8Array;
   readonly packets: Packet[] = [];
@@ -12,12 +11,11 @@ export class Pool {
 
   /**
    * @param slots how many packets may be in flight at once. Untouched slots cost address space only.
-   * @param buffer for them, zeroed or of a pool that nobody uses any more; huge pages make a node 4 % faster
+   * @param bytes for them, zeroed or of a pool that nobody uses any more; huge pages make a node 4 % faster
    */
-  constructor(slots: number, buffer: ArrayBufferLike = new SharedArrayBuffer(slots * SLOT_BYTES)) {
-    this.buffer = buffer;
-    this.view = new DataView(this.buffer);
-    this.bytes = new Uint8Array(this.buffer);
+  constructor(slots: number, bytes: Uint8Array = new Uint8Array(new SharedArrayBuffer(slots * SLOT_BYTES))) {
+    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.bytes = bytes;
     for (let i = 0; i < slots; i++) this.packets.push(new Packet(i * SLOT_BYTES, i));
     for (let i = slots - 1; i >= 0; i--) this.free.push(this.packets[i]);
     this.freeCount = slots;

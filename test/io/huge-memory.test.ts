@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { Worker } from 'node:worker_threads';
 import { hugeMemory } from '../../datapath/io/huge-memory.ts';
+import { addressOf } from '../../datapath/io/libc.ts';
 
 const MIB = 1 << 20;
 const MODULE = new URL('../../datapath/io/huge-memory.js', import.meta.url);
@@ -9,8 +10,8 @@ const MODULE = new URL('../../datapath/io/huge-memory.js', import.meta.url);
 const TAKER = `
   import { parentPort } from 'node:worker_threads';
   import { hugeMemory } from ${JSON.stringify(MODULE.href)};
-  const words = new Int32Array(hugeMemory(${64 * MIB}));
-  for (let i = 0; i < words.length; i += 1024) words[i] = 1;
+  const words = hugeMemory(${64 * MIB});
+  for (let i = 0; i < words.length; i += 4096) words[i] = 1;
   parentPort.on('message', () => parentPort.postMessage(words[0]));
   parentPort.postMessage(0);
 `;
@@ -18,8 +19,9 @@ const TAKER = `
 describe('memory in huge pages', () => {
   it('is zeroed, as long as asked, and written at both ends', () => {
     for (const bytes of [8, 4096, 3 * MIB + 24, 64 * MIB]) {
-      const memory = new Uint8Array(hugeMemory(bytes));
+      const memory = hugeMemory(bytes);
       assert.equal(memory.length, bytes);
+      assert.equal(addressOf(memory) % (2 * MIB), 0);
       assert.ok(Buffer.alloc(bytes).equals(memory));
       memory[0] = memory[bytes - 1] = 7;
       assert.equal(memory[bytes - 1], 7);

@@ -32,7 +32,8 @@ export function wireBytes(view: DataView, p: Packet): number {
  * Under a tunnel the transport header is that of the inner packet, where the checksum is owed.
  */
 export function headersOf(view: DataView, p: Packet): number {
-  const inside = p.gsoSize > 0 && p.csumStart >= p.off && p.csumStart + tcp.HEADER_LEN <= p.off + p.len;
+  const least = p.csumOffset === tcp.CHECKSUM ? tcp.HEADER_LEN : udp.HEADER_LEN;
+  const inside = p.gsoSize > 0 && p.csumStart >= p.off && p.csumStart + least <= p.off + p.len;
   if (!inside) return p.len;
   return p.csumStart + transportHeaderLen(view, p) - p.off;
 }

@@ -208,6 +208,14 @@ const CONNECTIONS = 10;
 const TRAIN_BYTES = 60_000;
 const DATAGRAM = 1300;
 const TRAINS = 5;
+/** Segment size and bytes in all: shorter than a TCP header, and with a rest shorter than the others. */
+const SMALL_TRAINS = [
+  [4, 8],
+  [1, 2],
+  [3, 11],
+  [12, 13],
+  [40, 64],
+];
 
 function pairSpec(rig: Rig, way: Way, side: number): object {
   const peer = 3 - side;
@@ -359,6 +367,18 @@ for (const way of WAYS) {
           next = (p.seq + p.len - p.headers) >>> 0;
           ended = (p.flags & FIN) !== 0;
         }
+      }
+    });
+
+    it('trains of a few bytes arrive, too, every datagram of them', async () => {
+      for (const [size, bytes] of SMALL_TRAINS) {
+        const before = linesOf(server).length;
+        await rig.runProgram('pod1', 'bulk', 'train', '10.244.2.10', `${BULK_PORT}`, `${size}`, `${bytes}`, '1');
+        await until('the end of the train', () => linesOf(server).length > before);
+        const datagrams = Math.ceil(bytes / size);
+        const rest = bytes - (datagrams - 1) * size;
+        const lengths = rest === size ? [size] : [size, rest];
+        assert.deepEqual(linesOf(server).slice(before), [{ datagrams, lengths, sha256: sha256(pattern(bytes)) }]);
       }
     });
 

@@ -408,6 +408,19 @@ describe('Coalescer', () => {
     });
   }
 
+  it('undoes segment at every small size: TCP and UDP, payloads of 2 to 64 bytes', () => {
+    for (let size = 2; size <= 64; size++) {
+      for (let gsoSize = 1; gsoSize < size; gsoSize++) {
+        for (const bytes of [
+          tcp4({ id: 9, fragment: FLAG_DF, payload: pattern(size) }),
+          udp4({ id: 9, fragment: FLAG_DF, payload: pattern(size) }),
+        ]) {
+          assert.deepEqual(run(slowSegment(bytes, gsoSize).map(plain)), [{ bytes, gsoSize }]);
+        }
+      }
+    }
+  });
+
   it('does what the model does, on bursts of up to eight flows', () => {
     const random = new Random(77);
     const coalescer = new Coalescer(pool, EVERYTHING);

@@ -3,12 +3,13 @@ import fc from 'fast-check';
 import { HEADROOM, type Packet } from '../../datapath/packet/packet.ts';
 import { parseIpv4 } from '../../datapath/packet/parse.ts';
 import { Pool } from '../../datapath/packet/pool.ts';
-import { completeChecksum, segment, segmentsOf, verifyChecksum } from '../../datapath/packet/segment.ts';
+import { completeChecksum, segment, segmentsOf, verifyChecksum, wireBytes } from '../../datapath/packet/segment.ts';
 import { CONTINUE } from '../../datapath/verdict.ts';
 import * as tcpWire from '../../datapath/wire/tcp.ts';
 import * as virtio from '../../datapath/wire/virtio-net.ts';
 import {
   bytesOf,
+  fixHeader,
   fragment,
   icmpEcho,
   ip,
@@ -34,8 +35,13 @@ function cut(bytes: Uint8Array, gsoSize: number): Uint8Array[] {
   assert.equal(parseIpv4(pool.view, p), CONTINUE);
   const before = bytesOf(pool, p);
   const count = segmentsOf(pool.view, p);
+  const bytesOnWire = wireBytes(pool.view, p);
   const n = segment(pool, p, out, 200);
   assert.equal(n, count);
+  assert.equal(
+    out.slice(0, n).reduce((sum, q) => sum + q.len, 0),
+    bytesOnWire,
+  );
   const pieces = out.slice(0, n).map(q => {
     assert.deepEqual([q.vnetFlags, q.gsoType, q.gsoSize], [0, 0, 0]);
     assert.ok(q.off >= q.start + HEADROOM);
@@ -83,6 +89,63 @@ describe('segment', () => {
       }),
       { numRuns: 300 },
     );
+  });
+
+  it('cuts payloads of 1 to 64 bytes at every segment size, of UDP and TCP', () => {
+    for (let size = 1; size <= 64; size++) {
+      const datagram = udp4({ payload: pattern(size), id: 65530 });
+      const short = tcp4({ payload: pattern(size), id: 65530, flags: ACK_FLAG | PSH });
+      const long = tcp4({ payload: pattern(size), tcpOptions: timestampOption(5, 6) });
+      for (let gsoSize = 1; gsoSize <= 64; gsoSize++) {
+        for (const bytes of [datagram, short, long]) assert.deepEqual(cut(bytes, gsoSize), slowSegment(bytes, gsoSize));
+      }
+    }
+  });
+
+  it('counts what a small superpacket is on the wire behind an Ethernet header, too, before it is parsed', () => {
+    const link = 14;
+    for (let size = 1; size <= 64; size++) {
+      for (const bytes of [udp4({ payload: pattern(size) }), tcp4({ payload: pattern(size) })]) {
+        for (let gsoSize = 1; gsoSize <= 64; gsoSize++) {
+          const p = loadPartial(pool, bytes, gsoSize);
+          p.push(link);
+          const pieces = slowSegment(bytes, gsoSize);
+          assert.equal(segmentsOf(pool.view, p), pieces.length);
+          assert.equal(
+            wireBytes(pool.view, p),
+            pieces.reduce((sum, piece) => sum + link + piece.length, 0),
+          );
+          pool.release(p);
+        }
+      }
+    }
+  });
+
+  it('cuts small superpackets in a tunnel as without it', () => {
+    const outer = udp4({ dport: 8472, payload: new Uint8Array(8 + 14), noChecksum: true });
+    for (let size = 1; size <= 64; size++) {
+      for (const bytes of [udp4({ payload: pattern(size) }), tcp4({ payload: pattern(size) })]) {
+        for (let gsoSize = 1; gsoSize <= 64; gsoSize++) {
+          const p = loadPartial(pool, bytes, gsoSize);
+          p.innerNetwork = p.off;
+          p.outerTransport = p.off - outer.length + 20;
+          p.push(outer.length);
+          pool.bytes.set(outer, p.off);
+          pool.view.setUint16(p.off + 2, p.len);
+          pool.view.setUint16(p.off + 24, p.len - 20);
+          pool.bytes.set(fixHeader(bytesOf(pool, p)), p.off);
+          p.gsoType |= virtio.GSO_UDP_TUNNEL_IPV4;
+          assert.equal(parseIpv4(pool.view, p), CONTINUE);
+          const pieces = slowSegment(bytes, gsoSize);
+          const n = segment(pool, p, out, 200);
+          assert.deepEqual(
+            out.slice(0, n).map(q => bytesOf(pool, q).slice(outer.length)),
+            pieces,
+          );
+          for (const q of [p, ...out.slice(0, n)]) pool.release(q);
+        }
+      }
+    }
   });
 
   it('puts PSH and FIN on the last, CWR on the first', () => {

@@ -1,19 +1,15 @@
 /**
- * Classic pcap files (draft-ietf-opsawg-pcap): a reader for both byte orders and both time units, a writer with
- * nanoseconds, and a device that reads the one and writes the other.
+ * Classic pcap files (draft-ietf-opsawg-pcap): a reader for both byte orders and both time units, and a writer with
+ * nanoseconds.
  *
  *   file:   | magic 4 | version 2+2 | 8 unused | snaplen 4 | link type 4 | record, record...
  *   record: | seconds 4 | us or ns 4 | bytes captured 4 | bytes on the wire 4 | bytes
  *
- * What cannot be read ends with an Error that names the file and the byte. A pcap has no virtio-net header, so the
- * device has no offloads: every packet in it is as it was on the wire.
+ * What cannot be read ends with an Error that names the file and the byte.
  */
-import { closeSync, openSync, readSync, writeSync } from 'node:fs';
-import type { Clock } from '../clock.ts';
-import { MAX_FRAME, type Packet } from '../packet/packet.ts';
-import type { Pool } from '../packet/pool.ts';
-import { TYPE_IPV4 } from '../wire/ethernet.ts';
-import type { Device } from './device.ts';
+import { closeSync, openSync, writeSync } from 'node:fs';
+import type { ByteSource } from './byte-source.ts';
+import { DIRECTION_UNKNOWN, type ReadInterface, type ReadRecord } from './pcapng.ts';
 
 export const LINK_ETHERNET = 1;
 export const LINK_RAW = 101;
@@ -22,129 +18,62 @@ export const LINK_LINUX_SLL2 = 276;
 
 const MAGIC_MICROSECONDS = 0xa1b2c3d4;
 const MAGIC_NANOSECONDS = 0xa1b23c4d;
-const MAGIC_PCAPNG = 0x0a0d0d0a;
 const FILE_HEADER_LEN = 24;
 const RECORD_HEADER_LEN = 16;
 /** libpcap's limit for one record; more means that we are not reading a length. */
-const MAX_RECORD = 262144;
-/** The Linux cooked header of LINKTYPE_LINUX_SLL2: protocol u16, then 18 bytes that say by which interface and from whom. */
-const SLL2_HEADER_LEN = 20;
+export const MAX_RECORD = 262144;
 
-const EIO = 5;
-const EINVAL = 22;
-
-/**
- * Reads one record after the other. As a Clock it stands at the time of the last one, so that a replay runs by the
- * file's time.
- */
-export class PcapReader implements Clock {
-  readonly path: string;
-  readonly linkType: number;
-  /** Bytes of the current record; the memory is used again for the next. Link headers are still in it. */
-  bytes: Uint8Array = new Uint8Array(0);
-  /** What the record's packet had on the wire; more than `bytes` if the capture cut it. */
-  wireLen = 0;
-  seconds = 0;
-  nanoseconds = 0;
-  private readonly fd: number;
+/** Reads one record after the other. */
+export class PcapReader {
+  private readonly source: ByteSource;
+  private readonly from: ReadInterface;
   private readonly littleEndian: boolean;
   private readonly unit: number;
-  private readonly buffer = new Uint8Array(2 * MAX_RECORD);
-  private readonly view = new DataView(this.buffer.buffer);
-  /** Unread bytes are [begin, end) of the buffer; `position` is the file offset of `begin`. */
-  private begin = 0;
-  private end = 0;
-  private position = 0;
 
-  constructor(path: string) {
-    this.path = path;
-    this.fd = openSync(path, 'r');
-    try {
-      if (!this.fill(4)) throw this.error('not a pcap file: it is too short for a magic number');
-      const big = this.view.getUint32(0);
-      const little = this.view.getUint32(0, true);
-      if (big === MAGIC_PCAPNG) throw this.error('a pcapng file: convert it with `editcap -F nsecpcap`');
-      this.littleEndian = little === MAGIC_MICROSECONDS || little === MAGIC_NANOSECONDS;
-      const magic = this.littleEndian ? little : big;
-      if (magic !== MAGIC_MICROSECONDS && magic !== MAGIC_NANOSECONDS) {
-        throw this.error(`not a pcap file: magic number 0x${big.toString(16).padStart(8, '0')}`);
-      }
-      this.unit = magic === MAGIC_NANOSECONDS ? 1 : 1000;
-      if (!this.fill(FILE_HEADER_LEN)) throw this.error('the file header is cut off', this.end);
-      const major = this.view.getUint16(4, this.littleEndian);
-      if (major !== 2) throw this.error(`pcap version ${major}, expected 2`, 4);
-      // The upper half says how long a frame check sequence is, if there is one.
-      this.linkType = this.view.getUint32(20, this.littleEndian) & 0xffff;
-      if (![LINK_ETHERNET, LINK_RAW, LINK_IPV4, LINK_LINUX_SLL2].includes(this.linkType)) {
-        throw this.error(
-          `link type ${this.linkType}; known are 1 (Ethernet), 101 (raw IP), 228 (IPv4), 276 (SLL2)`,
-          20,
-        );
-      }
-      this.advance(FILE_HEADER_LEN);
-    } catch (error) {
-      closeSync(this.fd);
-      throw error;
+  /** @throws the source's error for what is no pcap file */
+  constructor(source: ByteSource) {
+    this.source = source;
+    if (!source.fill(4)) throw source.error('not a capture file: it is too short for a magic number');
+    const big = source.view.getUint32(source.begin);
+    const little = source.view.getUint32(source.begin, true);
+    this.littleEndian = little === MAGIC_MICROSECONDS || little === MAGIC_NANOSECONDS;
+    const magic = this.littleEndian ? little : big;
+    if (magic !== MAGIC_MICROSECONDS && magic !== MAGIC_NANOSECONDS) {
+      throw source.error(`not a capture file: magic number 0x${big.toString(16).padStart(8, '0')}`);
     }
+    this.unit = magic === MAGIC_NANOSECONDS ? 1 : 1000;
+    if (!source.fill(FILE_HEADER_LEN)) throw source.error('the file header is cut off', source.available);
+    const major = source.view.getUint16(source.begin + 4, this.littleEndian);
+    if (major !== 2) throw source.error(`pcap version ${major}, expected 2`, 4);
+    // The upper half says how long a frame check sequence is, if there is one.
+    this.from = { name: '', linkType: this.field(20) & 0xffff, snapLen: this.field(16) };
+    source.advance(FILE_HEADER_LEN);
   }
 
-  /** Milliseconds since 1970 of the current record. */
-  now(): number {
-    return this.seconds * 1000 + this.nanoseconds / 1e6;
-  }
-
-  /** Moves to the next record. @returns false at the end of the file */
-  next(): boolean {
-    if (!this.fill(RECORD_HEADER_LEN)) {
-      if (this.end > this.begin) throw this.error(`record header cut off after ${this.end - this.begin} bytes`);
-      return false;
+  /** @returns the next record, its bytes in memory that the one after it uses again; null at the end of the file */
+  next(): ReadRecord | null {
+    const { source } = this;
+    if (!source.fill(RECORD_HEADER_LEN)) {
+      if (source.available > 0) throw source.error(`record header cut off after ${source.available} bytes`);
+      return null;
     }
-    const fraction = this.field(4) * this.unit;
+    const seconds = this.field(0);
+    const nanoseconds = this.field(4) * this.unit;
     const captured = this.field(8);
-    if (fraction >= 1e9) throw this.error(`record with ${this.field(4)} as fraction of a second`, 4);
-    if (captured > MAX_RECORD) throw this.error(`record of ${captured} bytes, at most ${MAX_RECORD} can be`, 8);
-    this.seconds = this.field(0);
-    this.nanoseconds = fraction;
-    this.wireLen = this.field(12);
-    if (!this.fill(RECORD_HEADER_LEN + captured)) {
-      const there = this.end - this.begin - RECORD_HEADER_LEN;
-      throw this.error(`record of ${captured} bytes cut off after ${there}`);
+    const wireLen = this.field(12);
+    if (nanoseconds >= 1e9) throw source.error(`record with ${this.field(4)} as fraction of a second`, 4);
+    if (captured > MAX_RECORD) throw source.error(`record of ${captured} bytes, at most ${MAX_RECORD} can be`, 8);
+    if (!source.fill(RECORD_HEADER_LEN + captured)) {
+      throw source.error(`record of ${captured} bytes cut off after ${source.available - RECORD_HEADER_LEN}`);
     }
-    this.bytes = this.buffer.subarray(this.begin + RECORD_HEADER_LEN, this.begin + RECORD_HEADER_LEN + captured);
-    this.advance(RECORD_HEADER_LEN + captured);
-    return true;
-  }
-
-  close(): void {
-    closeSync(this.fd);
-  }
-
-  /** An error about the byte `at` behind the current position. */
-  error(message: string, at = 0): Error {
-    return new Error(`${this.path}: byte ${this.position + at}: ${message}`);
+    const { view, begin } = source;
+    const bytes = new Uint8Array(view.buffer, view.byteOffset + begin + RECORD_HEADER_LEN, captured);
+    source.advance(RECORD_HEADER_LEN + captured);
+    return { interface: this.from, seconds, nanoseconds, bytes, wireLen, direction: DIRECTION_UNKNOWN, comment: '' };
   }
 
   private field(at: number): number {
-    return this.view.getUint32(this.begin + at, this.littleEndian);
-  }
-
-  private advance(n: number): void {
-    this.begin += n;
-    this.position += n;
-  }
-
-  /** Makes `n` unread bytes lie in the buffer; false if the file has not so many. */
-  private fill(n: number): boolean {
-    if (this.end - this.begin >= n) return true;
-    this.buffer.copyWithin(0, this.begin, this.end);
-    this.end -= this.begin;
-    this.begin = 0;
-    while (this.end < n) {
-      const got = readSync(this.fd, this.buffer, this.end, this.buffer.length - this.end, null);
-      if (got === 0) return false;
-      this.end += got;
-    }
-    return true;
+    return this.source.view.getUint32(this.source.begin + at, this.littleEndian);
   }
 }
 
@@ -189,96 +118,5 @@ export class PcapWriter {
   close(): void {
     this.flush();
     closeSync(this.fd);
-  }
-}
-
-export interface PcapOptions {
-  name?: string;
-  /** File to read from; without it nothing ever arrives. */
-  read?: string;
-  /** File to write to; without it writes are refused with EINVAL. */
-  write?: string;
-  /** Layer of the written file, and of the device if it reads none; 3 by default. */
-  layer?: 2 | 3;
-  /** 1500 by default. */
-  mtu?: number;
-  /** Stamps what is written. Without it packets bear the time of the record read last. */
-  clock?: Clock;
-}
-
-export class PcapDevice implements Device {
-  readonly name: string;
-  readonly layer: 2 | 3;
-  readonly mtu: number;
-  readonly offloads = 0;
-  readonly fd = -1;
-  /** Records passed over: not IPv4 in a cooked capture. */
-  skipped = 0;
-  readonly reader: PcapReader | null;
-  private readonly writer: PcapWriter | null;
-  private readonly clock: Clock | null;
-  private readonly slab: Uint8Array;
-
-  /** @throws Error when a file cannot be opened, or is no pcap file */
-  constructor(pool: Pool, options: PcapOptions) {
-    this.slab = pool.bytes;
-    this.reader = options.read === undefined ? null : new PcapReader(options.read);
-    const readLayer = this.reader?.linkType === LINK_ETHERNET ? 2 : 3;
-    this.layer = this.reader === null ? (options.layer ?? 3) : readLayer;
-    this.mtu = options.mtu ?? 1500;
-    this.name = options.name ?? options.read ?? options.write ?? 'pcap';
-    this.clock = options.clock ?? this.reader;
-    this.writer =
-      options.write === undefined ? null : new PcapWriter(options.write, this.layer === 2 ? LINK_ETHERNET : LINK_RAW);
-  }
-
-  /** True when the whole file has been read. */
-  done = false;
-
-  /** @throws Error that names file and byte when the file is broken there */
-  readBurst(slots: Packet[], max: number): number {
-    const reader = this.reader;
-    if (reader === null || this.done) return 0;
-    let n = 0;
-    while (n < max) {
-      if (!reader.next()) {
-        this.done = true;
-        break;
-      }
-      let bytes = reader.bytes;
-      if (reader.linkType === LINK_LINUX_SLL2) {
-        if (bytes.length < SLL2_HEADER_LEN) {
-          throw reader.error(`cooked header cut off after ${bytes.length} bytes`, -bytes.length);
-        }
-        const protocol = (bytes[0] << 8) | bytes[1];
-        if (protocol !== TYPE_IPV4) {
-          this.skipped++;
-          continue;
-        }
-        bytes = bytes.subarray(SLL2_HEADER_LEN);
-      }
-      if (bytes.length > MAX_FRAME) {
-        throw reader.error(`packet of ${bytes.length} bytes, at most ${MAX_FRAME} can be`, -bytes.length);
-      }
-      const p = slots[n++];
-      this.slab.set(bytes, p.off);
-      p.len = bytes.length;
-    }
-    return n;
-  }
-
-  write(p: Packet): number {
-    if (this.writer === null) return EINVAL;
-    try {
-      this.writer.write(this.clock?.now() ?? 0, this.slab.subarray(p.off, p.off + p.len));
-    } catch {
-      return EIO;
-    }
-    return 0;
-  }
-
-  close(): void {
-    this.reader?.close();
-    this.writer?.close();
   }
 }

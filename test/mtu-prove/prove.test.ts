@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { after, before, describe, it } from 'mocha';
 import { formatProblems, loadDocuments } from '../../datapath/control/load-config.ts';
-import { PcapReader } from '../../datapath/io/pcap.ts';
+import { CaptureFile } from '../../datapath/io/capture-file.ts';
 import { loadInputs } from '../../datapath/mtu-prove/load.ts';
 import { Network } from '../../datapath/mtu-prove/network.ts';
 import { type Case, prove, type Verdict } from '../../datapath/mtu-prove/prove.ts';
@@ -293,10 +293,10 @@ describe('mtu prove', () => {
       const rows = JSON.parse(stdout) as { fails: { bytes: number; df: boolean } }[];
       assert.deepEqual([rows[0].fails.bytes, rows[0].fails.df], [1401, true]);
 
-      const reader = new PcapReader(pcap);
+      const file = new CaptureFile(pcap);
       const packets: Uint8Array[] = [];
-      while (reader.next()) packets.push(reader.bytes.slice());
-      reader.close();
+      for (let p = file.next(); p !== null; p = file.next()) packets.push(p.bytes.slice());
+      file.close();
       assert.deepEqual(
         packets.map(packet => packet.length),
         [1401, 1451],

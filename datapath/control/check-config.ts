@@ -5,40 +5,20 @@
  */
 import * as ethernet from '../wire/ethernet.ts';
 import { MAX_OPTIONS_LEN, OPT_HEADER_LEN } from '../wire/geneve.ts';
-import { type Cidr, contains, parseAddress, parseCidr, parseMac, prefixMask } from './address.ts';
-import { configuredOverhead } from './compile.ts';
+import { type Cidr, contains, parseCidr, parseMac, prefixMask } from './address.ts';
 import {
-  defaultVni,
-  defaultVtepMac,
-  type GeneveOptionConfig,
-  type UplinkConfig,
-  type WrittenConfig,
-} from './config.ts';
-
-export type Path = (string | number)[];
-
-/** Something of which any part may be missing, because the schema refused it. */
-export type Draft<T> = T extends (infer E)[]
-  ? (Draft<E> | undefined)[]
-  : T extends object
-    ? { [K in keyof T]?: Draft<T[K]> }
-    : T;
-
-/** Says that the value at `path` is not as `expected`. */
-type Report = (path: Path, expected: string) => void;
-
-type Spec = Draft<WrittenConfig['spec']>;
-
-interface Check {
-  spec: Spec;
-  kind: UplinkConfig['kind'] | undefined;
-  report: Report;
-  /** True if the schema refused the value at this path, or a part of it. */
-  refused: (...path: Path) => boolean;
-  /** The uplink's own address and subnet; undefined if refused, or if the interface brings its own. */
-  subnet: Cidr | undefined;
-  gateway: number | undefined;
-}
+  addressOf,
+  type Check,
+  entries,
+  type Owners,
+  type Path,
+  type Report,
+  type Spec,
+  uniqueNames,
+} from './check-draft.ts';
+import { checkServices } from './check-services.ts';
+import { configuredOverhead } from './compile.ts';
+import { defaultVni, defaultVtepMac, type GeneveOptionConfig } from './config.ts';
 
 /**
  * Reports everything that does not fit.
@@ -101,9 +81,6 @@ function checkDevices({ spec, report }: Check): void {
     if (pod.netns !== undefined) inPods(pod.device, ['pods', i, 'device'], `${pod.netns}\n`);
   }
 }
-
-/** int32 address -> whose it is, as a path from the root. */
-type Owners = Map<number, string>;
 
 function checkAddresses({ spec, report, subnet, gateway }: Check): Owners {
   const owners: Owners = new Map();
@@ -315,73 +292,7 @@ function underlayReach(subnet: Cidr, gateway: number | undefined, routes: Spec['
   };
 }
 
-// ---- services and masquerade ----------------------------------------------------------------------------------------
-
-function checkServices({ spec, report, refused }: Check, owners: Owners): void {
-  const serviceName = uniqueNames(report, 'a name no other service has');
-  const frontends = uniqueNames(report, 'an address, protocol and port no other service has');
-  const nodePorts = uniqueNames(report, 'a node port not yet used for this protocol');
-
-  for (const [i, service] of entries(spec.services)) {
-    const at = ['services', i];
-    serviceName(service.name, [...at, 'name']);
-    checkServiceType(service, i, report, refused);
-    const addresses = new Set([...entries(service.addresses), ...entries(service.externalIPs)].map(([, text]) => text));
-
-    for (const [j, port] of entries(service.ports)) {
-      if (port.protocol === undefined) continue;
-      if (port.nodePort !== undefined) nodePorts(port.nodePort, [...at, 'ports', j, 'nodePort'], `${port.protocol} `);
-      if (port.port === undefined) continue;
-      for (const address of addresses) {
-        frontends(`${address} ${port.protocol} ${port.port}`, [...at, 'ports', j, 'port']);
-      }
-    }
-    const portName = uniqueNames(report, 'a name no other port of the service has');
-    for (const [j, port] of entries(service.ports)) portName(port.name, [...at, 'ports', j, 'name']);
-
-    for (const list of ['addresses', 'externalIPs'] as const) {
-      const unique = uniqueNames(report, 'an address the service does not have yet');
-      for (const [j, address] of entries(service[list])) {
-        unique(address, [...at, list, j]);
-        const owner = owners.get(parseAddress(address)!);
-        if (owner === undefined) continue;
-        // As in Kubernetes, an external address may be the node's own: only the ports are taken.
-        if (list === 'externalIPs' && owner === 'spec.uplink.address') continue;
-        report([...at, list, j], `an address of its own (${owner} is the same)`);
-      }
-    }
-    const endpointAddress = uniqueNames(report, 'an address no other endpoint of the service has');
-    for (const [j, endpoint] of entries(service.endpoints)) {
-      endpointAddress(endpoint.address, [...at, 'endpoints', j, 'address']);
-    }
-  }
-}
-
-function checkServiceType(
-  service: Draft<WrittenConfig['spec']['services'][number]>,
-  index: number,
-  report: Report,
-  refused: Check['refused'],
-): void {
-  const at = ['services', index];
-  const { type } = service;
-  if (type === undefined) return;
-  for (const [j, port] of entries(service.ports)) {
-    const path = [...at, 'ports', j, 'nodePort'];
-    if (type === 'ClusterIP' && port.nodePort !== undefined) report(path, 'no nodePort: type is ClusterIP');
-    if (type === 'NodePort' && port.nodePort === undefined && !refused(...path)) {
-      report(path, 'a node port: type is NodePort');
-    }
-  }
-  if (type !== 'LoadBalancer' && (service.loadBalancerSourceRanges?.length ?? 0) > 0) {
-    report([...at, 'loadBalancerSourceRanges'], 'no source ranges: type is not LoadBalancer');
-  }
-  const unreachable = service.addresses?.length === 0 && service.externalIPs?.length === 0;
-  const hasNodePort = entries(service.ports).some(([, port]) => port.nodePort !== undefined);
-  if (unreachable && !hasNodePort && type !== 'NodePort' && !refused(...at, 'ports')) {
-    report([...at, 'addresses'], 'at least one address: the service has no external address and no node port either');
-  }
-}
+// ---- masquerade -----------------------------------------------------------------------------------------------------
 
 function checkMasquerade({ spec, report }: Check): void {
   for (const [i, rule] of entries(spec.masquerade)) {
@@ -391,42 +302,4 @@ function checkMasquerade({ spec, report }: Check): void {
     if (rule.source !== undefined) report([...at, 'source'], 'no source: RETURN translates nothing');
     if (rule.ports !== undefined) report([...at, 'ports'], 'no ports: RETURN translates nothing');
   }
-}
-
-// ---- helpers --------------------------------------------------------------------------------------------------------
-
-/** Index and item of each item that was not refused. */
-function entries<T>(list: (T | undefined)[] | undefined): [number, T][] {
-  const result: [number, T][] = [];
-  list?.forEach((item, i) => {
-    if (item !== undefined) result.push([i, item]);
-  });
-  return result;
-}
-
-function addressOf(text: string | undefined): number | undefined {
-  return text === undefined ? undefined : parseAddress(text);
-}
-
-/** A function that reports each value it has been given before (in the same `scope`), naming the place of the first. */
-function uniqueNames(report: Report, expected: string) {
-  const first = new Map<string, Path>();
-  return (value: string | number | undefined, path: Path, scope = '') => {
-    if (value === undefined) return;
-    const key = scope + value;
-    const before = first.get(key);
-    if (before === undefined) first.set(key, path);
-    else report(path, `${expected} (${formatPath(['spec', ...before])} has it)`);
-  };
-}
-
-/** `spec.pods[0].labels["app.kubernetes.io/name"]`: the way to a value, as the messages print it. */
-export function formatPath(path: readonly PropertyKey[]): string {
-  let out = '';
-  for (const key of path) {
-    if (typeof key === 'number') out += `[${key}]`;
-    else if (/^[\w-]+$/.test(String(key))) out += out === '' ? String(key) : `.${String(key)}`;
-    else out += `[${JSON.stringify(String(key))}]`;
-  }
-  return out;
 }

@@ -1,217 +1,48 @@
 /**
  * The configuration of a node (`kind: NodeConfig`): its schema, and the types that follow from it.
  *
- * Three layers, each in its own place: what one value must look like is here, how values must fit together is in
- * check-config.ts, where a value stands in its file is in load-config.ts.
- *
- * Every schema carries as its error message what was expected there ("a whole number from 1 to 65535"), never what was
- * found: load-config.ts knows that, and joins the two.
+ * Four layers, each in its own place: what one value must look like is in schema.ts, which values there are is here and in
+ * service-config.ts, how they must fit together is in check-config.ts, where a value stands in its file in load-config.ts.
  */
 import { z } from 'zod';
 import { OFFLOADS, type Offload } from '../io/device.ts';
 import { PROFILES } from '../profile.ts';
 import { TOO_BIG_NAMES } from '../route/nexthop.ts';
-import { isGroup } from '../wire/ethernet.ts';
 import * as geneve from '../wire/geneve.ts';
 import { OPT_MAX_DATA_LEN } from '../wire/geneve.ts';
-import { formatCidr, formatMac, parseAddress, parseCidr, parseMac, prefixMask } from './address.ts';
+import { formatMac, parseAddress, parseCidr } from './address.ts';
+import {
+  address,
+  choice,
+  device,
+  flag,
+  hostAddress,
+  interfaceAddress,
+  labelFault,
+  list,
+  mac,
+  mtu,
+  netnsFault,
+  network,
+  networks,
+  objectName,
+  podAddress,
+  port,
+  ports,
+  record,
+  suggest,
+  text,
+  whole,
+} from './schema.ts';
+import { completeService, service } from './service-config.ts';
 
 export const API_VERSION = 'tunpath.dev/v1';
 export const KIND = 'NodeConfig';
 
-const MIN_MTU = 68; // RFC 791: every module must be able to forward 68 octets
-const MAX_MTU = 65535;
 const MAX_VNI = 0xffffff;
 const MAX_MARK = 0xffffffff;
 
-// ---- texts ----------------------------------------------------------------------------------------------------------
-
-/**
- * A text with a rule. `fault` says what was expected instead of the value, or undefined if the value is right; it must
- * find fault with ''.
- */
-export function text(fault: (value: string) => string | undefined) {
-  return z.custom<string>(value => typeof value === 'string' && fault(value) === undefined, {
-    abort: false, // so that the checks across values still run
-    error: issue => fault(typeof issue.input === 'string' ? issue.input : ''),
-  });
-}
-
-/** Why an address cannot belong to one host, or undefined if it can. 240.0.0.0/4 may: Linux takes it as unicast. */
-function hostAddressFault(address: number): string | undefined {
-  const first = address >>> 24;
-  if (first === 0) return 'a host address, not one of 0.0.0.0/8';
-  if (first === 127) return 'a host address, not a loopback address';
-  if (first >= 224 && first < 240) return 'a host address, not a multicast address';
-  if (address === -1) return 'a host address, not the broadcast address';
-  return undefined;
-}
-
-function addressFault(value: string): string | undefined {
-  const address = parseAddress(value);
-  return address === undefined ? 'an IPv4 address such as 10.244.1.10' : hostAddressFault(address);
-}
-
-function networkFault(value: string): string | undefined {
-  const alone = parseAddress(value);
-  if (alone !== undefined) return `a network with its prefix length (did you mean "${formatCidr(alone, 32)}"?)`;
-  const cidr = parseCidr(value);
-  if (cidr === undefined) return 'a network such as 10.244.0.0/16';
-  if (cidr.address === cidr.prefix) return undefined;
-  return `a network without host bits (did you mean "${formatCidr(cidr.prefix, cidr.length)}"?)`;
-}
-
-/** The rule for an interface's address: ADDRESS/LENGTH, the address not the network's own nor its broadcast. */
-function interfaceFault(value: string): string | undefined {
-  const cidr = parseCidr(value);
-  if (cidr === undefined) return 'an address with its prefix length, such as 192.168.10.1/24';
-  const { address, prefix, length } = cidr;
-  const fault = hostAddressFault(address);
-  if (fault !== undefined) return fault;
-  if (length === 0) return 'a prefix length from 1 to 32';
-  if (length > 30) return undefined; // RFC 3021: a /31 has no network and no broadcast address
-  if (address === prefix) return `a host address, not the address of the network ${formatCidr(prefix, length)}`;
-  if (address === (prefix | ~prefixMask(length))) {
-    return `a host address, not the broadcast address of ${formatCidr(prefix, length)}`;
-  }
-  return undefined;
-}
-
-function macFault(value: string): string | undefined {
-  const mac = parseMac(value);
-  if (mac === undefined) return 'a MAC address such as 02:00:00:00:00:01';
-  if (isGroup(mac.hi)) return 'the MAC address of one station, not a group address';
-  if (mac.hi === 0 && mac.lo === 0) return 'a MAC address other than zero';
-  return undefined;
-}
-
-/** Linux: dev_valid_name (net/core/dev.c). "%" would make it a pattern, "all" and "default" are names in sysctl. */
-function deviceFault(value: string): string | undefined {
-  const wellFormed = value !== '' && Buffer.byteLength(value) <= 15 && !/[/:%\s]/.test(value);
-  if (wellFormed && !['.', '..', 'lo', 'all', 'default'].includes(value)) return undefined;
-  return 'a device name: 1 to 15 bytes without blank, slash, colon or percent, and not lo, all or default';
-}
-
-function netnsFault(value: string): string | undefined {
-  const wellFormed = value.length > 0 && Buffer.byteLength(value) <= 255 && !/[/\s\0]/.test(value);
-  if (wellFormed && value !== '.' && value !== '..') return undefined;
-  return 'the name of a network namespace, as "ip netns" lists it';
-}
-
-const LABEL = '[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?';
-const LABEL_PATTERN = new RegExp(`^${LABEL}$`);
-const OBJECT_PATTERN = new RegExp(`^(${LABEL}/)?${LABEL}(\\.${LABEL})*$`);
-
-export function labelFault(value: string): string | undefined {
-  if (LABEL_PATTERN.test(value)) return undefined;
-  return 'a DNS label: 1 to 63 lower case letters, digits and inner hyphens';
-}
-
-function objectNameFault(value: string): string | undefined {
-  if (value.length <= 253 && OBJECT_PATTERN.test(value)) return undefined;
-  return 'a name such as default/web: lower case letters, digits, hyphens and dots';
-}
-
-const filled = (expected: string) => text(value => (value === '' ? expected : undefined));
-
-const address = text(addressFault);
-const network = text(networkFault);
-const interfaceAddress = text(interfaceFault);
-const mac = text(macFault).transform(value => value.toLowerCase());
-const device = text(deviceFault);
-const objectName = text(objectNameFault);
-
-/** A pod has one address; "/32" behind it is allowed and dropped. */
-const podAddress = text(value => {
-  const cidr = parseCidr(value);
-  if (cidr !== undefined && cidr.length < 32) return 'an address without a prefix length, or with /32';
-  return addressFault(value.replace(/\/32$/, ''));
-}).transform(value => value.replace('/32', ''));
-
-/** The host port's address; a missing prefix length means /32. */
-const hostAddress = text(value => interfaceFault(value.includes('/') ? value : `${value}/32`)).transform(value =>
-  value.includes('/') ? value : `${value}/32`,
-);
-
-// ---- numbers, choices, lists, maps ----------------------------------------------------------------------------------
-
-export function whole(min: number, max: number) {
-  const expected = `a whole number from ${min} to ${max}`;
-  return z.int(expected).min(min, expected).max(max, expected);
-}
-
-export function choice<const T extends readonly [string, ...string[]]>(...values: T) {
-  const expected = values.length === 1 ? values[0] : `one of ${values.join(', ')}`;
-  return z.enum(values, { error: issue => expected + suggest(issue.input, values) });
-}
-
-const flag = z.boolean('true or false');
-
-export function list<T extends z.ZodType>(item: T) {
-  return z.array(item, 'a list');
-}
-
-/** One network or a list of them; the result is always a list. */
-const networks = z.preprocess(
-  value => (typeof value === 'string' ? [value] : value),
-  z.array(network, 'a network or a list of networks').min(1, 'at least one network'),
-);
-
-/**
- * A map with known fields. Its message for unknown fields is the list of the known ones (load-config.ts splits it).
- * `without` names fields that exist elsewhere but mean nothing here, each with what to say about it.
- */
-export function record<T extends z.ZodRawShape, W extends string = never>(
-  shape: T,
-  without: Record<W, string> = {} as never,
-) {
-  const known = Object.keys(shape).join(', ');
-  const refused = {} as Record<W, z.ZodOptional<z.ZodUndefined>>;
-  for (const name in without) refused[name] = z.undefined(without[name]).optional();
-  return z.strictObject(
-    { ...refused, ...shape },
-    { error: issue => (issue.code === 'unrecognized_keys' ? known : 'a map') },
-  );
-}
-
-/** The one of `names` that a mistyped `word` most likely meant, or undefined if none is near. */
-export function nearest(word: string, names: readonly string[]): string | undefined {
-  let best: string | undefined;
-  let bestDistance = Math.min(3, Math.ceil(word.length / 2));
-  for (const name of names) {
-    const distance = editDistance(word.toLowerCase(), name.toLowerCase(), bestDistance);
-    if (distance < bestDistance) {
-      best = name;
-      bestDistance = distance;
-    }
-  }
-  return best;
-}
-
-function suggest(input: unknown, names: readonly string[]): string {
-  const name = typeof input === 'string' && names.length > 1 ? nearest(input, names) : undefined;
-  return name === undefined ? '' : ` (did you mean "${name}"?)`;
-}
-
-/** Levenshtein's distance; anything from `limit` up is only known to be too far. */
-function editDistance(a: string, b: string, limit: number): number {
-  if (Math.abs(a.length - b.length) >= limit) return limit;
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(replaced, row[j] + 1, next[j - 1] + 1));
-    }
-    row = next;
-  }
-  return row[b.length];
-}
-
 // ---- the parts of a node --------------------------------------------------------------------------------------------
-
-export const mtu = whole(MIN_MTU, MAX_MTU);
-const port = whole(1, 65535);
 
 const uplink = z.discriminatedUnion(
   'kind',
@@ -367,18 +198,6 @@ const mark = z
   })
   .transform(input => parseMark(input)!);
 
-function parsePorts(value: string): { low: number; high: number } | undefined {
-  const match = /^(\d{1,5})-(\d{1,5})$/.exec(value);
-  if (match === null) return undefined;
-  const low = Number(match[1]);
-  const high = Number(match[2]);
-  return low >= 1 && low <= high && high <= 65535 ? { low, high } : undefined;
-}
-
-const ports = text(value =>
-  parsePorts(value) ? undefined : 'a range LOW-HIGH of ports, such as 32768-60999',
-).transform(value => parsePorts(value)!);
-
 const masqueradeRule = record({
   from: networks.optional(),
   notFrom: networks.optional(),
@@ -389,39 +208,6 @@ const masqueradeRule = record({
   randomFully: flag.default(false),
   source: address.optional(), // default: the address of the outgoing port
   ports: ports.optional(),
-});
-
-const servicePort = record({
-  name: text(labelFault).optional(),
-  protocol: choice('TCP', 'UDP', 'SCTP').default('TCP'),
-  port,
-  targetPort: port.optional(),
-  nodePort: whole(30000, 32767).optional(), // --service-node-port-range of kube-apiserver
-});
-
-const endpoint = record({
-  address,
-  ready: flag.default(true),
-  serving: flag.optional(),
-  terminating: flag.default(false),
-  nodeName: filled('the name of a node').optional(),
-  zone: filled('the name of a zone').optional(),
-  weight: whole(0, 65535).default(1),
-});
-
-const service = record({
-  name: objectName,
-  type: choice('ClusterIP', 'NodePort', 'LoadBalancer').default('ClusterIP'),
-  addresses: list(address).default([]),
-  externalIPs: list(address).default([]),
-  ports: list(servicePort).min(1, 'at least one port'),
-  endpoints: list(endpoint).default([]),
-  sessionAffinity: choice('None', 'ClientIP').default('None'),
-  sessionAffinityTimeoutSeconds: whole(1, 86400).default(10800), // limits and default of the Kubernetes API
-  internalTrafficPolicy: choice('Cluster', 'Local').default('Cluster'),
-  externalTrafficPolicy: choice('Cluster', 'Local').default('Cluster'),
-  loadBalancerSourceRanges: list(network).default([]),
-  algorithm: choice('random', 'roundRobin', 'weighted', 'maglev').default('random'),
 });
 
 const seconds = whole(1, 0x7fffffff).optional();
@@ -566,14 +352,6 @@ function completeTunnel({ tunnel, profile, uplink }: WrittenConfig['spec']): Tun
       mac: peer.mac ?? defaultVtepMac(parseAddress(peer.address)!),
     })),
     ...(options.length === 0 ? {} : { options }),
-  };
-}
-
-function completeService(service: WrittenConfig['spec']['services'][number]) {
-  return {
-    ...service,
-    ports: service.ports.map(port => ({ ...port, targetPort: port.targetPort ?? port.port })),
-    endpoints: service.endpoints.map(endpoint => ({ ...endpoint, serving: endpoint.serving ?? endpoint.ready })),
   };
 }
 

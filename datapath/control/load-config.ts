@@ -4,16 +4,10 @@
  */
 import { type Document, isAlias, isMap, isNode, isScalar, isSeq, parseAllDocuments, visit } from 'yaml';
 import type { z } from 'zod';
-import { checkSpec, type Draft, formatPath, type Path } from './check-config.ts';
-import {
-  API_VERSION,
-  completeConfig,
-  KIND,
-  type NodeConfig,
-  nearest,
-  type WrittenConfig,
-  writtenConfig,
-} from './config.ts';
+import { checkSpec } from './check-config.ts';
+import { type Draft, formatPath, type Path } from './check-draft.ts';
+import { API_VERSION, completeConfig, KIND, type NodeConfig, type WrittenConfig, writtenConfig } from './config.ts';
+import { nearest } from './schema.ts';
 import { UNDERLAY_KIND, type UnderlayConfig, underlayConfig } from './underlay.ts';
 
 export interface Problem {

@@ -9,7 +9,8 @@
 import { z } from 'zod';
 import { overheadOf } from '../tunnel/overhead.ts';
 import { TUNNEL_GENEVE, TUNNEL_IPIP, TUNNEL_VXLAN } from '../tunnel/spec.ts';
-import { API_VERSION, choice, labelFault, list, mtu, record, text, whole } from './config.ts';
+import { API_VERSION } from './config.ts';
+import { choice, labelFault, list, mtu, record, text, whole } from './schema.ts';
 
 export const UNDERLAY_KIND = 'Underlay';
 

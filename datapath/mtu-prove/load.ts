@@ -1,9 +1,10 @@
 /** Reads what `tunpath mtu prove -f` names, and checks what no single document can: names, addresses and links between them. */
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { type NodeConfig, nearest } from '../control/config.ts';
+import type { NodeConfig } from '../control/config.ts';
 import { type DocumentPlace, loadDocuments, type Problem, problemIn } from '../control/load-config.ts';
 import { type ResolvedConfig, type ResolvedUplink, resolveTap, withUplink } from '../control/resolved.ts';
+import { nearest } from '../control/schema.ts';
 import type { UnderlayConfig } from '../control/underlay.ts';
 import { parseCidr } from '../control/validated.ts';
 

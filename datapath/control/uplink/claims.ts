@@ -1,5 +1,5 @@
 /** Which of the packets that reach a host belong to the datapath beside it. */
-import type { Path } from '../check-config.ts';
+import type { Path } from '../check-draft.ts';
 import { findUser, type HostPorts, type PortRange } from '../host-ports.ts';
 import type { ResolvedConfig } from '../resolved.ts';
 

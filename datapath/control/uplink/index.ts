@@ -1,5 +1,6 @@
 /** The kinds of uplink that run, and what a node does with the one that its configuration names. */
-import { checkSpec, formatPath, type Path } from '../check-config.ts';
+import { checkSpec } from '../check-config.ts';
+import { formatPath, type Path } from '../check-draft.ts';
 import type { NodeConfig, UplinkConfig } from '../config.ts';
 import { type ResolvedConfig, withUplink } from '../resolved.ts';
 import { macvtap } from './macvtap.ts';

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import type { RawHandle } from '../../io/raw.ts';
 import { loadRawSocket, openRaw, socketMemory } from '../../io/raw-socket.ts';
 import type { Refusal } from '../apply.ts';
-import { formatPath, type Path } from '../check-config.ts';
+import { formatPath, type Path } from '../check-draft.ts';
 import { mtusOf } from '../compile.ts';
 import type { NodeSpec, UplinkConfig } from '../config.ts';
 import { findInterface, readInterfaces } from '../interfaces.ts';

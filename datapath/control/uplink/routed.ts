@@ -7,7 +7,7 @@ import { missingNftables, Nftables } from '../../io/nftables.ts';
 import { openTunTap } from '../../io/tuntap.ts';
 import { ipBatch } from '../../lab/ip.ts';
 import { parseMac } from '../address.ts';
-import { formatPath } from '../check-config.ts';
+import { formatPath } from '../check-draft.ts';
 import type { UplinkConfig } from '../config.ts';
 import { readHostPorts } from '../host-ports.ts';
 import { defaultGateway, findInterface, readInterfaces, readRoutes } from '../interfaces.ts';

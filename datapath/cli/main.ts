@@ -64,6 +64,21 @@ function buildProgram(): Command {
     .action(ends(async flags => (await import('./get.ts')).status(flags)));
 
   program
+    .command('replay')
+    .description('a capture through a configuration, in memory: no root, the same bytes every time')
+    .argument('<file>', 'pcap or pcapng')
+    .requiredOption('--config <file>', 'NodeConfig, YAML')
+    .option('--node <name>', 'which, where the file has several')
+    .option('--compare <file>', 'another NodeConfig: print every packet that differs; exit 1 if any does')
+    .option('-w, --write <file>', 'what went in and came out, as pcapng with the verdicts as comments')
+    .option('--port <name>', 'where all packets enter: a pod, the host device, uplink')
+    .option('--packets', 'a row for every packet')
+    .option('--no-arp', 'neighbours that the capture does not show do not answer')
+    .option('--seed <number>', 'of source ports, IP ids and backends', '1')
+    .option(...OUTPUT)
+    .action(ends(async (file, flags) => (await import('./replay.ts')).replay(file, flags)));
+
+  program
     .command('conformance')
     .description('hold the datapath against the RFCs, clause by clause, with packets in memory')
     .option('--profile <name>', 'linux, cilium, calico, flannel, rfc; all: side by side', 'rfc')

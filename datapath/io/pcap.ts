@@ -7,8 +7,8 @@
  *
  * What cannot be read ends with an Error that names the file and the byte.
  */
-import { closeSync, openSync, writeSync } from 'node:fs';
 import type { ByteSource } from './byte-source.ts';
+import { FileWriter } from './file-writer.ts';
 import { DIRECTION_UNKNOWN, type ReadInterface, type ReadRecord } from './pcapng.ts';
 
 export const LINK_ETHERNET = 1;
@@ -80,43 +80,39 @@ export class PcapReader {
 /** Writes a little endian pcap file with nanoseconds. Records are gathered and reach the file by flush or close. */
 export class PcapWriter {
   readonly path: string;
-  private readonly fd: number;
-  private readonly buffer = new Uint8Array(4 * MAX_RECORD);
-  private readonly view = new DataView(this.buffer.buffer);
-  private used = 0;
+  private readonly file: FileWriter;
+  private readonly header = new Uint8Array(RECORD_HEADER_LEN);
+  private readonly view = new DataView(this.header.buffer);
 
+  /** @throws the error of open(2) */
   constructor(path: string, linkType: number) {
     this.path = path;
-    this.fd = openSync(path, 'w');
-    this.view.setUint32(0, MAGIC_NANOSECONDS, true);
-    this.view.setUint16(4, 2, true);
-    this.view.setUint16(6, 4, true);
-    this.view.setUint32(16, MAX_RECORD, true);
-    this.view.setUint32(20, linkType, true);
-    this.used = FILE_HEADER_LEN;
+    this.file = new FileWriter(path);
+    const view = new DataView(new ArrayBuffer(FILE_HEADER_LEN));
+    view.setUint32(0, MAGIC_NANOSECONDS, true);
+    view.setUint16(4, 2, true);
+    view.setUint16(6, 4, true);
+    view.setUint32(16, MAX_RECORD, true);
+    view.setUint32(20, linkType, true);
+    this.file.write(new Uint8Array(view.buffer));
   }
 
   /** Adds a packet seen at `timeMs` (milliseconds since 1970, or since whatever the clock counts from). */
   write(timeMs: number, bytes: Uint8Array, wireLen = bytes.length): void {
-    if (this.used + RECORD_HEADER_LEN + bytes.length > this.buffer.length) this.flush();
     const seconds = Math.floor(timeMs / 1000);
-    const at = this.used;
-    this.view.setUint32(at, seconds, true);
-    this.view.setUint32(at + 4, Math.min(Math.round((timeMs - seconds * 1000) * 1e6), 999_999_999), true);
-    this.view.setUint32(at + 8, bytes.length, true);
-    this.view.setUint32(at + 12, wireLen, true);
-    this.buffer.set(bytes, at + RECORD_HEADER_LEN);
-    this.used = at + RECORD_HEADER_LEN + bytes.length;
+    this.view.setUint32(0, seconds, true);
+    this.view.setUint32(4, Math.min(Math.round((timeMs - seconds * 1000) * 1e6), 999_999_999), true);
+    this.view.setUint32(8, bytes.length, true);
+    this.view.setUint32(12, wireLen, true);
+    this.file.write(this.header);
+    this.file.write(bytes);
   }
 
   flush(): void {
-    let done = 0;
-    while (done < this.used) done += writeSync(this.fd, this.buffer, done, this.used - done);
-    this.used = 0;
+    this.file.flush();
   }
 
   close(): void {
-    this.flush();
-    closeSync(this.fd);
+    this.file.close();
   }
 }

@@ -39,6 +39,7 @@ const ISB_IFDROP = 5;
 const MAX_BLOCK = 1 << 20;
 const NANOSECONDS = 9;
 const TWO_32 = 2 ** 32;
+const ENCODER = new TextEncoder();
 
 export interface InterfaceDescription {
   name: string;
@@ -65,14 +66,15 @@ export interface PacketRecord {
   comment?: string;
 }
 
-/** Makes one section. `sink` gets whole blocks, each in memory of its own. */
+/** Makes one section. `sink` gets whole blocks, in memory that the next block uses again. */
 export class PcapngWriter {
   private readonly sink: (block: Uint8Array) => void;
+  private readonly block = new Block();
   private interfaces = 0;
 
   constructor(sink: (block: Uint8Array) => void, application = 'tunpath') {
     this.sink = sink;
-    const block = new Block(BLOCK_SECTION);
+    const block = this.block.begin(BLOCK_SECTION);
     block.u32(BYTE_ORDER_MAGIC);
     block.u16(1); // version 1.0
     block.u16(0);
@@ -84,7 +86,7 @@ export class PcapngWriter {
 
   /** @returns the interface's index */
   addInterface({ name, description, linkType, snapLen = 0 }: InterfaceDescription): number {
-    const block = new Block(BLOCK_INTERFACE);
+    const block = this.block.begin(BLOCK_INTERFACE);
     block.u16(linkType);
     block.u16(0);
     block.u32(snapLen);
@@ -97,7 +99,7 @@ export class PcapngWriter {
 
   packet(record: PacketRecord): void {
     const { bytes, interfaceId, direction, packetId, dropCount, comment } = record;
-    const block = new Block(BLOCK_PACKET);
+    const block = this.block.begin(BLOCK_PACKET);
     block.u32(interfaceId);
     block.time(record.seconds, record.nanoseconds);
     block.u32(bytes.length);
@@ -112,7 +114,7 @@ export class PcapngWriter {
 
   /** What an interface has seen and lost in all, up to a moment. */
   statistics(interfaceId: number, seconds: number, nanoseconds: number, received: number, dropped: number): void {
-    const block = new Block(BLOCK_STATISTICS);
+    const block = this.block.begin(BLOCK_STATISTICS);
     block.u32(interfaceId);
     block.time(seconds, nanoseconds);
     block.numberOption64(ISB_IFRECV, received);
@@ -128,9 +130,12 @@ class Block {
   private at = 0;
   private hasOptions = false;
 
-  constructor(type: number) {
+  begin(type: number): this {
+    this.at = 0;
+    this.hasOptions = false;
     this.u32(type);
     this.u32(0);
+    return this;
   }
 
   u16(value: number): void {
@@ -158,7 +163,12 @@ class Block {
   bytes(bytes: Uint8Array): void {
     this.reserve(bytes.length + 3);
     this.buffer.set(bytes, this.at);
-    this.at += (bytes.length + 3) & ~3;
+    this.pad(bytes.length);
+  }
+
+  private pad(length: number): void {
+    this.buffer.fill(0, this.at + length, this.at + ((length + 3) & ~3));
+    this.at += (length + 3) & ~3;
   }
 
   option(code: number, value: Uint8Array): void {
@@ -169,7 +179,14 @@ class Block {
   }
 
   text(code: number, value: string): void {
-    this.option(code, new TextEncoder().encode(value).subarray(0, 65535));
+    this.hasOptions = true;
+    // UTF-8 takes three bytes at most for one unit of a string; what does not fit in 16 bits of length is cut.
+    const most = Math.min(3 * value.length, 65535);
+    this.reserve(4 + most + 3);
+    this.u16(code);
+    const { written } = ENCODER.encodeInto(value, this.buffer.subarray(this.at + 2, this.at + 2 + most));
+    this.u16(written);
+    this.pad(written);
   }
 
   numberOption(code: number, value: number): void {

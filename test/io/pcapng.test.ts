@@ -20,7 +20,7 @@ import { arpFrame, ethernet, pattern, tcp4, udp4 } from '../fixtures/packets.ts'
 /** What the writer makes, in one piece. */
 function written(write: (writer: PcapngWriter) => void): Uint8Array {
   const blocks: Uint8Array[] = [];
-  write(new PcapngWriter(block => blocks.push(block)));
+  write(new PcapngWriter(block => blocks.push(block.slice())));
   return new Uint8Array(Buffer.concat(blocks));
 }
 

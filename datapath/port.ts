@@ -7,15 +7,7 @@ import {
   PORT_TX_PACKETS,
   PORT_WRITES,
 } from './counters.ts';
-import {
-  type Device,
-  OFFLOAD_CSUM,
-  OFFLOAD_TSO,
-  OFFLOAD_TSO_ECN,
-  OFFLOAD_TUNNEL,
-  OFFLOAD_TUNNEL_CSUM,
-  OFFLOAD_USO,
-} from './io/device.ts';
+import { type Device, OFFLOAD_TSO, OFFLOAD_TSO_ECN, OFFLOAD_USO, takesTunnel, takesWhole } from './io/device.ts';
 import * as libcErrors from './io/errors.ts';
 import { Coalescer } from './packet/coalesce.ts';
 import type { Packet } from './packet/packet.ts';
@@ -112,15 +104,7 @@ export class Port {
 
   /** Does the device take the packet as it is, partial checksum and superpacket included? */
   takes(p: Packet): boolean {
-    if ((p.vnetFlags & vnet.FLAG_NEEDS_CSUM) === 0 && p.gsoType === 0) return true;
-    const { offloads } = this.device;
-    if ((offloads & OFFLOAD_CSUM) === 0) return false;
-    if (p.gsoType === 0) return true;
-    if ((p.gsoType & vnet.GSO_UDP_TUNNEL_IPV4) !== 0) {
-      // Somebody else's tunnel; virtio-net knows none in IPIP.
-      return p.protocol === ipv4.PROTO_UDP && this.takesTunnel((p.vnetFlags & vnet.FLAG_UDP_TUNNEL_CSUM) !== 0);
-    }
-    return (offloads & ((p.gsoType & 7) === vnet.GSO_UDP_L4 ? OFFLOAD_USO : OFFLOAD_TSO)) !== 0;
+    return takesWhole(this.device.offloads, p, p.protocol);
   }
 
   /** The same for a packet that will be encapsulated before it gets there. */
@@ -132,12 +116,8 @@ export class Port {
     if ((p.gsoType & vnet.GSO_UDP_TUNNEL_IPV4) !== 0) return false;
     // A datagram train may fill 65535 bytes by itself.
     if (p.len + tunnel.overhead > ipv4.MAX_TOTAL_LEN) return false;
-    return tunnel.protocol !== TUNNEL_IPIP && this.takesTunnel(tunnel.udpChecksum);
-  }
-
-  private takesTunnel(isChecked: boolean): boolean {
-    const needed = isChecked ? OFFLOAD_TUNNEL | OFFLOAD_TUNNEL_CSUM : OFFLOAD_TUNNEL;
-    return (this.device.offloads & needed) === needed;
+    const protocol = tunnel.protocol === TUNNEL_IPIP ? ipv4.PROTO_IPIP : ipv4.PROTO_UDP;
+    return takesTunnel(this.device.offloads, protocol, tunnel.udpChecksum);
   }
 
   /** Queues a packet that is complete for this device; it is written at the next flush. Takes ownership. */
@@ -153,6 +133,10 @@ export class Port {
     const n = coalescer === null || this.txCount < 2 ? this.txCount : this.coalesce(tx, this.txCount, coalescer);
     let packets = 0;
     let bytes = 0;
+    if (device.handOver !== undefined) {
+      this.handOver(n);
+      return;
+    }
     if (device.writeBurst !== undefined) device.writeBurst(tx, n, errors);
     else for (let i = 0; i < n; i++) errors[i] = device.write(tx[i]);
     for (let i = 0; i < n; i++) {
@@ -165,6 +149,31 @@ export class Port {
         counters.port(this.index, PORT_TX_DROPPED, segmentsOf(pool.view, p));
         counters.drop(dropReason(error), p.len);
       }
+      pool.release(p);
+    }
+    counters.port(this.index, PORT_TX_PACKETS, packets);
+    counters.port(this.index, PORT_TX_BYTES, bytes);
+    counters.port(this.index, PORT_WRITES, n);
+    this.txCount = 0;
+  }
+
+  /** The same for a device that takes the packets themselves: by then what they are has to be counted. */
+  private handOver(n: number): void {
+    const { tx, pool, counters, device } = this;
+    let packets = 0;
+    let bytes = 0;
+    for (let i = 0; i < n; i++) {
+      const p = tx[i];
+      const segments = segmentsOf(pool.view, p);
+      const onWire = wireBytes(pool.view, p);
+      const error = device.handOver!(p);
+      if (error === 0) {
+        packets += segments;
+        bytes += onWire;
+        continue;
+      }
+      counters.port(this.index, PORT_TX_DROPPED, segments);
+      counters.drop(dropReason(error), p.len);
       pool.release(p);
     }
     counters.port(this.index, PORT_TX_PACKETS, packets);

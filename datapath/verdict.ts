@@ -110,6 +110,19 @@ export const DROP_TUNNEL_ERROR = 128;
 /** Too long for an underlay that was to have room for everything (RFC 4459 section 3.3). */
 export const DROP_UNDERLAY_TOO_SMALL = 129;
 
+// A segment in the process and its impairments, 150-159.
+/** Lost, as its impairments say. */
+export const DROP_WIRE_LOSS = 150;
+export const DROP_WIRE_QUEUE_FULL = 151;
+export const DROP_WIRE_MTU = 152;
+export const DROP_WIRE_ICMP_FILTERED = 153;
+/** For a station behind the port that it came by. */
+export const DROP_WIRE_SAME_PORT = 154;
+/** A superpacket that a wire would carry in pieces, but nothing says where to cut it. */
+export const DROP_WIRE_CANNOT_CUT = 155;
+/** Its port was closed, or the segment was. */
+export const DROP_WIRE_CLOSED = 156;
+
 /** Numbers below this are reserved for verdicts and drop reasons; counters are laid out by it. */
 export const VERDICTS = 160;
 
@@ -203,6 +216,13 @@ export const VERDICT_NAMES: readonly string[] = (() => {
   set(DROP_TUNNEL_ERROR_CHECKSUM, 'drop-tunnel-error-checksum');
   set(DROP_TUNNEL_ERROR, 'drop-tunnel-error');
   set(DROP_UNDERLAY_TOO_SMALL, 'drop-underlay-too-small');
+  set(DROP_WIRE_LOSS, 'drop-wire-loss');
+  set(DROP_WIRE_QUEUE_FULL, 'drop-wire-queue-full');
+  set(DROP_WIRE_MTU, 'drop-wire-mtu');
+  set(DROP_WIRE_ICMP_FILTERED, 'drop-wire-icmp-filtered');
+  set(DROP_WIRE_SAME_PORT, 'drop-wire-same-port');
+  set(DROP_WIRE_CANNOT_CUT, 'drop-wire-cannot-cut');
+  set(DROP_WIRE_CLOSED, 'drop-wire-closed');
   return names;
 })();
 

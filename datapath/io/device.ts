@@ -7,6 +7,8 @@
  * where the medium has no such header; `offloads` says what the device takes on write and may give on read.
  */
 import type { Packet } from '../packet/packet.ts';
+import { PROTO_IPIP, PROTO_UDP } from '../wire/ipv4.ts';
+import * as virtio from '../wire/virtio-net.ts';
 
 /** The device completes and verifies checksums (NEEDS_CSUM may be set on write, NEEDS_CSUM or DATA_VALID on read). */
 export const OFFLOAD_CSUM = 1;
@@ -20,6 +22,9 @@ export const OFFLOAD_USO = 8;
 export const OFFLOAD_TUNNEL = 16;
 /** The same with an outer UDP checksum. */
 export const OFFLOAD_TUNNEL_CSUM = 32;
+
+/** Superpackets inside IPIP: virtio-net has none, a segment in the process has. */
+export const OFFLOAD_IPIP = 64;
 
 /** By the names that configuration and status use; each builds on those before it. */
 export const OFFLOADS = [
@@ -38,12 +43,15 @@ export interface Device {
   readonly mtu: number;
   /** OFFLOAD_* bits in use. */
   readonly offloads: number;
-  /** File descriptor to wait on, or -1: then the device is driven by hand. */
+  /** File descriptor to wait on, or -1: then `pending` tells whether there is something to read. */
   readonly fd: number;
+  /** Packets that wait to be read; only where there is no descriptor. */
+  readonly pending?: number;
 
   /**
    * Reads up to `max` packets into `slots[0..max)`, each empty and at the headroom of its owner's choice (reset()).
-   * Sets off, len and the virtio-net fields. Never blocks.
+   * Sets off, len and the virtio-net fields. Never blocks. A device whose packets lie in the slab already (segment/) puts
+   * them into the array, and gives those that stood there back to the pool.
    * @returns how many slots were filled, from the front; 0 when nothing waits; a negative errno when the device is gone.
    */
   readBurst(slots: Packet[], max: number): number;
@@ -60,5 +68,32 @@ export interface Device {
    */
   writeBurst?(packets: Packet[], n: number, errors: Int32Array): void;
 
+  /**
+   * Instead of write(), where the device shares the pool: takes the packet itself, and gives it back to the pool when it is
+   * done with. What is not taken (an errno is returned) stays the caller's.
+   */
+  handOver?(p: Packet): number;
+
   close(): void;
+}
+
+/**
+ * Does a device with these offloads take the packet as it is, partial checksum and superpacket included?
+ * @param protocol of the outermost IP header: of a superpacket in a tunnel it says in which
+ */
+export function takesWhole(offloads: number, p: Packet, protocol: number): boolean {
+  if ((p.vnetFlags & virtio.FLAG_NEEDS_CSUM) === 0 && p.gsoType === 0) return true;
+  if ((offloads & OFFLOAD_CSUM) === 0) return false;
+  if (p.gsoType === 0) return true;
+  if ((p.gsoType & virtio.GSO_UDP_TUNNEL_IPV4) !== 0) {
+    return takesTunnel(offloads, protocol, (p.vnetFlags & virtio.FLAG_UDP_TUNNEL_CSUM) !== 0);
+  }
+  return (offloads & ((p.gsoType & 7) === virtio.GSO_UDP_L4 ? OFFLOAD_USO : OFFLOAD_TSO)) !== 0;
+}
+
+/** Does it take superpackets in a tunnel of this IP protocol? @param isChecked with an outer UDP checksum */
+export function takesTunnel(offloads: number, protocol: number, isChecked: boolean): boolean {
+  if (protocol === PROTO_IPIP) return (offloads & OFFLOAD_IPIP) !== 0;
+  const needed = isChecked ? OFFLOAD_TUNNEL | OFFLOAD_TUNNEL_CSUM : OFFLOAD_TUNNEL;
+  return protocol === PROTO_UDP && (offloads & needed) === needed;
 }

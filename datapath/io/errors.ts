@@ -3,6 +3,7 @@ export const EINTR = 4;
 export const EIO = 5;
 export const EAGAIN = 11;
 export const EBUSY = 16;
+export const ENODEV = 19;
 export const EINVAL = 22;
 export const EBADFD = 77;
 export const ENOBUFS = 105;

@@ -9,10 +9,7 @@ import type { Packet } from '../packet/packet.ts';
 import type { Pool } from '../packet/pool.ts';
 import { FLAG_NEEDS_CSUM, GSO_UDP_TUNNEL_IPV4 } from '../wire/virtio-net.ts';
 import type { Device } from './device.ts';
-
-/** errno values that write returns. */
-const EAGAIN = 11;
-const ENODEV = 19;
+import { EAGAIN, ENODEV } from './errors.ts';
 
 /** A packet outside the slab, with its virtio-net fields; offsets count from its first byte, as in the virtio header. */
 export interface Frame {

@@ -11,10 +11,14 @@
  * which V8 keeps unboxed; addresses therefore are int32, too.
  */
 
-/** Room for virtio-net (24), Ethernet (14), IPv4 (20), UDP (8), GENEVE with all options (260), Ethernet (14): 340 bytes. */
-export const HEADROOM = 384;
-/** 1034 cache lines: not a multiple of 4096, or every slot would fall into the same few sets of the L1 cache. */
-export const SLOT_BYTES = 66176;
+/**
+ * Room for virtio-net (24), Ethernet (14), IPv4 (20), UDP (8), GENEVE with all options (260), Ethernet (14): 340 bytes. And as
+ * much as VXLAN takes (64 with Ethernet) before that: what one node has encapsulated lies so when the next node of a segment
+ * gets it by reference, and may be encapsulated by that one, too.
+ */
+export const HEADROOM = 448;
+/** 1035 cache lines: not a multiple of 4096, or every slot would fall into the same few sets of the L1 cache. */
+export const SLOT_BYTES = 66240;
 /** The longest frame that a slot takes: 64 KiB of IP behind an Ethernet header. */
 export const MAX_FRAME = 65535 + 14;
 
@@ -81,6 +85,11 @@ export class Packet {
     this.csumOffset = 0;
     this.outerTransport = 0;
     this.innerNetwork = 0;
+    this.forget();
+  }
+
+  /** Forgets what a path has learnt about it: for the next node these bytes are new. */
+  forget(): void {
     this.identity = 0;
     this.tunnelSource = 0;
     this.local = 0;

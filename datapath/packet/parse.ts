@@ -160,7 +160,7 @@ export function checkVnet(view: DataView, p: Packet): number {
   if (p.gsoSize <= 0 || (p.vnetFlags & virtio.FLAG_NEEDS_CSUM) === 0) return DROP_MALFORMED_VNET_HEADER;
 
   if ((p.gsoType & virtio.GSO_UDP_TUNNEL_IPV4) !== 0) {
-    // virtio-net has none for IPIP: those come from a raw socket (owed-checksum.ts).
+    // virtio-net has none for IPIP: those come by a segment, or from a raw socket (owed-checksum.ts).
     const least = p.l4 + (p.protocol === ipv4.PROTO_IPIP ? 0 : udp.HEADER_LEN);
     const ordered =
       (p.protocol === ipv4.PROTO_UDP || p.protocol === ipv4.PROTO_IPIP) &&

@@ -18,7 +18,11 @@ export function templateIpip(t: Tunnel, peer: TunnelPeer, words: Int32Array): vo
 /** Tunnel.encap for IPIP. `template` is the index of the peer's first word. About 10 ns. */
 export function encapIpip(t: Tunnel, p: Packet, template: number): void {
   const inner = p.off;
-  if (p.gsoType !== virtio.GSO_NONE) p.innerNetwork = inner;
+  if (p.gsoType !== virtio.GSO_NONE) {
+    p.gsoType |= virtio.GSO_UDP_TUNNEL_IPV4;
+    p.outerTransport = inner;
+    p.innerNetwork = inner;
+  }
   p.off = inner - IPIP_OVERHEAD;
   p.len += IPIP_OVERHEAD;
   // DATA_VALID spoke of what was the first header until now.

@@ -175,8 +175,8 @@ export class Tunnel {
    * which is complete, and the parsed fields (src, dst, l4...) are still those of the inner packet: if the next hop never
    * answers, it is the inner sender who must hear of it.
    *
-   * A superpacket stays one: VXLAN and GENEVE ask for tunnel segmentation in the virtio-net fields; IPIP, which has none,
-   * leaves gsoType as it is and sets `innerNetwork` for the software that must cut it. A partial checksum stays partial.
+   * A superpacket stays one and asks for tunnel segmentation in the virtio-net fields, in IPIP as well: no device of the
+   * kernel's takes those, a segment in the process does. A partial checksum stays partial.
    *
    * The caller knows that `p.len + overhead` is at most 65535 and that `p` is not already a tunnel superpacket.
    *

@@ -299,15 +299,17 @@ describe('tunnel encapsulation', () => {
       rig.parse(p);
     });
 
-    it('IPIP leaves the superpacket to the software, with the inner header marked', () => {
+    it('in IPIP a superpacket stays whole as well', () => {
       const rig = new Rig('ipip');
       const p = loadPartial(rig.pool, tcp4({ payload: pattern(50000) }), 1440);
       rig.parse(p);
       const inner = p.off;
       rig.a.encap(p, 0);
-      assert.equal(p.gsoType, virtio.GSO_TCPV4);
+      assert.equal(p.gsoType, virtio.GSO_TCPV4 | virtio.GSO_UDP_TUNNEL_IPV4);
       assert.equal(p.vnetFlags, virtio.FLAG_NEEDS_CSUM);
+      assert.equal(p.outerTransport, inner);
       assert.equal(p.innerNetwork, inner);
+      rig.parse(p);
     });
   });
 });

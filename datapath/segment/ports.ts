@@ -1,0 +1,247 @@
+/** What is at the ends of a segment: a node that its thread runs, or a device of the kernel's. */
+import { PORT_RX_BYTES, PORT_RX_PACKETS, PORT_TX_BYTES, PORT_TX_DROPPED, PORT_TX_PACKETS } from '../counters.ts';
+import { type Device, takesWhole } from '../io/device.ts';
+import { EIO, ENOBUFS, ENODEV } from '../io/errors.ts';
+import { clone } from '../packet/copy.ts';
+import { HEADROOM, type Packet } from '../packet/packet.ts';
+import { completeChecksum } from '../packet/segment.ts';
+import * as verdict from '../verdict.ts';
+import { cutFrame, MAX_PIECES, protocolOf } from './frames.ts';
+import type { Line } from './line.ts';
+import type { Segment, SegmentRow } from './segment.ts';
+
+/** Frames that may wait for a node: several bursts. A power of two. */
+const QUEUE = 1024;
+/** Frames that wait for one write to a device. */
+const TX_LIMIT = 128;
+/** Frames read from a device in one turn, as of a node's port. */
+const RX_LIMIT = 64;
+/** What a node may put in front of a frame's payload (HEADROOM says what), less the frame's own header. */
+const NEEDED_HEADROOM = 340 - 14;
+
+export abstract class SegmentPort {
+  readonly index: number;
+  readonly name: string;
+  /** What it sends, and what it gets. */
+  readonly from: Line;
+  readonly to: Line;
+  protected readonly segment: Segment;
+
+  constructor(segment: Segment, index: number, name: string) {
+    this.segment = segment;
+    this.index = index;
+    this.name = name;
+    this.from = segment.makeLine(`from ${name}`, { arrive: (p, by) => segment.cross(p, by) });
+    this.to = segment.makeLine(`to ${name}`, { arrive: p => this.arrive(p) });
+  }
+
+  abstract readonly kind: string;
+  /** A frame has come to it. Takes ownership. */
+  abstract arrive(p: Packet): void;
+  /** Gives back what waits. */
+  abstract release(): void;
+  abstract close(): void;
+  protected abstract readonly waiting: number;
+
+  row(): SegmentRow['ports'][number] {
+    const { counters } = this.segment;
+    return {
+      name: this.name,
+      kind: this.kind,
+      from: this.from.impairments,
+      to: this.to.impairments,
+      rxPackets: counters.ofPort(this.index, PORT_RX_PACKETS),
+      rxBytes: counters.ofPort(this.index, PORT_RX_BYTES),
+      txPackets: counters.ofPort(this.index, PORT_TX_PACKETS),
+      txBytes: counters.ofPort(this.index, PORT_TX_BYTES),
+      waiting: this.waiting + this.from.waiting + this.to.waiting,
+    };
+  }
+
+  protected refuse(p: Packet, reason: number): void {
+    this.segment.counters.port(this.index, PORT_TX_DROPPED, 1);
+    this.segment.drop(p, reason);
+  }
+}
+
+/** The device of a node's uplink. */
+export class NodePort extends SegmentPort implements Device {
+  readonly kind = 'node';
+  readonly layer = 2;
+  readonly mtu: number;
+  readonly offloads: number;
+  readonly fd = -1;
+  private readonly queue: Packet[] = [];
+  private head = 0;
+  private count = 0;
+  private isOpen = true;
+
+  constructor(segment: Segment, index: number, name: string, offloads: number) {
+    super(segment, index, name);
+    this.mtu = segment.mtu;
+    this.offloads = offloads;
+    for (let i = 0; i < QUEUE; i++) this.queue.push(segment.pool.packets[0]);
+  }
+
+  get pending(): number {
+    return this.count;
+  }
+
+  protected get waiting(): number {
+    return this.count;
+  }
+
+  arrive(p: Packet): void {
+    const { segment } = this;
+    if (this.count === QUEUE || !segment.hasRoom) {
+      this.refuse(p, verdict.DROP_WIRE_QUEUE_FULL);
+      return;
+    }
+    segment.countTo(this, p);
+    this.queue[(this.head + this.count++) & (QUEUE - 1)] = p;
+  }
+
+  readBurst(slots: Packet[], max: number): number {
+    if (!this.isOpen) return -ENODEV;
+    const { pool } = this.segment;
+    const n = Math.min(max, this.count);
+    for (let i = 0; i < n; i++) {
+      const p = this.queue[this.head];
+      this.head = (this.head + 1) & (QUEUE - 1);
+      pool.release(slots[i]);
+      slots[i] = p.off - p.start >= NEEDED_HEADROOM ? p : this.moveBack(p);
+      slots[i].forget();
+    }
+    this.count -= n;
+    return n;
+  }
+
+  /** Nodes that encapsulate what others have encapsulated use the headroom up. */
+  private moveBack(p: Packet): Packet {
+    const { pool } = this.segment;
+    // There is one: the slot that it takes the place of has just been released.
+    const q = clone(pool, p, HEADROOM) as Packet;
+    pool.release(p);
+    return q;
+  }
+
+  handOver(p: Packet): number {
+    if (!this.isOpen) return EIO;
+    this.segment.enter(p, this);
+    return 0;
+  }
+
+  write(p: Packet): number {
+    const copy = clone(this.segment.pool, p);
+    if (copy === null) return ENOBUFS;
+    const error = this.handOver(copy);
+    if (error !== 0) this.segment.pool.release(copy);
+    return error;
+  }
+
+  release(): void {
+    this.isOpen = false;
+    for (; this.count > 0; this.count--) {
+      this.refuse(this.queue[this.head], verdict.DROP_WIRE_CLOSED);
+      this.head = (this.head + 1) & (QUEUE - 1);
+    }
+  }
+
+  close(): void {
+    this.segment.detach(this);
+  }
+}
+
+/** A TAP, whose other side is the kernel's. */
+export class KernelPort extends SegmentPort {
+  readonly kind = 'tap';
+  readonly device: Device;
+  private readonly slots: Packet[] = [];
+  private readonly pieces: Packet[] = [];
+  private readonly tx: Packet[] = [];
+  private readonly errors = new Int32Array(TX_LIMIT);
+  private txCount = 0;
+
+  constructor(segment: Segment, index: number, device: Device) {
+    super(segment, index, device.name);
+    this.device = device;
+    const { pool } = segment;
+    for (let i = 0; i < RX_LIMIT; i++) {
+      const p = pool.take();
+      if (p === null) throw new RangeError(`no packets left for port ${device.name} of segment ${segment.name}`);
+      this.slots.push(p);
+    }
+    for (let i = 0; i < MAX_PIECES; i++) this.pieces.push(pool.packets[0]);
+  }
+
+  protected get waiting(): number {
+    return this.txCount;
+  }
+
+  /** Reads one burst into the segment. @returns frames read; a negative errno when the device is gone */
+  receive(): number {
+    const { slots, device, segment } = this;
+    const n = device.readBurst(slots, RX_LIMIT);
+    for (let i = 0; i < n; i++) {
+      const p = slots[i];
+      const fresh = segment.pool.take();
+      if (fresh === null) {
+        segment.counters.drop(verdict.DROP_NO_BUFFER, p.len);
+        p.reset(HEADROOM);
+        continue;
+      }
+      slots[i] = fresh;
+      segment.enter(p, this);
+    }
+    return n;
+  }
+
+  arrive(p: Packet): void {
+    const { segment, device } = this;
+    const { pool } = segment;
+    segment.countTo(this, p);
+    if (takesWhole(device.offloads, p, protocolOf(pool.view, p))) {
+      this.queue(p);
+      return;
+    }
+    if (p.gsoType === 0) {
+      completeChecksum(pool.view, p);
+      this.queue(p);
+      return;
+    }
+    const n = cutFrame(pool, p, this.pieces);
+    if (n === 0) this.refuse(p, verdict.DROP_WIRE_CANNOT_CUT);
+    else pool.release(p);
+    for (let i = 0; i < n; i++) this.queue(this.pieces[i]);
+  }
+
+  private queue(p: Packet): void {
+    this.tx[this.txCount++] = p;
+    if (this.txCount === TX_LIMIT) this.flush();
+  }
+
+  /** Writes what waits. */
+  flush(): void {
+    const { device, tx, errors, segment, txCount } = this;
+    if (txCount === 0) return;
+    if (device.writeBurst !== undefined) device.writeBurst(tx, txCount, errors);
+    else for (let i = 0; i < txCount; i++) errors[i] = device.write(tx[i]);
+    for (let i = 0; i < txCount; i++) {
+      if (errors[i] === 0) segment.pool.release(tx[i]);
+      else this.refuse(tx[i], verdict.DROP_DEVICE_REFUSED);
+    }
+    this.txCount = 0;
+  }
+
+  release(): void {
+    for (let i = 0; i < this.txCount; i++) this.refuse(this.tx[i], verdict.DROP_WIRE_CLOSED);
+    this.txCount = 0;
+    for (const p of this.slots) this.segment.pool.release(p);
+    this.slots.length = 0;
+  }
+
+  close(): void {
+    this.segment.detach(this);
+    this.device.close();
+  }
+}

@@ -1,0 +1,302 @@
+/**
+ * An Ethernet segment in the process: a switch that learns and floods, between nodes that one thread runs, and devices of
+ * the kernel's that join it to the outside.
+ *
+ *   node a ---- from a --+                                    +-- to b ---- node b
+ *                        +-- the wire -- learn, look up ------+
+ *   TAP -------- from ---+                                    +-- to TAP -- TAP
+ *
+ * Each of the lines may be impaired (line.ts). A frame crosses by reference: all nodes of the thread share one pool, and
+ * whoever has the packet owns its slot. Superpackets cross whole, those in IPIP as well, and are cut where a device takes less.
+ */
+import {
+  type Counters,
+  MAX_PORTS,
+  PORT_RX_BYTES,
+  PORT_RX_PACKETS,
+  PORT_TX_BYTES,
+  PORT_TX_DROPPED,
+  PORT_TX_PACKETS,
+} from '../counters.ts';
+import type { Device } from '../io/device.ts';
+import { clone } from '../packet/copy.ts';
+import type { Packet } from '../packet/packet.ts';
+import type { Pool } from '../packet/pool.ts';
+import { segmentsOf, wireBytes } from '../packet/segment.ts';
+import * as verdict from '../verdict.ts';
+import * as ethernet from '../wire/ethernet.ts';
+import { wireLength } from './frames.ts';
+import { type Impairments, UNIMPAIRED } from './impairments.ts';
+import { Line, type LineEnd } from './line.ts';
+import { KernelPort, NodePort, type SegmentPort } from './ports.ts';
+import { Stations } from './stations.ts';
+
+/** Slots that a segment leaves to the paths at least, and the share of a small pool. */
+const RESERVE = 512;
+const RESERVE_SHARE = 8;
+
+/** What a segment is and what has happened on it, for display. */
+export interface SegmentRow {
+  name: string;
+  mtu: number;
+  impairments: Impairments;
+  waiting: number;
+  drops: { name: string; packets: number; bytes?: number }[];
+  ports: {
+    name: string;
+    kind: string;
+    from: Impairments;
+    to: Impairments;
+    rxPackets: number;
+    rxBytes: number;
+    txPackets: number;
+    txBytes: number;
+    waiting: number;
+  }[];
+  stations: { hi: number; lo: number; port: string; ageMs: number }[];
+}
+
+export class Segment {
+  readonly name: string;
+  /** Longest IP packet that it carries. */
+  readonly mtu: number;
+  readonly pool: Pool;
+  readonly counters: Counters;
+  private readonly time: Float64Array;
+  private readonly seed: number;
+  private readonly reserve: number;
+  /** By index; null where a port was. */
+  private readonly ports: (SegmentPort | null)[] = [];
+  private readonly mirrors: KernelPort[] = [];
+  private readonly kernelPorts: KernelPort[] = [];
+  private readonly stations: Stations;
+  private readonly line: Line;
+  /** Of ports by their names, also of those that are not there yet. */
+  private readonly wanted = new Map<string, { from: Impairments; to: Impairments }>();
+
+  /**
+   * @param options.time [0]: now, in milliseconds; whoever drives the segment sets it before each round
+   * @param options.seed of all that happens by chance: the same one loses the same packets
+   */
+  constructor(options: {
+    name: string;
+    mtu: number;
+    pool: Pool;
+    counters: Counters;
+    time: Float64Array;
+    seed: number;
+    impairments?: Impairments;
+  }) {
+    this.name = options.name;
+    this.mtu = options.mtu;
+    this.pool = options.pool;
+    this.counters = options.counters;
+    this.time = options.time;
+    this.seed = options.seed;
+    this.reserve = Math.min(RESERVE, Math.floor(options.pool.packets.length / RESERVE_SHARE));
+    this.stations = new Stations(options.time);
+    this.line = this.makeLine('wire', { arrive: (p, from) => this.switchFrame(p, from) });
+    this.line.set(options.impairments ?? UNIMPAIRED);
+  }
+
+  /** A port for a node, whose name it has: the device of its uplink. @throws Error when there is no place for it */
+  attach(name: string, offloads: number): NodePort {
+    const port = new NodePort(this, this.freeIndex(name), name, offloads);
+    this.add(port);
+    return port;
+  }
+
+  /**
+   * A port with a device of the kernel's, which goes with the segment.
+   * @param mirror whether it is shown every frame, also those between others
+   */
+  attachKernel(device: Device, mirror: boolean): KernelPort {
+    const port = new KernelPort(this, this.freeIndex(device.name), device);
+    this.add(port);
+    this.kernelPorts.push(port);
+    if (mirror) this.mirrors.push(port);
+    return port;
+  }
+
+  /** Takes a port away; what waits for it or is on its way to it is lost. */
+  detach(port: SegmentPort): void {
+    if (this.ports[port.index] !== port) return;
+    this.ports[port.index] = null;
+    port.release();
+    port.from.close();
+    port.to.close();
+    this.stations.forgetPort(port.index);
+    this.line.forgetPort(port.index);
+    for (const list of [this.mirrors, this.kernelPorts]) {
+      const at = list.indexOf(port as KernelPort);
+      if (at >= 0) list.splice(at, 1);
+    }
+  }
+
+  /** Impairs the wire between all, from now on. */
+  impair(impairments: Impairments): void {
+    this.line.set(impairments);
+  }
+
+  /** Impairs what a port sends (`from`) or gets (`to`), also before it is there. */
+  impairPort(name: string, direction: 'from' | 'to', impairments: Impairments): void {
+    const wanted = this.wanted.get(name) ?? { from: UNIMPAIRED, to: UNIMPAIRED };
+    this.wanted.set(name, { ...wanted, [direction]: impairments });
+    for (const port of this.ports) if (port?.name === name) port[direction].set(impairments);
+  }
+
+  /** What impairs the wire, or a direction of a port. */
+  impairmentsOf(port?: { name: string; direction: 'from' | 'to' }): Impairments {
+    if (port === undefined) return this.line.impairments;
+    return this.wanted.get(port.name)?.[port.direction] ?? UNIMPAIRED;
+  }
+
+  /** A frame that a port sends. Takes ownership. */
+  enter(p: Packet, port: SegmentPort): void {
+    const { view } = this.pool;
+    if (p.len < ethernet.HEADER_LEN || ethernet.isGroup(ethernet.macHi(view, p.off + ethernet.SRC))) {
+      this.drop(p, verdict.DROP_MALFORMED_ETHERNET);
+      return;
+    }
+    this.counters.port(port.index, PORT_RX_PACKETS, segmentsOf(view, p));
+    this.counters.port(port.index, PORT_RX_BYTES, wireBytes(view, p));
+    if (wireLength(view, p) > this.mtu) this.drop(p, verdict.DROP_WIRE_MTU);
+    else if (port.from.isClear) this.cross(p, port.index);
+    else port.from.send(p, port.index);
+  }
+
+  /** Lets arrive what is due, and writes what waits for devices. @returns when it wants to be called again, as `time` */
+  run(): number {
+    const { ports } = this;
+    let next = Number.POSITIVE_INFINITY;
+    // In the order in which a frame meets them.
+    for (let i = 0; i < ports.length; i++) next = Math.min(next, ports[i]?.from.run() ?? next);
+    next = Math.min(next, this.line.run());
+    for (let i = 0; i < ports.length; i++) next = Math.min(next, ports[i]?.to.run() ?? next);
+    this.flush();
+    return next;
+  }
+
+  /** Writes what waits for devices. */
+  flush(): void {
+    for (let i = 0; i < this.kernelPorts.length; i++) this.kernelPorts[i].flush();
+  }
+
+  /** All of it is lost, and the devices are closed. */
+  close(): void {
+    for (const port of this.ports) port?.close();
+    this.line.close();
+  }
+
+  row(): SegmentRow {
+    const nameOf = (index: number) => this.ports[index]?.name ?? '';
+    return {
+      name: this.name,
+      mtu: this.mtu,
+      impairments: this.line.impairments,
+      waiting: this.line.waiting,
+      drops: this.counters.snapshot(),
+      ports: this.ports.flatMap(port => (port === null ? [] : [port.row()])),
+      stations: Array.from(this.stations.entries(), ({ port, ...rest }) => ({ ...rest, port: nameOf(port) })),
+    };
+  }
+
+  /** A line of this segment. Its chances follow from its name. */
+  makeLine(name: string, end: LineEnd): Line {
+    const { pool, reserve, counters, time } = this;
+    return new Line({ pool, reserve, counters, time, seed: mix(this.seed, name), end });
+  }
+
+  /** From a port's own line onto the wire. */
+  cross(p: Packet, from: number): void {
+    if (this.line.isClear) this.switchFrame(p, from);
+    else this.line.send(p, from);
+  }
+
+  /** Is there room in the pool for what waits on a segment? */
+  get hasRoom(): boolean {
+    return this.pool.available >= this.reserve;
+  }
+
+  drop(p: Packet, reason: number): void {
+    this.counters.drop(reason, p.len);
+    this.pool.release(p);
+  }
+
+  private switchFrame(p: Packet, from: number): void {
+    const { pool, stations, ports, mirrors } = this;
+    const { view } = pool;
+    const { off } = p;
+    if (from >= 0) {
+      stations.learn(ethernet.macHi(view, off + ethernet.SRC), ethernet.macLo(view, off + ethernet.SRC), from);
+    }
+    const hi = ethernet.macHi(view, off);
+    const to = ethernet.isGroup(hi) ? -1 : stations.lookup(hi, ethernet.macLo(view, off));
+    if (to < 0) {
+      this.flood(p, from);
+      return;
+    }
+    const port = ports[to];
+    for (let i = 0; i < mirrors.length; i++) {
+      if (mirrors[i] !== port && mirrors[i].index !== from) this.sendCopy(p, mirrors[i]);
+    }
+    if (to === from || port === null) this.drop(p, verdict.DROP_WIRE_SAME_PORT);
+    else this.send(p, port);
+  }
+
+  private flood(p: Packet, from: number): void {
+    let last: SegmentPort | null = null;
+    for (let i = 0; i < this.ports.length; i++) {
+      const port = this.ports[i];
+      if (port === null || i === from) continue;
+      if (last !== null) this.sendCopy(p, last);
+      last = port;
+    }
+    if (last === null) this.pool.release(p);
+    else this.send(p, last);
+  }
+
+  private sendCopy(p: Packet, port: SegmentPort): void {
+    const copy = this.hasRoom ? clone(this.pool, p) : null;
+    if (copy === null) {
+      this.counters.port(port.index, PORT_TX_DROPPED, 1);
+      this.counters.drop(verdict.DROP_NO_BUFFER, p.len);
+    } else this.send(copy, port);
+  }
+
+  private send(p: Packet, port: SegmentPort): void {
+    if (port.to.isClear) port.arrive(p);
+    else port.to.send(p, port.index);
+  }
+
+  /** Counts a frame that a port gets. */
+  countTo(port: SegmentPort, p: Packet): void {
+    this.counters.port(port.index, PORT_TX_PACKETS, segmentsOf(this.pool.view, p));
+    this.counters.port(port.index, PORT_TX_BYTES, wireBytes(this.pool.view, p));
+  }
+
+  private add(port: SegmentPort): void {
+    this.ports[port.index] = port;
+    const wanted = this.wanted.get(port.name);
+    if (wanted === undefined) return;
+    port.from.set(wanted.from);
+    port.to.set(wanted.to);
+  }
+
+  private freeIndex(name: string): number {
+    if (this.ports.some(port => port?.name === name)) {
+      throw new Error(`segment ${this.name} has a port ${name} already`);
+    }
+    const free = this.ports.indexOf(null);
+    const index = free < 0 ? this.ports.length : free;
+    if (index >= MAX_PORTS) throw new Error(`segment ${this.name} has ${MAX_PORTS} ports already`);
+    return index;
+  }
+}
+
+/** FNV-1a of the name, from the seed on. */
+function mix(seed: number, name: string): number {
+  let hash = (seed ^ 0x811c9dc5) | 0;
+  for (let i = 0; i < name.length; i++) hash = Math.imul(hash ^ name.charCodeAt(i), 0x01000193);
+  return hash;
+}

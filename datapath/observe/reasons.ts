@@ -426,6 +426,41 @@ export const REASONS: Readonly<Record<string, Reason>> = {
     cause: 'A link with a smaller MTU than configured.',
     look: '`tunpath mtu prove`, `ip link`',
   },
+  'drop-wire-loss': {
+    meaning: 'Lost on a segment in the process, as its impairments say.',
+    cause: '`loss` of the segment or of one of its ports.',
+    look: '`tunpath segment list`',
+  },
+  'drop-wire-queue-full': {
+    meaning: 'More waited on a segment than its `limit` lets wait, or than the pool of packets has room for.',
+    cause: 'More than the `rate` was sent, or a node that does not keep up.',
+    look: '`tunpath segment list`: rate, limit and waiting',
+  },
+  'drop-wire-mtu': {
+    meaning: 'Longer than a segment, or one direction of it, carries; a wire says nothing to the sender.',
+    cause: 'An `uplink.mtu` larger than the MTU of the segment.',
+    look: '`tunpath mtu prove`, `tunpath segment list`',
+  },
+  'drop-wire-icmp-filtered': {
+    meaning: 'ICMP on a segment where `icmp` is `filtered`.',
+    cause: 'The experiment: path MTU discovery without its messages.',
+    look: '`tunpath segment list`',
+  },
+  'drop-wire-same-port': {
+    meaning: 'A frame for a station behind the port of the segment that it came by.',
+    cause: 'A bridge behind a TAP port that floods. Harmless.',
+    look: 'the stations of `tunpath segment list -o json`',
+  },
+  'drop-wire-cannot-cut': {
+    meaning: 'A superpacket that a wire would carry in pieces, without headers that say where to cut it.',
+    cause: 'IPv6 from the kernel by a TAP port, on a segment that loses, delays or limits.',
+    look: '`ethtool -K DEVICE tso off` on the sender',
+  },
+  'drop-wire-closed': {
+    meaning: 'On its way when its port, or the segment, was closed.',
+    cause: 'A node that was stopped.',
+    look: '`tunpath segment list`',
+  },
 };
 
 /** Where the documentation of a reason stands, relative to the repository. */

@@ -64,6 +64,13 @@ function buildProgram(): Command {
     .action(ends(async flags => (await import('./get.ts')).status(flags)));
 
   program
+    .command('metrics')
+    .description('counters, ports and tables of running nodes in the text format of Prometheus')
+    .option('--node <name>', 'a running node: NAME, or LAB/NODE; default: all of them')
+    .option('--listen <address:port>', 'serve /metrics there until SIGTERM, every scrape anew')
+    .action(ends(async flags => (await import('./metrics.ts')).metrics(flags)));
+
+  program
     .command('replay')
     .description('a capture through a configuration, in memory: no root, the same bytes every time')
     .argument('<file>', 'pcap or pcapng')

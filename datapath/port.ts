@@ -47,6 +47,8 @@ export class Port {
   readonly device: Device;
   /** Addresses that its user has (int32): a pod may send from no other. */
   readonly addresses: Int32Array;
+  /** (masked address, mask) pairs of the networks behind it. */
+  private readonly networks: Int32Array;
   /** Security identity of what is behind it; 0 for none. */
   readonly identity: number;
   /**
@@ -66,6 +68,7 @@ export class Port {
     name: string;
     device: Device;
     addresses: number[];
+    networks?: readonly { address: number; length: number }[];
     identity: number;
     pool: Pool;
     counters: Counters;
@@ -75,6 +78,12 @@ export class Port {
     this.name = options.name;
     this.device = options.device;
     this.addresses = Int32Array.from(options.addresses);
+    this.networks = Int32Array.from(
+      (options.networks ?? []).flatMap(({ address, length }) => {
+        const mask = length === 0 ? 0 : -1 << (32 - length);
+        return [address & mask, mask];
+      }),
+    );
     this.identity = options.identity;
     this.pool = options.pool;
     this.counters = options.counters;
@@ -95,10 +104,11 @@ export class Port {
     return kept;
   }
 
-  /** Is `address` one that the user of this port has? */
+  /** Is `address` one that the user of this port has, or that is behind it? */
   owns(address: number): boolean {
-    const { addresses } = this;
+    const { addresses, networks } = this;
     for (let i = 0; i < addresses.length; i++) if (addresses[i] === address) return true;
+    for (let i = 0; i < networks.length; i += 2) if ((address & networks[i + 1]) === networks[i]) return true;
     return false;
   }
 

@@ -6,6 +6,7 @@ import type { Clock } from './clock.ts';
 import type { Counters } from './counters.ts';
 import { Datapath, type Underlay } from './forward.ts';
 import type { Device } from './io/device.ts';
+import type { Prefix } from './nat/masquerade.ts';
 import { Nat, type NatProgram } from './nat/nat.ts';
 import type { Pool } from './packet/pool.ts';
 import { Port } from './port.ts';
@@ -19,6 +20,8 @@ export interface PortProgram {
   kind: number;
   name: string;
   addresses: number[];
+  /** Behind a pod that is a router: it may send from them, too. */
+  networks?: Prefix[];
   identity: number;
 }
 

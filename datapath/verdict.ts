@@ -93,6 +93,8 @@ export const DROP_NO_SERVICE_ENDPOINT = 105;
 export const DROP_NO_LOCAL_SERVICE_ENDPOINT = 106;
 export const DROP_UNKNOWN_SERVICE_PORT = 107;
 export const DROP_SERVICE_SOURCE_RANGE = 108;
+/** Of the service network, and no service's. */
+export const DROP_UNALLOCATED_SERVICE_ADDRESS = 109;
 
 // Fragments and path MTU, 120-129.
 export const DROP_FRAGMENT_OVERLAP = 120;
@@ -206,6 +208,7 @@ export const VERDICT_NAMES: readonly string[] = (() => {
   set(DROP_NO_LOCAL_SERVICE_ENDPOINT, 'drop-no-local-service-endpoint');
   set(DROP_UNKNOWN_SERVICE_PORT, 'drop-unknown-service-port');
   set(DROP_SERVICE_SOURCE_RANGE, 'drop-service-source-range');
+  set(DROP_UNALLOCATED_SERVICE_ADDRESS, 'drop-unallocated-service-address');
   set(DROP_FRAGMENT_OVERLAP, 'drop-fragment-overlap');
   set(DROP_FRAGMENT_MALFORMED, 'drop-fragment-malformed');
   set(DROP_FRAGMENT_DUPLICATE, 'drop-fragment-duplicate');

@@ -61,6 +61,9 @@ export interface NodeOptions {
   uplink?: object;
   masquerade?: object[];
   services?: object[];
+  /** More pods, behind p2. */
+  pods?: object[];
+  conntrack?: object;
   /** Packets in the pool. */
   slots?: number;
 }
@@ -226,6 +229,7 @@ function nodeConfig(o: NodeOptions): ResolvedConfig {
       pods: [
         { name: 'p1', netns: 'n1', device: 'eth0', address: POD, identity: 101 },
         { name: 'p2', netns: 'n2', device: 'eth0', address: POD2, identity: 102 },
+        ...(o.pods ?? []),
       ],
       tunnel: {
         protocol,
@@ -238,6 +242,7 @@ function nodeConfig(o: NodeOptions): ResolvedConfig {
       ...(o.mtu === undefined ? {} : { mtu: o.mtu }),
       ...(o.masquerade === undefined ? {} : { masquerade: o.masquerade }),
       ...(o.services === undefined ? {} : { services: o.services }),
+      ...(o.conntrack === undefined ? {} : { conntrack: o.conntrack }),
     },
   };
   const loaded = loadConfig(JSON.stringify(config), 'test');

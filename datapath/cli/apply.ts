@@ -19,6 +19,7 @@ export async function apply(flags: { file: string; node?: string; output: Format
     process.stderr.write(`${formatProblems(loaded.problems)}\n`);
     return USAGE;
   }
+  if (loaded.warnings.length > 0) process.stderr.write(`${formatProblems(loaded.warnings)}\n`);
   const node = pickNode(flags.node ?? loaded.config.metadata.name, listNodes());
   const result = (await callNode(socketPathOf(node), 'apply', { text, file }, TIMEOUT_MS)) as ApplyResult;
   if (result.applied === undefined) {

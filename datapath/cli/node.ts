@@ -39,6 +39,7 @@ export async function node(flags: NodeFlags): Promise<number> {
   if (loaded.problems !== undefined) return refuse(nameless, loaded.problems);
   const { name } = loaded.config.metadata;
   const log = nameless.of(name);
+  if (handed === null) for (const warning of loaded.warnings) log.problem(warning, 'warn');
   const state = flags.stateDir === undefined ? null : new AppliedState(flags.stateDir, name);
   const wanted = (state && lastApplied(state, text, file, handed === null ? log : null)) ?? {
     config: loaded.config,
@@ -185,6 +186,7 @@ function report(log: Log, { applied, problems, refused }: ApplyResult, text: str
     log.error(`${file} not applied: nothing has changed`);
     return;
   }
+  for (const warning of loadConfig(text, file).warnings ?? []) log.problem(warning, 'warn');
   const { servicesSet, servicesRemoved, routes, masquerade, tunnel } = applied;
   const changes = [
     `${servicesSet} services set`,

@@ -12,6 +12,7 @@ import { compileNat } from './compile-nat.ts';
 import type { NodeConfig, ServiceConfig } from './config.ts';
 import { hostRoutes } from './host-routes.ts';
 import { type ResolvedConfig, withUplink } from './resolved.ts';
+import { allAddressesOf } from './service-config.ts';
 
 export interface Refusal {
   /** Where in the new configuration. */
@@ -126,7 +127,18 @@ function findRefusals(from: ResolvedConfig, written: NodeConfig, to: ResolvedCon
   if (to.metadata.name !== name)
     refuse(['metadata', 'name'], `got ${to.metadata.name}, expected ${name}, the running node`);
   const unchanged = { ...from.spec, uplink: from.spec.uplink.written };
-  for (const part of ['uplink', 'host', 'pods', 'profile', 'offload', 'conntrack', 'loop'] as const) {
+  for (const part of [
+    'uplink',
+    'host',
+    'pods',
+    'profile',
+    'offload',
+    'conntrack',
+    'loop',
+    'serviceCIDR',
+    'nodePortAddresses',
+    'zone',
+  ] as const) {
     const path = firstDifference(unchanged[part], written.spec[part], ['spec', part]);
     if (path !== null) refuse(path, 'cannot change while the node runs: restart it');
   }
@@ -189,7 +201,7 @@ function compareServices(from: ResolvedConfig, to: ResolvedConfig): { removed: s
 function frontendsOf(service: ServiceConfig | undefined): string[] {
   if (service === undefined) return [];
   return service.ports.flatMap(({ protocol, port, nodePort }) => [
-    ...[...service.addresses, ...service.externalIPs].map(address => `${address} ${protocol} ${port}`),
+    ...allAddressesOf(service).map(address => `${address} ${protocol} ${port}`),
     ...(nodePort === undefined ? [] : [`node ${protocol} ${nodePort}`]),
   ]);
 }

@@ -24,9 +24,16 @@ import { defaultVni, defaultVtepMac, type GeneveOptionConfig } from './config.ts
  * Reports everything that does not fit.
  * @param refusedPaths what the schema refused, from the root of the document
  * @param report gets paths below `spec`
+ * @param warn gets what is not wrong, but may not be meant
  * @param kind of the uplink, where `spec.uplink` is a tap's in place of another's that brought its address later
  */
-export function checkSpec(spec: Spec, refusedPaths: Path[], report: Report, kind = spec.uplink?.kind): void {
+export function checkSpec(
+  spec: Spec,
+  refusedPaths: Path[],
+  report: Report,
+  warn: Report,
+  kind = spec.uplink?.kind,
+): void {
   const refusedPrefixes = new Set<string>();
   for (const path of refusedPaths) {
     for (let length = 1; length <= path.length; length++) refusedPrefixes.add(path.slice(0, length).join('\n'));
@@ -36,7 +43,7 @@ export function checkSpec(spec: Spec, refusedPaths: Path[], report: Report, kind
   const own = uplink !== undefined && 'address' in uplink ? uplink : undefined;
   const subnet = own?.address === undefined ? undefined : parseCidr(own.address);
   const gateway = addressOf(own?.gateway);
-  const check: Check = { spec, kind, report, refused, subnet, gateway };
+  const check: Check = { spec, kind, report, warn, refused, subnet, gateway };
 
   checkGateway(check);
   checkDevices(check);
@@ -202,13 +209,12 @@ function checkRoutes({ spec, report, refused }: Check): void {
   const peersKnown = tunnel !== undefined && !refused('tunnel', 'peers') && !refused('tunnel', 'protocol');
   const known = peers.size === 0 ? 'there are none' : [...peers].join(', ');
 
-  const paths = new Map<string, string>();
+  const unique = uniqueNames(report, 'a network no other route has');
+  for (const [i, pod] of entries(spec.pods)) {
+    for (const [j, network] of entries(pod.networks)) unique(network, ['pods', i, 'networks', j]);
+  }
   for (const [i, route] of entries(spec.routes)) {
-    if (route.to !== undefined) {
-      const first = paths.get(route.to);
-      if (first === undefined) paths.set(route.to, `spec.routes[${i}]`);
-      else report(['routes', i, 'to'], `a network no other route has (${first} has it)`);
-    }
+    unique(route.to, ['routes', i, 'to']);
     if (route.encap === false && (route.tooBig === 'fragment-outer' || route.tooBig === 'larger-underlay')) {
       report(
         ['routes', i, 'tooBig'],

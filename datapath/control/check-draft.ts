@@ -20,6 +20,8 @@ export interface Check {
   spec: Spec;
   kind: UplinkConfig['kind'] | undefined;
   report: Report;
+  /** As report, of what may be meant: the text says what comes of it. */
+  warn: Report;
   /** True if the schema refused the value at this path, or a part of it. */
   refused: (...path: Path) => boolean;
   /** The uplink's own address and subnet; undefined if refused, or if the interface brings its own. */

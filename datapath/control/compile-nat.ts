@@ -3,11 +3,13 @@ import * as states from '../conntrack/timeouts.ts';
 import type { MasqueradeRule, Prefix } from '../nat/masquerade.ts';
 import type { NatProgram } from '../nat/nat.ts';
 import type { SelectorKind } from '../nat/select.ts';
-import type { Service } from '../nat/service.ts';
+import type { Service, ServiceEndpoint } from '../nat/service.ts';
 import { PROFILES } from '../profile.ts';
 import { PROTO_SCTP, PROTO_TCP, PROTO_UDP } from '../wire/ipv4.ts';
+import { contains } from './address.ts';
 import type { MasqueradeRuleConfig, NodeSpec, ServiceConfig } from './config.ts';
 import type { PortRange } from './host-ports.ts';
+import { addressesOf } from './service-config.ts';
 import { parseAddress, parseCidr } from './validated.ts';
 
 const PROTOCOLS = { TCP: PROTO_TCP, UDP: PROTO_UDP, SCTP: PROTO_SCTP } as const;
@@ -37,68 +39,112 @@ const STATES: Record<keyof Timeouts, number> = {
   generic: states.GENERIC,
 };
 
+/** What decides which endpoints are near: those of this node, and of its zone. */
+interface Here {
+  nodeName: string;
+  zone?: string;
+  /** Of this node's pods. */
+  pods: ReadonlySet<number>;
+  /** The node's own. */
+  own: readonly number[];
+}
+
 /**
- * @param nodeAddress where node ports answer (int32)
+ * @param nodeAddress of the uplink (int32)
  * @param range where translated flows get their ports from instead of the profile's range
  * @returns null where there is nothing to translate
  */
 export function compileNat(
-  config: { spec: Omit<NodeSpec, 'uplink'> },
+  config: { metadata: { name: string }; spec: Omit<NodeSpec, 'uplink'> },
   nodeAddress: number,
   range?: PortRange,
 ): NatProgram | null {
-  const { services, masquerade, conntrack, profile, pods } = config.spec;
+  const {
+    services,
+    masquerade,
+    conntrack,
+    profile,
+    pods,
+    host,
+    zone,
+    serviceCIDR = [],
+    nodePortAddresses,
+  } = config.spec;
   if (services.length === 0 && masquerade.length === 0) return null;
   const seconds: Record<number, number> = {};
   for (const [name, state] of Object.entries(STATES)) {
     const value = conntrack.timeouts[name as keyof Timeouts];
     if (value !== undefined) seconds[state] = value;
   }
-  const local = new Set(pods.map(pod => parseCidr(pod.address).address));
+  const own = host === undefined ? [nodeAddress] : [nodeAddress, parseCidr(host.address).address];
+  const here: Here = {
+    nodeName: config.metadata.name,
+    zone,
+    pods: new Set(pods.map(pod => parseCidr(pod.address).address)),
+    own,
+  };
+  const answering = nodePortAddresses?.map(parseCidr);
   return {
     capacity: conntrack.size,
+    perSource: conntrack.perSource,
     timeouts: { profile: PROFILES[profile].timeouts, seconds },
     ports: { profile: PROFILES[profile].ports, range: range === undefined ? undefined : [range.low, range.high] },
-    nodeAddresses: [nodeAddress],
-    services: services.map(service => compileService(service, local)),
+    nodeAddresses:
+      answering === undefined
+        ? [nodeAddress]
+        : own.filter(address => answering.some(network => contains(network, address))),
+    serviceNetworks: serviceCIDR.map(prefix),
+    services: services.map(service => compileService(service, here)),
     rules: masquerade.map(compileRule),
   };
 }
 
-/** @param local addresses of this node's pods: their endpoints are the local ones */
-export function compileService(service: ServiceConfig, local: ReadonlySet<number>): Service {
-  const addresses = service.addresses.map(parseAddress);
-  // Of several addresses of a LoadBalancer the first is its cluster address; the balancer's come behind it.
-  const clusterCount =
-    service.type === 'LoadBalancer' ? Math.max(0, Math.min(1, addresses.length - 1)) : addresses.length;
+function compileService(service: ServiceConfig, here: Here): Service {
+  const addresses = addressesOf(service);
   return {
     name: service.name,
-    clusterAddresses: addresses.slice(0, clusterCount),
-    loadBalancerAddresses: addresses.slice(clusterCount),
-    externalAddresses: service.externalIPs.map(parseAddress),
+    clusterAddresses: addresses.cluster.map(parseAddress),
+    loadBalancerAddresses: addresses.loadBalancer.map(parseAddress),
+    externalAddresses: addresses.external.map(parseAddress),
     sourceRanges: service.loadBalancerSourceRanges.map(prefix),
-    ports: service.ports.map(port => ({
+    ports: service.ports.map((port, i) => ({
       protocol: PROTOCOLS[port.protocol],
       port: port.port,
       nodePort: port.nodePort ?? 0,
-      endpoints: service.endpoints.map(endpoint => {
-        const address = parseAddress(endpoint.address);
-        return {
-          address,
-          port: port.targetPort,
-          ready: endpoint.ready,
-          serving: endpoint.serving,
-          terminating: endpoint.terminating,
-          local: local.has(address),
-          weight: endpoint.weight,
-        };
-      }),
+      endpoints: compileEndpoints(service, i, here),
     })),
     selector: SELECTORS[service.algorithm],
     affinitySeconds: service.sessionAffinity === 'ClientIP' ? service.sessionAffinityTimeoutSeconds : 0,
     internalTrafficPolicy: service.internalTrafficPolicy,
     externalTrafficPolicy: service.externalTrafficPolicy,
   };
+}
+
+/** The endpoints of the service's port number `index`. */
+function compileEndpoints(service: ServiceConfig, index: number, here: Here): ServiceEndpoint[] {
+  const { trafficDistribution } = service;
+  const endpoints = service.endpoints.flatMap(endpoint => {
+    const port = endpoint.targets[index];
+    if (port === undefined) return [];
+    const address = parseAddress(endpoint.address);
+    const { ready, serving, terminating, zone, weight } = endpoint;
+    return [{ address, port, ready, serving, terminating, local: isLocal(endpoint, address, here), zone, weight }];
+  });
+  // As the hints of an EndpointSlice: of use only if every endpoint that is ready has one (kube-proxy's CategorizeEndpoints).
+  const ready = endpoints.filter(endpoint => endpoint.ready);
+  const byNode = trafficDistribution === 'PreferSameNode' && ready.some(({ local }) => local);
+  const byZone =
+    trafficDistribution !== undefined && here.zone !== undefined && ready.every(({ zone }) => zone !== undefined);
+  return endpoints.map(({ zone, ...endpoint }) => ({
+    ...endpoint,
+    near: byNode ? endpoint.local : byZone && zone === here.zone,
+  }));
+}
+
+/** On this node: its pods, what says so, and where nothing is said, the node's own addresses. */
+function isLocal({ nodeName }: { nodeName?: string }, address: number, here: Here): boolean {
+  if (here.pods.has(address)) return true;
+  return nodeName === undefined ? here.own.includes(address) : nodeName === here.nodeName;
 }
 
 function compileRule(rule: MasqueradeRuleConfig): MasqueradeRule {

@@ -72,6 +72,10 @@ export function compile(config: ResolvedConfig): Program {
     kind: PORT_POD,
     name: pod.name,
     addresses: [parseCidr(pod.address).address],
+    networks: pod.networks.map(network => {
+      const { prefix, length } = parseCidr(network);
+      return { address: prefix, length };
+    }),
     identity: pod.identity ?? 0,
   }));
   if (spec.host !== undefined) {
@@ -128,9 +132,10 @@ export function compile(config: ResolvedConfig): Program {
   table.add({ ...uplinkNet, prefix: uplinkNet.address, length: 32 }, host);
   if (spec.host !== undefined) table.add({ ...uplinkNet, prefix: hostAddress, length: 32 }, host);
   spec.pods.forEach((pod, port) => {
-    const { address } = parseCidr(pod.address);
     const mtu = podMtuOf(pod, mtus).device;
-    table.add({ prefix: address, length: 32 }, hops.nextHop(hops.HOP_POD, { port, mtu, transit: 1 }));
+    for (const to of [pod.address, ...pod.networks]) {
+      table.add(parseCidr(to), hops.nextHop(hops.HOP_POD, { port, mtu, transit: 1 }));
+    }
   });
   if (spec.mtu.clampMss) for (const hop of table.nextHops) hop.clampMss = 1;
 

@@ -15,6 +15,7 @@ import {
   address,
   choice,
   device,
+  filled,
   flag,
   hostAddress,
   interfaceAddress,
@@ -22,12 +23,13 @@ import {
   list,
   mac,
   mtu,
-  netnsFault,
+  netns,
   network,
   networks,
   objectName,
   podAddress,
   port,
+  portNameFault,
   ports,
   record,
   suggest,
@@ -82,12 +84,21 @@ function expectedKind(field: string, values: readonly string[]) {
 
 const host = record({ device, address: hostAddress });
 
+/** As in the containers of a Kubernetes Pod. */
+const podPort = record({
+  name: text(portNameFault).optional(),
+  containerPort: port,
+  protocol: choice('TCP', 'UDP', 'SCTP').default('TCP'),
+});
+
 const pod = record({
   name: objectName,
-  netns: text(netnsFault),
+  netns,
   device,
   address: podAddress,
+  networks: list(network).default([]), // a router's: it may send from them, and gets what is for them
   labels: z.record(z.string(), z.string('a text (in quotes)'), 'a map of texts').default({}),
+  ports: list(podPort).default([]), // what named ports mean
   identity: whole(1, MAX_VNI).optional(), // security identity, which fits into a VNI
   mtu: mtu.optional(),
 });
@@ -214,6 +225,7 @@ const seconds = whole(1, 0x7fffffff).optional();
 
 const conntrack = record({
   size: whole(16, 4 << 20).default(131072),
+  perSource: whole(0, 4 << 20).default(0), // flows that one source address may have; 0: no limit
   timeouts: record({
     synSent: seconds,
     synRecv: seconds,
@@ -252,7 +264,11 @@ const spec = record({
   offload: offload.default('auto'),
   masquerade: list(masqueradeRule).default([]),
   services: list(service).default([]),
-  conntrack: conntrack.default(() => ({ size: 131072, timeouts: {} })),
+  serviceCIDR: networks.optional(), // --service-cluster-ip-range of kube-apiserver
+  nodePortRange: ports.default(() => ({ low: 30000, high: 32767 })), // --service-node-port-range of kube-apiserver
+  nodePortAddresses: networks.optional(), // --nodeport-addresses of kube-proxy; default: the uplink's address
+  zone: filled('the name of a zone').optional(), // topology.kubernetes.io/zone of this node
+  conntrack: conntrack.default(() => ({ size: 131072, perSource: 0, timeouts: {} })),
   loop: loop.default(() => ({ ioUring: 'auto' as const, busyPoll: 0 })),
 });
 
@@ -360,7 +376,11 @@ export function completeConfig(written: WrittenConfig) {
   const { spec } = written;
   return {
     ...written,
-    spec: { ...spec, tunnel: completeTunnel(spec), services: spec.services.map(completeService) },
+    spec: {
+      ...spec,
+      tunnel: completeTunnel(spec),
+      services: spec.services.map(service => completeService(service, spec.pods)),
+    },
   };
 }
 

@@ -25,9 +25,13 @@ export async function findObstacles(config: ResolvedConfig): Promise<string[]> {
   const missing = pods.flatMap((pod, i) =>
     namespaceExists(pod.netns)
       ? []
-      : [`spec.pods[${i}].netns: network namespace "${pod.netns}" does not exist (ip netns add ${pod.netns})`],
+      : [`spec.pods[${i}].netns: network namespace "${pod.netns}" does not exist${howToMake(pod.netns)}`],
   );
   return [...(await uplinkObstacles(config)), ...missing];
+}
+
+function howToMake(netns: string): string {
+  return netns.startsWith('/') ? '' : ` (ip netns add ${netns})`;
 }
 
 /** A node's open devices. */

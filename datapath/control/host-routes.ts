@@ -2,6 +2,7 @@
 import { formatCidr, parseCidr } from './address.ts';
 import { mtusOf } from './compile.ts';
 import type { ResolvedConfig } from './resolved.ts';
+import { allAddressesOf } from './service-config.ts';
 
 /** The node's own routes stand behind whatever the host has: a default route of the host's goes on to win. */
 export const ROUTE_METRIC = 4278;
@@ -12,7 +13,7 @@ export const ROUTE_METRIC = 4278;
  * address at the host port there are no routes to elsewhere: the host has its own.
  */
 export function hostRoutes(config: ResolvedConfig): string[] {
-  const { uplink, host, pods, routes, services } = config.spec;
+  const { uplink, host, pods, routes, services, serviceCIDR = [] } = config.spec;
   if (host === undefined) return [];
   const mtus = mtusOf(config);
   const { tooBig } = config.spec.mtu;
@@ -23,13 +24,16 @@ export function hostRoutes(config: ResolvedConfig): string[] {
     const lower = mtu < uplink.mtu ? ` mtu ${mtu}` : '';
     lines.push(`${to} dev ${host.device} src ${source} metric ${ROUTE_METRIC}${lower}`);
   };
-  for (const pod of pods) add(`${pod.address}/32`, hostAddress);
+  for (const pod of pods) for (const to of [`${pod.address}/32`, ...pod.networks]) add(to, hostAddress);
   if (uplink.onHostPort) {
     if (Number(length) < 32) add(networkOf(uplink.address), nodeAddress);
     if (uplink.gateway !== undefined && Number(length) === 32) add(`${uplink.gateway}/32`, nodeAddress);
   }
-  for (const address of new Set(services.flatMap(service => [...service.addresses, ...service.externalIPs]))) {
-    add(`${address}/32`, hostAddress);
+  // Those of the service network that no service has, too: the datapath refuses and counts what is sent to them.
+  for (const network of serviceCIDR) add(network, hostAddress);
+  for (const address of new Set(services.flatMap(allAddressesOf))) {
+    // An address that is the node's own stays the kernel's.
+    if (address !== nodeAddress) add(`${address}/32`, hostAddress);
   }
   for (const route of routes) {
     const cut = (route.tooBig ?? tooBig).startsWith('fragment');

@@ -18,7 +18,9 @@ export interface Problem {
   message: string; // "got X, expected Y"
 }
 
-export type LoadResult = { config: NodeConfig; problems?: undefined } | { config?: undefined; problems: Problem[] };
+export type LoadResult =
+  | { config: NodeConfig; warnings: Problem[]; problems?: undefined }
+  | { config?: undefined; warnings?: undefined; problems: Problem[] };
 
 /** One "FILE:LINE:COLUMN: PATH: got X, expected Y" per line, without a last line feed. */
 export function formatProblems(problems: readonly Problem[]): string {
@@ -41,14 +43,18 @@ export function loadConfig(text: string, file: string): LoadResult {
     problems.push({ file, ...positionOf(offset), path: formatPath(path), message });
   };
   let config: NodeConfig | undefined;
-  let found = 0;
-  for (const document of parseDocuments(text, add)) {
-    found++;
-    if (found === 1) config = readDocument(document, NODE_CONFIG, add);
+  const documents = parseDocuments(text, add);
+  for (const [i, document] of documents.entries()) {
+    if (i === 0) config = readDocument(document, NODE_CONFIG, add);
     else addFurtherDocument(document, add);
   }
-  if (found === 0 && problems.length === 0) add(0, [], `got nothing, expected one ${KIND}`);
-  if (problems.length === 0 && config !== undefined) return { config };
+  if (documents.length === 0 && problems.length === 0) add(0, [], `got nothing, expected one ${KIND}`);
+  if (problems.length === 0 && config !== undefined) {
+    const warnings = warningsAbout(config, documents[0]).map(
+      ({ offset, path, message }): Problem => ({ file, ...positionOf(offset), path: formatPath(path), message }),
+    );
+    return { config, warnings };
+  }
   problems.sort((a, b) => a.line - b.line || a.column - b.column);
   return { problems };
 }
@@ -315,13 +321,30 @@ const nodeConfig = writtenConfig
       }
       const { spec } = written as Draft<WrittenConfig>;
       if (spec === undefined) return;
-      checkSpec(spec, refused, (path, expected) => {
-        context.addIssue({ code: 'custom', path: ['spec', ...path], message: expected });
-      });
+      checkSpec(
+        spec,
+        refused,
+        (path, expected) => {
+          context.addIssue({ code: 'custom', path: ['spec', ...path], message: expected });
+        },
+        () => {},
+      );
     },
     { when: () => true },
   )
   .transform(completeConfig);
+
+/** What is right, but may not be meant: "got X, which ...". */
+function warningsAbout(config: NodeConfig, document: Document.Parsed) {
+  const warnings: { offset: number; path: Path; message: string }[] = [];
+  const warn = (at: Path, says: string) => {
+    const path = ['spec', ...at];
+    const { found } = follow(config, path);
+    warnings.push({ offset: locate(document, path, false), path, message: `got ${describe(found)}, which ${says}` });
+  };
+  checkSpec(config.spec, [], () => {}, warn);
+  return warnings;
+}
 
 /** A kind of document: its name, and what it must look like. */
 interface DocumentKind<T> {

@@ -63,10 +63,14 @@ export class Log {
   }
 
   /** Something wrong with a file, at its place: the place stands in front of the message as compilers write it. */
-  problem(problem: { file: string; line: number; column: number; path: string; message: string }): void {
+  problem(
+    problem: { file: string; line: number; column: number; path: string; message: string },
+    level: LogLevel = 'error',
+  ): void {
     const { file, line, column, path, message } = problem;
-    if (this.options.format === 'json') this.add('error', message, { file, line, column, path });
-    else this.line('error', `${file}:${line}:${column}: ${path === '' ? '' : `${path}: `}${message}`);
+    if (LOG_LEVELS.indexOf(level) > this.last) return;
+    if (this.options.format === 'json') this.add(level, message, { file, line, column, path });
+    else this.line(level, `${file}:${line}:${column}: ${path === '' ? '' : `${path}: `}${message}`);
   }
 
   /** The word that whoever started the node waits for; as text it stands alone in its line, at every level. */

@@ -1,12 +1,16 @@
-/** Named network namespaces, as `ip netns` makes them. */
+/** Network namespaces, by the names that `ip netns` gives them or by the path of a file that stands for one. */
 import { closeSync, constants, existsSync, openSync } from 'node:fs';
 import * as libc from '../io/libc.ts';
 
 const DIRECTORY = '/run/netns';
 
-/** Is there a namespace of this name? */
+/** Is there a namespace of this name, or at this path? */
 export function namespaceExists(name: string): boolean {
-  return existsSync(`${DIRECTORY}/${name}`);
+  return existsSync(pathOf(name));
+}
+
+function pathOf(name: string): string {
+  return name.startsWith('/') ? name : `${DIRECTORY}/${name}`;
 }
 
 /**
@@ -34,7 +38,7 @@ export function inNamespace<T>(name: string, work: () => T): T {
 
 function open(name: string): number {
   try {
-    return openSync(`${DIRECTORY}/${name}`, constants.O_RDONLY);
+    return openSync(pathOf(name), constants.O_RDONLY);
   } catch (error) {
     throw new Error(`network namespace ${name}: ${(error as NodeJS.ErrnoException).code}`);
   }

@@ -79,10 +79,18 @@ function deviceFault(value: string): string | undefined {
   return 'a device name: 1 to 15 bytes without blank, slash, colon or percent, and not lo, all or default';
 }
 
-export function netnsFault(value: string): string | undefined {
-  const wellFormed = value.length > 0 && Buffer.byteLength(value) <= 255 && !/[/\s\0]/.test(value);
-  if (wellFormed && value !== '.' && value !== '..') return undefined;
-  return 'the name of a network namespace, as "ip netns" lists it';
+/** A name, or the path of a file that stands for a namespace, as container runtimes give it. */
+function netnsFault(value: string): string | undefined {
+  const isPath = value.startsWith('/') && Buffer.byteLength(value) <= 4095 && !/[\s\0]/.test(value);
+  const isName = value.length > 0 && Buffer.byteLength(value) <= 255 && !/[/\s\0]/.test(value);
+  if (isPath || (isName && value !== '.' && value !== '..')) return undefined;
+  return 'the name of a network namespace, as "ip netns" lists it, or a path such as /proc/PID/ns/net';
+}
+
+/** IANA_SVC_NAME of the Kubernetes API, from RFC 6335 section 5.1. */
+export function portNameFault(value: string): string | undefined {
+  const wellFormed = /^[a-z0-9]([a-z0-9-]{0,13}[a-z0-9])?$/.test(value) && /[a-z]/.test(value) && !value.includes('--');
+  return wellFormed ? undefined : 'the name of a port: 1 to 15 lower case letters, digits and inner hyphens';
 }
 
 const LABEL = '[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?';
@@ -106,6 +114,8 @@ export const network = text(networkFault);
 export const interfaceAddress = text(interfaceFault);
 export const mac = text(macFault).transform(value => value.toLowerCase());
 export const device = text(deviceFault);
+/** In one spelling for what is one namespace: the directory of `ip netns` is left out. */
+export const netns = text(netnsFault).transform(value => value.replace(/^\/(var\/)?run\/netns\/([^/]+)$/, '$2'));
 export const objectName = text(objectNameFault);
 
 /** A pod has one address; "/32" behind it is allowed and dropped. */

@@ -3,17 +3,21 @@ import { Conntrack } from '../conntrack/conntrack.ts';
 import type { TimeoutProfile } from '../conntrack/timeouts.ts';
 import type { Profile } from '../profile.ts';
 import { Random } from '../random.ts';
-import { type MasqueradeRule, MasqueradeRules } from './masquerade.ts';
+import { type MasqueradeRule, MasqueradeRules, type Prefix } from './masquerade.ts';
 import type { PortOptions } from './ports.ts';
 import { type Service, Services } from './service.ts';
 
 export interface NatProgram {
   /** Flows that fit. */
   capacity: number;
+  /** Flows that one source address may have; 0: no limit. */
+  perSource?: number;
   timeouts: { profile: TimeoutProfile; seconds: Record<number, number> };
   ports: PortOptions;
   /** Where node ports answer (int32). */
   nodeAddresses: number[];
+  /** Networks that service addresses are from: what no service has is refused there. */
+  serviceNetworks?: Prefix[];
   services: Service[];
   rules: MasqueradeRule[];
 }
@@ -37,6 +41,7 @@ export class Nat {
   ) {
     this.conntrack = new Conntrack(view, {
       capacity: program.capacity,
+      perSource: program.perSource,
       random,
       whenFull: profile.tableFull,
       profile: program.timeouts.profile,
@@ -54,6 +59,7 @@ export class Nat {
     this.services = new Services(new Random(random.next()));
     this.conntrack.backends = this.services;
     this.services.setNodeAddresses(program.nodeAddresses);
+    this.services.setNetworks(program.serviceNetworks ?? []);
     for (const service of program.services) this.services.set(service);
     this.rules = new MasqueradeRules(program.rules);
   }

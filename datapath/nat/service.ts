@@ -17,8 +17,10 @@ import {
   DROP_NO_LOCAL_SERVICE_ENDPOINT,
   DROP_NO_SERVICE_ENDPOINT,
   DROP_SERVICE_SOURCE_RANGE,
+  DROP_UNALLOCATED_SERVICE_ADDRESS,
   DROP_UNKNOWN_SERVICE_PORT,
 } from '../verdict.ts';
+import type { Prefix } from './masquerade.ts';
 import { hasPorts } from './rewrite.ts';
 import { flowHash, Selection, type SelectorKind } from './select.ts';
 
@@ -34,6 +36,8 @@ export interface ServiceEndpoint {
   terminating: boolean;
   /** On this node. */
   local: boolean;
+  /** Where the service prefers near ones: one of them. */
+  near?: boolean;
   /** For the weighted and maglev selectors; 1 if absent. */
   weight?: number;
 }
@@ -53,7 +57,7 @@ export interface Service {
   externalAddresses?: readonly number[];
   loadBalancerAddresses?: readonly number[];
   /** Who may use the load balancer addresses: (address, length) pairs. Absent or empty: all. */
-  sourceRanges?: readonly { address: number; length: number }[];
+  sourceRanges?: readonly Prefix[];
   ports: readonly ServicePort[];
   selector?: SelectorKind;
   maglevSize?: number;
@@ -73,8 +77,8 @@ export const VIA_NODE_PORT = 3;
 interface Port {
   service: Service;
   spec: ServicePort;
-  /** Frontend keys that lead here, for removal. */
-  keys: [number, number][];
+  /** Frontend keys that lead here and their VIA_*, for removal. */
+  keys: [number, number, number][];
   /** "address:port" -> backend number. */
   backends: Map<string, number>;
   cluster: Selection;
@@ -100,6 +104,8 @@ export interface BackendRow {
 const MAX_AFFINITY = 1 << 16;
 // Bits in the address table: the low ones count what an address serves as.
 const NODE_ADDRESS = 1 << 24;
+/** Second word of its keys that count frontends by VIA_CLUSTER alone. */
+const CLUSTER = 1;
 
 export class Services implements BackendOwner {
   /** BackendOwner: 1 for backends that are gone. */
@@ -119,6 +125,8 @@ export class Services implements BackendOwner {
 
   /** Flows whose client could not be remembered for affinity. */
   affinityFull = 0;
+  /** (masked address, mask) pairs. */
+  private networks: Int32Array = new Int32Array(0);
 
   private readonly random: Random;
   private readonly seed: number;
@@ -128,7 +136,7 @@ export class Services implements BackendOwner {
   private readonly freePorts: number[] = [];
   /** (address, port | protocol << 16, 0) -> service port number, VIA_*; node ports under address 0, third word 1. */
   private readonly frontends: CountTable;
-  /** (address, 0, 0) -> NODE_ADDRESS | number of frontends */
+  /** (address, 0, 0) -> NODE_ADDRESS | number of frontends; (address, CLUSTER, 0) -> number of those of cluster addresses */
   private readonly addresses: CountTable;
   /** (address, port | protocol << 16, 0) -> number of service ports that have this backend */
   private readonly endpoints: CountTable;
@@ -172,6 +180,11 @@ export class Services implements BackendOwner {
     }
   }
 
+  /** The networks that service addresses are from; what is sent to one that no service has is refused there. */
+  setNetworks(networks: readonly Prefix[]): void {
+    this.networks = rangesOf(networks);
+  }
+
   /** Adds a service, or replaces the one of that name: frontends, endpoints, policies. Existing flows stay or move. */
   set(service: Service): void {
     const old = this.byName.get(service.name) ?? [];
@@ -213,12 +226,13 @@ export class Services implements BackendOwner {
    * @param external 1 for a packet from outside the cluster (the uplink), 0 from a pod or the node itself
    * @returns CONTINUE: to a service if `backend` is not 0 (address, port, via, masquerade are set); to no service's
    *   address if it is 0. DROP_NO_SERVICE_ENDPOINT and DROP_UNKNOWN_SERVICE_PORT are answered as kube-proxy's REJECT
-   *   (TCP: RST or ICMP 3/3); DROP_NO_LOCAL_SERVICE_ENDPOINT and DROP_SERVICE_SOURCE_RANGE are silent.
+   *   (ICMP 3/3); DROP_NO_LOCAL_SERVICE_ENDPOINT, DROP_SERVICE_SOURCE_RANGE and DROP_UNALLOCATED_SERVICE_ADDRESS are
+   *   silent.
    */
   select(p: Packet, external: number, now: number): number {
     this.backend = 0;
     const known = this.addresses.get(p.dst, 0, 0);
-    if (known === 0 || !hasPorts(p.protocol)) return CONTINUE;
+    if (known === 0 || !hasPorts(p.protocol)) return this.judgeOther(p.dst);
 
     const key = (p.protocol << 16) | p.dstPort;
     let at = this.frontends.find(p.dst, key, 0);
@@ -227,12 +241,15 @@ export class Services implements BackendOwner {
     else {
       via = VIA_NODE_PORT;
       if ((known & NODE_ADDRESS) !== 0) at = this.frontends.find(0, key, 1);
-      // A node has ports of its own; a service address has nothing else behind it.
-      if (at < 0) return (known & NODE_ADDRESS) !== 0 ? CONTINUE : DROP_UNKNOWN_SERVICE_PORT;
+      // Behind a cluster address there is nothing else; others may be a machine's, which has ports of its own.
+      if (at < 0) return this.isClusterAddress(p.dst) ? DROP_UNKNOWN_SERVICE_PORT : CONTINUE;
     }
     const number = this.frontends.value(at);
     const port = this.portList[number]!;
-    if (via === VIA_LOAD_BALANCER && !inRanges(port.sourceRanges, p.src)) return DROP_SERVICE_SOURCE_RANGE;
+    const { sourceRanges } = port;
+    if (via === VIA_LOAD_BALANCER && sourceRanges.length > 0 && !inRanges(sourceRanges, p.src)) {
+      return DROP_SERVICE_SOURCE_RANGE;
+    }
 
     // From inside the cluster, external addresses lead everywhere, whatever their policy (kube-proxy's short cut).
     const local = via === VIA_CLUSTER ? port.internalLocal : port.externalLocal && external !== 0;
@@ -249,6 +266,17 @@ export class Services implements BackendOwner {
     this.servicePort = number;
     this.masquerade = this.address === p.src || (external !== 0 && !local) ? 1 : 0;
     return CONTINUE;
+  }
+
+  /** As kube-proxy in its nftables mode, for all protocols; without a service network as in its iptables mode. */
+  private judgeOther(address: number): number {
+    const { networks } = this;
+    if (networks.length === 0 || !inRanges(networks, address)) return CONTINUE;
+    return this.isClusterAddress(address) ? DROP_UNKNOWN_SERVICE_PORT : DROP_UNALLOCATED_SERVICE_ADDRESS;
+  }
+
+  private isClusterAddress(address: number): boolean {
+    return this.addresses.get(address, CLUSTER, 0) > 0;
   }
 
   /** BackendOwner. */
@@ -357,7 +385,7 @@ export class Services implements BackendOwner {
     }
     const internalLocal = service.internalTrafficPolicy === 'Local';
     const externalLocal = service.externalTrafficPolicy === 'Local';
-    const cluster = select(spec.endpoints);
+    const cluster = select(nearOf(spec.endpoints));
     const port: Port = {
       service,
       spec,
@@ -365,12 +393,7 @@ export class Services implements BackendOwner {
       backends,
       cluster,
       local: internalLocal || externalLocal ? select(spec.endpoints.filter(e => e.local)) : cluster,
-      sourceRanges: Int32Array.from(
-        (service.sourceRanges ?? []).flatMap(({ address, length }) => {
-          const mask = length === 0 ? 0 : -1 << (32 - length);
-          return [address & mask, mask];
-        }),
-      ),
+      sourceRanges: rangesOf(service.sourceRanges ?? []),
       affinityMs: (service.affinitySeconds ?? 0) * 1000,
       internalLocal,
       externalLocal,
@@ -384,7 +407,8 @@ export class Services implements BackendOwner {
         if (this.frontends.find(address, key, 0) >= 0) continue;
         this.frontends.set(address, key, 0, number, via);
         this.addresses.add(address, 0, 0, 1);
-        port.keys.push([address, key]);
+        if (via === VIA_CLUSTER) this.addresses.add(address, CLUSTER, 0, 1);
+        port.keys.push([address, key, via]);
       }
     };
     add(service.clusterAddresses, VIA_CLUSTER);
@@ -397,9 +421,10 @@ export class Services implements BackendOwner {
   }
 
   private removeFrontends(port: Port): void {
-    for (const [address, key] of port.keys) {
+    for (const [address, key, via] of port.keys) {
       this.frontends.remove(address, key, 0);
       this.addresses.add(address, 0, 0, -1);
+      if (via === VIA_CLUSTER) this.addresses.add(address, CLUSTER, 0, -1);
     }
     port.keys.length = 0;
     const nodePort = port.spec.nodePort ?? 0;
@@ -464,8 +489,23 @@ export function usable(endpoints: readonly ServiceEndpoint[]): readonly ServiceE
   return ready.length > 0 ? ready : endpoints.filter(e => e.serving && e.terminating);
 }
 
+/** Those that the service prefers, if one of them is ready; else all. */
+function nearOf(endpoints: readonly ServiceEndpoint[]): readonly ServiceEndpoint[] {
+  const near = endpoints.filter(e => e.ready && e.near);
+  return near.length > 0 ? near : endpoints;
+}
+
+/** Prefixes as (masked address, mask) pairs. */
+function rangesOf(prefixes: readonly Prefix[]): Int32Array {
+  return Int32Array.from(
+    prefixes.flatMap(({ address, length }) => {
+      const mask = length === 0 ? 0 : -1 << (32 - length);
+      return [address & mask, mask];
+    }),
+  );
+}
+
 function inRanges(ranges: Int32Array, address: number): boolean {
-  if (ranges.length === 0) return true;
   for (let i = 0; i < ranges.length; i += 2) if ((address & ranges[i + 1]) === ranges[i]) return true;
   return false;
 }

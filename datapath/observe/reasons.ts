@@ -376,6 +376,11 @@ export const REASONS: Readonly<Record<string, Reason>> = {
     cause: 'As configured.',
     look: '`tunpath get services -o json`',
   },
+  'drop-unallocated-service-address': {
+    meaning: 'An address of the service network (`serviceCIDR`) that no service has. Silent, as kube-proxy drops it.',
+    cause: 'A service that is gone, or a stale DNS answer.',
+    look: '`tunpath get services`',
+  },
   'drop-fragment-overlap': {
     meaning: 'Two fragments of one datagram overlap (RFC 5722).',
     cause: 'An attack on what joins fragments.',

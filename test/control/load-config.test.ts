@@ -3,6 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import type { NodeConfig } from '../../datapath/control/config.ts';
 import { formatProblems, loadConfig } from '../../datapath/control/load-config.ts';
+import { addressesOf } from '../../datapath/control/service-config.ts';
 
 const FIXTURES = new URL('../../../test/fixtures/config/', import.meta.url); // seen from dist/test/control
 
@@ -414,7 +415,7 @@ const MISTAKES: { what: string; edits: [string, string][]; problems: string[] }[
     what: 'the same route twice',
     edits: [['to: 0.0.0.0/0', 'to: 10.244.2.0/24']],
     problems: [
-      '25:13: spec.routes[1].to: got "10.244.2.0/24", expected a network no other route has (spec.routes[0] has it)',
+      '25:13: spec.routes[1].to: got "10.244.2.0/24", expected a network no other route has (spec.routes[0].to has it)',
     ],
   },
   {
@@ -472,6 +473,73 @@ const MISTAKES: { what: string; edits: [string, string][]; problems: string[] }[
     ],
   },
   {
+    what: 'a short address of a LoadBalancer, which may be either',
+    edits: [['type: ClusterIP', 'type: LoadBalancer']],
+    problems: [
+      '33:7: spec.services[0].addresses: got ["10.96.0.10"], expected clusterIP or loadBalancerIPs instead: type is LoadBalancer, so this may be the cluster\'s address or the balancer\'s',
+    ],
+  },
+  {
+    what: 'both forms of addresses',
+    edits: [['type: ClusterIP', 'clusterIP: 10.96.0.11']],
+    problems: [
+      '33:7: spec.services[0].addresses: got ["10.96.0.10"], expected no addresses beside clusterIP: it is clusterIP, loadBalancerIPs and externalIPs, or addresses',
+    ],
+  },
+  {
+    what: 'addresses of a load balancer that is none',
+    edits: [
+      ['type: ClusterIP', 'loadBalancerIPs: [192.168.10.211]'],
+      ['addresses: [10.96.0.10]', 'type: ClusterIP'],
+    ],
+    problems: [
+      '32:7: spec.services[0].loadBalancerIPs: got ["192.168.10.211"], expected no addresses of a load balancer: type is not LoadBalancer',
+    ],
+  },
+  {
+    what: 'service addresses that belong to others: a peer, a pod elsewhere, a network behind a pod, an endpoint',
+    edits: [
+      ['addresses: [10.96.0.10]', 'addresses: [192.168.10.2, 10.244.2.99, 10.50.0.1, 10.77.0.1]'],
+      ['labels:', 'networks: [10.50.0.0/16], labels:'],
+      ['address: 10.244.2.10 }]', 'address: 10.77.0.1 }]'],
+    ],
+    problems: [
+      '33:19: spec.services[0].addresses[0]: got "192.168.10.2", expected an address of its own (spec.tunnel.peers[0] has it)',
+      '33:33: spec.services[0].addresses[1]: got "10.244.2.99", expected an address of its own: spec.routes[0] leads to the pod that has it',
+      '33:46: spec.services[0].addresses[2]: got "10.50.0.1", expected an address of its own: spec.pods[0].networks[0] leads to the pod that has it',
+      '33:57: spec.services[0].addresses[3]: got "10.77.0.1", expected an address other than an endpoint\'s (spec.services[0].endpoints[1] is the same)',
+    ],
+  },
+  {
+    what: 'a named target port that nobody has, and a port of several',
+    edits: [
+      ['targetPort: 8080 }', 'targetPort: web }, { name: dns, port: 53 }'],
+      [
+        '{ address: 10.244.2.10 }]',
+        '{ address: 10.244.2.10, port: 8080 }, { address: 10.244.2.11, ports: { htpp: 80 } }]',
+      ],
+    ],
+    problems: [
+      '35:19: spec.services[0].endpoints[0]: got a map, expected a port: no pod of this node with the address 10.244.1.10 has a TCP port named web (spec.services[0].ports[0].targetPort)',
+      '35:75: spec.services[0].endpoints[1].port: got 8080, expected ports by their names in the service, such as ports: { http: 8080 }: the service has 2',
+      '35:122: spec.services[0].endpoints[2].ports.htpp: got 80, expected the name of a port of the service (http, dns)',
+    ],
+  },
+  {
+    what: 'node port addresses that the node has not',
+    edits: [['  profile: linux', '  nodePortAddresses: [10.0.0.0/24]\n  profile: linux']],
+    problems: [
+      '26:3: spec.nodePortAddresses: got ["10.0.0.0/24"], expected a network with an address of this node (192.168.10.1, 10.244.1.1)',
+    ],
+  },
+  {
+    what: 'a namespace that is no name and no path',
+    edits: [['netns: p1', 'netns: run/netns/p1']],
+    problems: [
+      '14:34: spec.pods[0].netns: got "run/netns/p1", expected the name of a network namespace, as "ip netns" lists it, or a path such as /proc/PID/ns/net',
+    ],
+  },
+  {
     what: 'a service nobody can reach',
     edits: [['addresses: [10.96.0.10]', 'addresses: []']],
     problems: [
@@ -496,7 +564,9 @@ const MISTAKES: { what: string; edits: [string, string][]; problems: string[] }[
       ['type: ClusterIP', 'type: NodePort'],
       ['targetPort: 8080', 'nodePort: 8080'],
     ],
-    problems: ['34:64: spec.services[0].ports[0].nodePort: got 8080, expected a whole number from 30000 to 32767'],
+    problems: [
+      '34:64: spec.services[0].ports[0].nodePort: got 8080, expected a whole number from 30000 to 32767, which is spec.nodePortRange',
+    ],
   },
   {
     what: 'a node port twice',
@@ -529,7 +599,7 @@ const MISTAKES: { what: string; edits: [string, string][]; problems: string[] }[
     what: 'an endpoint twice',
     edits: [['address: 10.244.2.10 }]', 'address: 10.244.1.10 }]']],
     problems: [
-      '35:56: spec.services[0].endpoints[1].address: got "10.244.1.10", expected an address no other endpoint of the service has (spec.services[0].endpoints[0].address has it)',
+      '35:56: spec.services[0].endpoints[1].address: got "10.244.1.10", expected an address and port no other endpoint of the service has (spec.services[0].endpoints[0].address has it)',
     ],
   },
   {
@@ -628,7 +698,9 @@ describe('control/load-config: good files', () => {
             netns: 'p1',
             device: 'eth0',
             address: '10.244.1.10',
+            networks: [],
             labels: { app: 'web' },
+            ports: [],
             identity: 21500,
           },
         ],
@@ -660,11 +732,12 @@ describe('control/load-config: good files', () => {
             name: 'default/web',
             type: 'ClusterIP',
             addresses: ['10.96.0.10'],
+            loadBalancerIPs: [],
             externalIPs: [],
             ports: [{ name: 'http', protocol: 'TCP', port: 80, targetPort: 8080 }],
             endpoints: [
-              { address: '10.244.1.10', ready: true, serving: true, terminating: false, weight: 1 },
-              { address: '10.244.2.10', ready: true, serving: true, terminating: false, weight: 1 },
+              { address: '10.244.1.10', ready: true, serving: true, terminating: false, weight: 1, targets: [8080] },
+              { address: '10.244.2.10', ready: true, serving: true, terminating: false, weight: 1, targets: [8080] },
             ],
             sessionAffinity: 'None',
             sessionAffinityTimeoutSeconds: 10800,
@@ -674,7 +747,8 @@ describe('control/load-config: good files', () => {
             algorithm: 'random',
           },
         ],
-        conntrack: { size: 131072, timeouts: {} },
+        nodePortRange: { low: 30000, high: 32767 },
+        conntrack: { size: 131072, perSource: 0, timeouts: {} },
         loop: { ioUring: 'auto', busyPoll: 0 },
       },
     });
@@ -697,7 +771,8 @@ describe('control/load-config: good files', () => {
       offload: 'auto',
       masquerade: [],
       services: [],
-      conntrack: { size: 131072, timeouts: {} },
+      nodePortRange: { low: 30000, high: 32767 },
+      conntrack: { size: 131072, perSource: 0, timeouts: {} },
       loop: { ioUring: 'auto', busyPoll: 0 },
     });
   });
@@ -726,6 +801,7 @@ describe('control/load-config: good files', () => {
       [
         ['default/curl-pod', '172.20.0.89', { 'app.kubernetes.io/name': 'curl' }, 21500, 1450],
         ['default/webpod', '172.20.0.90', { 'app.kubernetes.io/name': 'curl' }, 17081, 1450],
+        ['default/router', '172.20.0.91', {}, 300, undefined],
       ],
     );
     assert.deepEqual(spec.masquerade, [
@@ -745,7 +821,7 @@ describe('control/load-config: good files', () => {
       service.ports.map(port => [port.protocol, port.port, port.targetPort, port.nodePort]),
       [
         ['TCP', 80, 80, 30080],
-        ['UDP', 53, 5353, 30080],
+        ['UDP', 53, 5353, 31080],
       ],
     );
     // As the EndpointSlice API says: serving, where it is not given, is ready.
@@ -755,8 +831,60 @@ describe('control/load-config: good files', () => {
         [true, true, false, 3],
         [false, true, true, 1],
         [false, false, false, 1],
+        [true, true, false, 1],
       ],
     );
+    assert.deepEqual(
+      spec.pods.map(pod => [pod.netns, pod.networks]),
+      [
+        ['curl', []],
+        ['web', []],
+        ['/proc/1/ns/net', ['10.50.0.0/16']],
+      ],
+    );
+    assert.deepEqual([spec.serviceCIDR, spec.nodePortRange], [['10.96.0.0/12'], { low: 29000, high: 32767 }]);
+  });
+
+  it('finds the port of each endpoint: by its name, its only one, the service’s, the pod’s by name', () => {
+    const targets = (service: number) => spec.services[service].endpoints.map(endpoint => endpoint.targets);
+    const { spec } = accepted(read('good/full.yaml'));
+    assert.deepEqual(targets(0), [
+      [80, 5353],
+      [80, 5353],
+      [80, 5353],
+      [8081, undefined],
+    ]);
+    assert.deepEqual(targets(1), [[8000], [8080]]);
+  });
+
+  it('tells a service’s kinds of address and its type apart, also in the short form', () => {
+    const { spec } = accepted(read('good/full.yaml'));
+    assert.deepEqual(
+      spec.services.map(service => [service.type, addressesOf(service)]),
+      [
+        [
+          'LoadBalancer',
+          {
+            cluster: ['10.96.129.95'],
+            loadBalancer: ['192.168.10.211'],
+            external: ['192.168.10.212', '192.168.10.100'],
+          },
+        ],
+        ['NodePort', { cluster: ['10.96.129.96'], loadBalancer: [], external: [] }],
+        ['ClusterIP', { cluster: ['10.96.129.97', '10.96.129.98'], loadBalancer: [], external: [] }],
+        ['LoadBalancer', { cluster: ['10.96.129.99'], loadBalancer: ['192.168.10.213'], external: [] }],
+      ],
+    );
+  });
+
+  it('warns of an address of a service that is another node’s, at its line', () => {
+    const text = edit(DESIGN, [['type: ClusterIP', 'externalIPs: [192.168.10.2]']]);
+    const { warnings } = loadConfig(text, 'FILE');
+    assert.equal(
+      formatProblems(warnings ?? []),
+      'FILE:32:21: spec.services[0].externalIPs[0]: got "192.168.10.2", which is the address of spec.tunnel.peers[0]: from here the ports of this service lead to its endpoints, not to that node',
+    );
+    assert.deepEqual(loadConfig(DESIGN, 'FILE').warnings, []);
   });
 
   it('chooses port and VNI by protocol and profile', () => {

@@ -7,7 +7,7 @@ import { parseIpv4 } from '../../datapath/packet/parse.ts';
 import { Pool } from '../../datapath/packet/pool.ts';
 import { Random } from '../../datapath/random.ts';
 import { VERDICT_NAMES } from '../../datapath/verdict.ts';
-import { dotted, ip, load, tcp4 } from '../fixtures/packets.ts';
+import { dotted, icmpEcho, ip, load, tcp4 } from '../fixtures/packets.ts';
 import { endpoint, service } from './box.ts';
 
 const pool = new Pool(2);
@@ -56,6 +56,50 @@ describe('Services', () => {
     assert.equal(ask(services, POD, VIP), 'none');
     assert.equal(ask(services, POD, VIP, 81), 'none');
     assert.equal(services.remove('default/web'), false);
+  });
+
+  it('rejects unknown ports of cluster addresses alone: others may be a machine’s', () => {
+    const services = make(
+      service({ externalAddresses: [ip('192.168.10.2')], loadBalancerAddresses: [ip('192.168.10.211')] }),
+    );
+    assert.equal(ask(services, POD, VIP, 81), 'drop-unknown-service-port');
+    for (const address of ['192.168.10.2', '192.168.10.211']) {
+      assert.equal(ask(services, POD, address), '10.244.2.20:8080');
+      assert.equal(ask(services, POD, address, 22), 'none');
+    }
+    services.set(service({ clusterAddresses: [], externalAddresses: [ip(VIP)] }));
+    assert.equal(ask(services, POD, VIP, 81), 'none', 'it is no cluster address any more');
+  });
+
+  it('refuses what is for the service network and no service, as kube-proxy drops and rejects it', () => {
+    const services = make(service());
+    services.setNetworks([{ address: ip('10.96.0.0'), length: 12 }]);
+    assert.equal(ask(services, POD, '10.96.0.11'), 'drop-unallocated-service-address');
+    assert.equal(ask(services, POD, '10.111.255.255'), 'drop-unallocated-service-address');
+    assert.equal(ask(services, POD, '10.112.0.0'), 'none');
+    assert.equal(ask(services, POD, VIP), '10.244.2.20:8080');
+    const ping = (dst: string) => {
+      const p = load(pool, icmpEcho({ src: POD, dst }));
+      parseIpv4(pool.view, p);
+      pool.release(p);
+      return VERDICT_NAMES[services.select(p, 0, 0)];
+    };
+    assert.equal(ping('10.96.0.11'), 'drop-unallocated-service-address');
+    assert.equal(ping(VIP), 'drop-unknown-service-port');
+    services.setNetworks([]);
+    assert.equal(ping(VIP), 'continue');
+    assert.equal(ask(services, POD, '10.96.0.11'), 'none');
+  });
+
+  it('prefers near endpoints while one of them is ready', () => {
+    const near = (text: string) => ({ ...endpoint(text), near: true });
+    const of = (...endpoints: ReturnType<typeof endpoint>[]) => {
+      const services = make(service({ ports: [{ protocol: 6, port: 80, endpoints }] }));
+      return [...new Set(Array.from({ length: 60 }, () => ask(services, POD, VIP)))].sort();
+    };
+    assert.deepEqual(of(endpoint('10.0.0.1:1'), near('10.0.0.2:1'), near('10.0.0.3:1')), ['10.0.0.2:1', '10.0.0.3:1']);
+    assert.deepEqual(of(endpoint('10.0.0.1:1'), near('10.0.0.2:1!')), ['10.0.0.1:1']);
+    assert.deepEqual(of(endpoint('10.0.0.1:1'), endpoint('10.0.0.2:1')), ['10.0.0.1:1', '10.0.0.2:1']);
   });
 
   it('answers node ports at node addresses, and leaves the node its other ports', () => {

@@ -2,6 +2,7 @@
 import type { Path } from '../check-draft.ts';
 import { findUser, type HostPorts, type PortRange } from '../host-ports.ts';
 import type { ResolvedConfig } from '../resolved.ts';
+import { allAddressesOf } from '../service-config.ts';
 
 /** The kernel's own default for outgoing connections ends at 60999. */
 export const RESERVED_PORTS: PortRange = { low: 61000, high: 65535 };
@@ -44,7 +45,7 @@ export function claimsOf({ spec }: ResolvedConfig): Claims {
     servicePorts: [],
     reserved: [],
     sources: [],
-    destinations: pods.map(pod => pod.address),
+    destinations: pods.flatMap(pod => [pod.address, ...pod.networks]),
   };
   if (tunnel.protocol === 'none') claims.peers = [];
   else if (tunnel.port !== undefined)
@@ -53,7 +54,7 @@ export function claimsOf({ spec }: ResolvedConfig): Claims {
   const others = new Set<string>();
   if (host !== undefined) others.add(host.address.split('/')[0]);
   services.forEach((service, i) => {
-    const frontends = [...service.addresses, ...service.externalIPs];
+    const frontends = allAddressesOf(service);
     for (const frontend of frontends) others.add(frontend);
     service.ports.forEach((port, j) => {
       const path = ['spec', 'services', i, 'ports', j];

@@ -73,36 +73,43 @@ function resolveFromFile({ spec: { uplink } }: NodeConfig): ResolvedUplink | und
 
 function checkNodes(nodes: readonly { config: NodeConfig; at: DocumentPlace }[], problems: Problem[]): void {
   const names = new Map<string, string>();
+  /** Of nodes, host ports and pods alike. */
   const addresses = new Map<number, string>();
-  const pods = new Map<string, string>();
+  const macs = new Map<string, string>();
   for (const { config, at } of nodes) {
     const { metadata, spec } = config;
     const add = (path: PropertyKey[], message: string) => problems.push(problemIn(at, path, message));
+    const claim = (path: PropertyKey[], text: string, who: string, by: string) => {
+      const { address } = parseCidr(text);
+      const owner = addresses.get(address);
+      if (owner !== undefined) add(path, `got ${text}, expected an address no other ${who} has (${owner} has it)`);
+      addresses.set(address, by);
+    };
+    const claimMac = (path: PropertyKey[], mac: string | undefined, among: string) => {
+      if (mac === undefined) return;
+      const owner = macs.get(`${mac} ${among}`);
+      if (owner !== undefined) add(path, `got ${mac}, expected a MAC no other node has (${owner} has it)`);
+      macs.set(`${mac} ${among}`, metadata.name);
+    };
     const other = names.get(metadata.name);
     if (other !== undefined) {
       add(['metadata', 'name'], `got ${metadata.name}, expected a name no other node has (${other} has it)`);
     }
     names.set(metadata.name, at.file);
-    if ('address' in spec.uplink) {
-      const { address } = parseCidr(spec.uplink.address);
-      const owner = addresses.get(address);
-      if (owner !== undefined) {
-        add(
-          ['spec', 'uplink', 'address'],
-          `got ${spec.uplink.address}, expected an address no other node has (${owner} has it)`,
-        );
-      }
-      addresses.set(address, metadata.name);
+    const { uplink, host, pods, tunnel } = spec;
+    if ('address' in uplink) {
+      claim(['spec', 'uplink', 'address'], uplink.address, 'node', metadata.name);
+      // One MAC twice does no harm on two segments.
+      const { prefix, length } = parseCidr(uplink.address);
+      claimMac(['spec', 'uplink', 'mac'], uplink.mac, `${prefix}/${length}`);
     }
-    spec.pods.forEach((pod, i) => {
-      const owner = pods.get(pod.address);
-      if (owner !== undefined) {
-        add(
-          ['spec', 'pods', i, 'address'],
-          `got ${pod.address}, expected an address no other pod has (${owner} has it)`,
-        );
-      }
-      pods.set(pod.address, `${pod.name} on ${metadata.name}`);
+    if ('mac' in tunnel) claimMac(['spec', 'tunnel', 'mac'], tunnel.mac, 'tunnel');
+    // A host port may have the node's own address.
+    if (host !== undefined && !('address' in uplink && host.address.split('/')[0] === uplink.address.split('/')[0])) {
+      claim(['spec', 'host', 'address'], host.address, 'node', metadata.name);
+    }
+    pods.forEach((pod, i) => {
+      claim(['spec', 'pods', i, 'address'], pod.address, 'pod', `${pod.name} on ${metadata.name}`);
     });
   }
 }

@@ -45,6 +45,7 @@ import {
 } from '../verdict.ts';
 import * as arp from '../wire/arp.ts';
 import * as ethernet from '../wire/ethernet.ts';
+import { AddressClaims } from './claims.ts';
 
 const FREE = 0;
 export const INCOMPLETE = 1;
@@ -280,7 +281,8 @@ export class NeighborTable {
   private readonly askedShift: number;
   private readonly askedAt: Float64Array;
 
-  private readonly own = new Set<number>();
+  /** The node's own addresses, and who else uses them. */
+  readonly claims: AddressClaims;
   private readonly ownAddress: number;
   private readonly mask: number;
   private readonly ownHi: number;
@@ -320,7 +322,10 @@ export class NeighborTable {
     this.mask = o.prefixLength === 0 ? 0 : -1 << (32 - o.prefixLength);
     this.ownHi = o.mac.hi;
     this.ownLo = o.mac.lo | 0;
-    this.own.add(this.ownAddress);
+    this.claims = new AddressClaims(this.random, (sender, target) => {
+      this.sendArp(arp.REQUEST, 0xffff, -1, 0, 0, sender, target);
+    });
+    this.claims.add(this.ownAddress);
 
     const slots = o.pool.packets.length;
     this.queuePerNeighbor = atLeastOne('queuePerNeighbor', o.queuePerNeighbor ?? 64);
@@ -506,18 +511,23 @@ export class NeighborTable {
     if (ethernet.isGroup(hi) || (hi | lo) === 0) return DROP_MALFORMED_ARP;
     if (hi !== ethernet.macHi(view, off + ethernet.SRC) || lo !== ethernet.macLo(view, off + ethernet.SRC))
       return DROP_MALFORMED_ARP;
-    if (hi === this.ownHi && lo === this.ownLo) return DROP_INVALID_SOURCE;
-
     const sender = view.getInt32(packet + arp.SPA);
+    if (hi === this.ownHi && lo === this.ownLo) {
+      this.claims.meet(sender, hi, lo, now);
+      return DROP_INVALID_SOURCE;
+    }
     const target = view.getInt32(packet + arp.TPA);
-    const asksUs = operation === arp.REQUEST && this.own.has(target);
+    const asksUs = operation === arp.REQUEST && this.claims.has(target);
     // RFC 5227 section 2.1.1: somebody asks whether the address is free. It is not; who asks has no address to learn.
     if (sender === 0) {
       if (!asksUs) return CONTINUE;
       this.reply(p, hi, lo, sender, target);
       return TAKEN;
     }
-    if (this.own.has(sender)) return DROP_ADDRESS_CONFLICT;
+    if (this.claims.has(sender)) {
+      this.claims.meet(sender, hi, lo, now);
+      return DROP_ADDRESS_CONFLICT;
+    }
     if (!this.mayBeNeighbor(sender)) return DROP_MALFORMED_ARP;
 
     const i = this.find(sender);
@@ -544,13 +554,13 @@ export class NeighborTable {
 
   /** Answers for `addr` (int32) from now on. An entry for it as a neighbour is deleted: the address has moved to us. */
   addOwnAddress(addr: number): void {
-    this.own.add(addr | 0);
+    this.claims.add(addr | 0);
     this.delete(addr | 0);
   }
 
   /** Stops answering for `addr`. Requests go on being sent in the name of the node's address. */
   removeOwnAddress(addr: number): void {
-    this.own.delete(addr | 0);
+    this.claims.remove(addr | 0);
   }
 
   /**
@@ -559,7 +569,7 @@ export class NeighborTable {
    * @returns false if the address is not ours or no buffer was free
    */
   announce(addr: number, asReply = false): boolean {
-    if (!this.own.has(addr | 0)) return false;
+    if (!this.claims.has(addr | 0)) return false;
     if (!asReply) return this.sendArp(arp.REQUEST, 0xffff, -1, 0, 0, addr, addr);
     return this.sendArp(arp.REPLY, 0xffff, -1, this.ownHi, this.ownLo, addr, addr);
   }
@@ -571,7 +581,7 @@ export class NeighborTable {
   addPermanent(addr: number, macHi: number, macLo: number): boolean {
     let i = this.find(addr);
     if (i === NIL) {
-      if (!this.mayBeNeighbor(addr) || this.own.has(addr)) return false;
+      if (!this.mayBeNeighbor(addr) || this.claims.has(addr)) return false;
       if (!this.makeRoom(true)) return false;
       i = this.allocate(addr);
     }
@@ -603,7 +613,8 @@ export class NeighborTable {
     for (let work = this.tickWork; work > 0 && this.deadlines.firstTime() <= now; work--) {
       this.expire(this.deadlines.first());
     }
-    return Math.max(0, Math.ceil(this.deadlines.firstTime() - now));
+    const claims = this.claims.tick(now);
+    return Math.max(0, Math.ceil(Math.min(claims, this.deadlines.firstTime() - now)));
   }
 
   /** All entries by address, for display. */
@@ -628,7 +639,7 @@ export class NeighborTable {
   // ---- States
 
   private createUnresolved(addr: number): number {
-    if (!this.mayBeNeighbor(addr) || this.own.has(addr)) return NIL;
+    if (!this.mayBeNeighbor(addr) || this.claims.has(addr)) return NIL;
     // Neighbours that fail in PROBE join the list beyond its cap, hence the loop.
     while (this.listed[UNRESOLVED] >= this.maxUnresolved) this.evictLast(UNRESOLVED);
     if (!this.makeRoom(true)) return NIL;

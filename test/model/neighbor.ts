@@ -48,6 +48,8 @@ export class NeighborModel {
   readonly log: string[] = [];
   readonly entries = new Map<string, Entry>();
   readonly own: Set<string>;
+  /** When each own address was last announced against somebody. */
+  private readonly defended = new Map<string, number>();
   held: { id: number; address: string }[] = [];
   private readonly asked = new Map<string, number>();
   private readonly o: ModelOptions;
@@ -57,6 +59,16 @@ export class NeighborModel {
   constructor(o: ModelOptions) {
     this.o = o;
     this.own = new Set([o.address]);
+  }
+
+  addOwn(address: string): void {
+    this.own.add(address);
+    this.delete(address);
+  }
+
+  removeOwn(address: string): void {
+    this.own.delete(address);
+    this.defended.delete(address);
   }
 
   send(address: string, id: number, now: number): void {
@@ -98,7 +110,13 @@ export class NeighborModel {
       if (asksUs) this.log.push(answer);
       return asksUs ? 'taken' : 'continue';
     }
-    if (this.own.has(p.sender)) return 'drop-address-conflict';
+    if (this.own.has(p.sender)) {
+      if (now - (this.defended.get(p.sender) ?? -NEVER) >= 10_000) {
+        this.defended.set(p.sender, now);
+        this.log.push(`request ${p.sender} to everybody`);
+      }
+      return 'drop-address-conflict';
+    }
     let e = this.entries.get(p.sender);
     if (asksUs) {
       if (e !== undefined) this.update(e, p.mac, 'STALE', true);

@@ -271,6 +271,7 @@ describe('mtu prove', () => {
         stderr,
         /spec.uplink.address: got 192.168.10.1\/24, expected an address no other node has \(a has it\)/,
       );
+      assert.match(stderr, /spec.uplink.mac: got 02:00:00:00:00:01, expected a MAC no other node has \(a has it\)/);
       assert.match(stderr, /spec.pods\[0\].address: got 10.244.1.10, expected an address no other pod has/);
       assert.match(
         stderr,

@@ -10,7 +10,7 @@ import { columnsOf, printRows } from './table.ts';
 /** Ten thousand services are a second's work. */
 const TIMEOUT_MS = 60_000;
 
-/** @returns the exit code: 0 done, 1 the node refused and nothing has changed, 2 bad input */
+/** @returns the exit code: 0 done, 1 the node refused and nothing has changed, or will not keep it; 2 bad input */
 export async function apply(flags: { file: string; node?: string; output: Format }): Promise<number> {
   const { file } = flags;
   const text = readText(file);
@@ -29,7 +29,10 @@ export async function apply(flags: { file: string; node?: string; output: Format
     process.stderr.write(`${formatProblems(problems ?? [])}\n`);
     return result.refused === undefined ? USAGE : NO;
   }
-  const row = { node, ...result.applied };
-  printRows(flags.output, [row], columnsOf([row]));
-  return DONE;
+  const { notKept, ...changes } = result.applied;
+  const row = { node, ...changes };
+  await printRows(flags.output, [row], columnsOf([row]));
+  if (notKept === null) return DONE;
+  process.stderr.write(`tunpath: applied, but it will be forgotten when the node ends: ${notKept}\n`);
+  return NO;
 }

@@ -110,10 +110,15 @@ async function run(options: {
 
   const onApply = (result: ApplyResult, text: string, from: string) => {
     report(log, result, text, from);
-    if (result.applied !== undefined && state !== null) keep(state, text, file, log);
+    return result.applied === undefined || state === null ? null : keep(state, text, file, log);
   };
   const onRequest = (method: string) => log.debug(`request ${method}`);
-  running = await Node.start(config, { seed, pods, onApply, onRequest });
+  const onError = (error: Error) => log.error(`${error.message}; packets flow on`);
+  running = await Node.start(config, { seed, pods, onApply, onRequest, onError });
+  // The loop has its own thread: what fails in this one costs an answer or a line of the log, and no packets.
+  const survive = (error: unknown) =>
+    log.error(`fault beside the path of packets, which flow on: ${error instanceof Error ? error.stack : error}`);
+  process.on('uncaughtException', survive).on('unhandledRejection', survive);
   process.on('SIGHUP', () => void reload(running!, file, log).finally(() => notify.ready(summary(config))));
   if (asked) stop();
   else {
@@ -171,11 +176,15 @@ function lastApplied(
   return { config: loaded.config, text: applied.text };
 }
 
-function keep(state: AppliedState, text: string, file: string, log: Log): void {
+/** @returns why it is not kept; null if it is */
+function keep(state: AppliedState, text: string, file: string, log: Log): string | null {
   try {
     state.save(readFileSync(file, 'utf8'), text, new Date());
+    return null;
   } catch (error) {
-    log.warn(`this change will not outlive the node: ${(error as Error).message}`);
+    const why = describeFileError(error);
+    log.warn(`${state.path}: ${why}: this change will not outlive the node`);
+    return `${state.path}: ${why}`;
   }
 }
 

@@ -3,6 +3,7 @@
  * would be more: no file, no rotation, no colour; the journal or the shell does that.
  */
 import { fstatSync } from 'node:fs';
+import type { Writable } from 'node:stream';
 
 export const LOG_LEVELS = ['error', 'warn', 'info', 'debug'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -34,7 +35,7 @@ export class Log {
   constructor(options: LogOptions) {
     this.options = {
       journal: isJournal(2),
-      write: text => void process.stderr.write(text),
+      write: boundedWriter(process.stderr),
       now: () => new Date(),
       ...options,
     };
@@ -91,6 +92,27 @@ export class Log {
     const prefix = journal ? `<${PRIORITY[level]}>` : '';
     write(`${text.replace(/^/gm, prefix)}\n`);
   }
+}
+
+/** What the log holds for a reader that does not read: a node must not grow because a terminal has been stopped. */
+const MAX_HELD_BYTES = 1024 * 1024;
+
+/**
+ * Writes lines to a stream for as long as its reader keeps up; lines that it has no room for are counted, and the number
+ * is written when there is room again. A stream that is closed or full loses the log and nothing else.
+ */
+export function boundedWriter(stream: Writable): (text: string) => void {
+  let lost = 0;
+  stream.on('error', () => {});
+  return text => {
+    if (stream.writableLength > MAX_HELD_BYTES) {
+      lost++;
+      return;
+    }
+    if (lost > 0) stream.write(`${lost} lines of the log are lost: nobody read them\n`);
+    lost = 0;
+    stream.write(text);
+  };
 }
 
 /** Whether a descriptor leads to the journal: children of a service inherit the variable, but perhaps not the stream. */

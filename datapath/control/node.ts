@@ -66,6 +66,8 @@ export interface ApplyResult {
     tunnel: boolean;
     /** How long packets have waited for a piece of the change at most. */
     longestStopMs: number;
+    /** Why this will be forgotten when the node ends; null if it will not. */
+    notKept: string | null;
   };
 }
 
@@ -73,10 +75,15 @@ export interface NodeOptions {
   seed: number;
   /** The pods' devices, where they are open already. */
   pods?: readonly TunTapHandle[];
-  /** Called with every configuration that was to be applied, and what has come of it. */
-  onApply?: (result: ApplyResult, text: string, file: string) => void;
+  /**
+   * Called with every configuration that was to be applied, and what has come of it.
+   * @returns why the node will not remember what was applied; null if it will
+   */
+  onApply?: (result: ApplyResult, text: string, file: string) => string | null;
   /** Called with the method of every request of the control socket. */
   onRequest?: (method: string) => void;
+  /** Called with what went wrong beside the path of packets; the node goes on. */
+  onError?: (error: Error) => void;
 }
 
 /** The loop's thread, seen from the control plane. */
@@ -166,7 +173,7 @@ export class Node {
     this.program = program;
     this.handles = devices.handles;
     this.uplink = devices.uplink;
-    this.onApply = onApply ?? (() => {});
+    this.onApply = onApply ?? (() => null);
     const buffer = new Counters().values.buffer as SharedArrayBuffer;
     this.counters = new Counters(buffer);
     const nothing = samplePorts([], performance.now());
@@ -188,10 +195,11 @@ export class Node {
     try {
       node = new Node(config, program, devices, options);
       await Promise.race([node.loop.ready(), node.loop.ended]);
-      node.socket = await serve(path, (method, params) => {
+      const handler = (method: string, params: Record<string, unknown>): Promise<unknown> => {
         options.onRequest?.(method);
         return node!.handle(method, params);
-      });
+      };
+      node.socket = await serve(path, handler, { onError: options.onError });
       return node;
     } catch (error) {
       if (node === null) await closeDevices(devices);
@@ -230,8 +238,11 @@ export class Node {
         return this.get(String(params.kind));
       case 'config':
         return this.config;
-      case 'apply':
-        return this.apply(String(params.text), String(params.file));
+      case 'apply': {
+        const { text, file } = params;
+        if (typeof text !== 'string' || typeof file !== 'string') throw new Error('apply needs text and file, strings');
+        return this.apply(text, file);
+      }
       case 'stop':
         // Answered first: the socket closes with the node.
         setImmediate(() => void this.stop());
@@ -246,11 +257,13 @@ export class Node {
    * cannot change. Packets flow on: the loop takes each piece between two bursts.
    */
   apply(text: string, file: string): Promise<ApplyResult> {
-    const applied = this.applying.then(() => this.applyNow(text, file));
-    this.applying = applied.then(
-      result => this.onApply(result, text, file),
-      () => {},
-    );
+    const applied = this.applying.then(async () => {
+      const result = await this.applyNow(text, file);
+      const notKept = this.onApply(result, text, file);
+      if (result.applied !== undefined) result.applied.notKept = notKept;
+      return result;
+    });
+    this.applying = applied.catch(() => {});
     return applied;
   }
 
@@ -290,6 +303,7 @@ export class Node {
         routes: change.changedRoutes.length + change.removedRoutes.length,
         tunnel: change.tunnel,
         longestStopMs: Math.round(this.loop.longestMs * 1000) / 1000,
+        notKept: null,
       },
     };
   }
@@ -344,7 +358,7 @@ export class Node {
       case 'endpoints':
         return endpointRows((await this.loop.request('services')) as PortedService[]);
       case 'conntrack':
-        return (await this.flows()).map(flowRow);
+        return this.flows();
       case 'nat':
         return natRows(
           (await this.loop.request('ports-in-use')) as PortUsage[],
@@ -362,15 +376,14 @@ export class Node {
     }
   }
 
-  private async flows(): Promise<FlowRow[]> {
-    const rows: FlowRow[] = [];
+  /** Rows of conntrack, a piece at a time: the loop is asked for the next when this one has been taken. */
+  private async *flows(): AsyncGenerator<unknown[]> {
     let from = 1;
     while (from !== 0) {
       const piece = (await this.loop.request('flows', from)) as { next: number; rows: FlowRow[] };
-      rows.push(...piece.rows);
+      if (piece.rows.length > 0) yield piece.rows.map(flowRow);
       from = piece.next;
     }
-    return rows;
   }
 
   /** What a device does for us, and of the rest why not. */

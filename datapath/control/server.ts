@@ -1,16 +1,32 @@
 /**
- * The control socket: a Unix stream socket with one JSON object per line. A request is {id, method, params}, its answer
- * {id, result} or {id, error}. Only root may connect (mode 0600).
+ * The control socket: a Unix stream socket with one JSON object per line. A request is `{id, method, params}`. Its answer
+ * is `{id, result}` or `{id, error}`; a table comes before that as any number of `{id, rows: [...]}`, each made when the
+ * one before it has been taken. Only root may connect (mode 0600).
+ *
+ * Requests of one connection are answered one after the other. What a client sends waits in its socket until then, and
+ * what it does not read is not made, so that neither is held here.
  */
+import { once } from 'node:events';
 import { chmodSync, mkdirSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
-import { createInterface } from 'node:readline';
 
 /** For clients to read their last answer. */
 const CLOSE_GRACE_MS = 200;
+/** Of a request. A configuration with ten thousand services has 5 MB. */
+const MAX_LINE_BYTES = 32 * 1024 * 1024;
+/** Of requests that have not ended yet, of all connections together. */
+const MAX_PENDING_BYTES = 2 * MAX_LINE_BYTES;
+const NEWLINE = 10;
 
-export type Handler = (method: string, params: Record<string, unknown>) => Promise<unknown>;
+/** The answer to a request; an iterable of arrays is sent as a table, an array at a time. */
+export type Handler = (method: string, params: Record<string, unknown>) => Promise<unknown | AsyncIterable<unknown[]>>;
+
+export interface ServeOptions {
+  /** Told what went wrong that no client could be told. */
+  onError?: (error: Error) => void;
+  maxLineBytes?: number;
+}
 
 /** Where a node of this name listens. */
 export function socketPath(node: string): string {
@@ -18,19 +34,26 @@ export function socketPath(node: string): string {
 }
 
 /** Listens. A socket that a killed node left behind is replaced; that no other is alive, the lock has shown (lock.ts). */
-export async function serve(path: string, handler: Handler): Promise<{ close(): Promise<void> }> {
+export async function serve(
+  path: string,
+  handler: Handler,
+  { onError = () => {}, maxLineBytes = MAX_LINE_BYTES }: ServeOptions = {},
+): Promise<{ close(): Promise<void> }> {
   mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
   rmSync(path, { force: true });
   const connections = new Set<Socket>();
-  const server: Server = createServer(socket => {
+  const pending: Pending = { bytes: 0, maxLineBytes };
+  // Half open: who has nothing more to ask still reads.
+  const server: Server = createServer({ allowHalfOpen: true }, socket => {
     connections.add(socket);
     socket.on('close', () => connections.delete(socket));
+    // A client that hangs up is no event. Without a listener it would end the process.
     socket.on('error', () => socket.destroy());
-    createInterface({ input: socket }).on('line', line => {
-      void answer(line, handler).then(text => {
-        if (!socket.destroyed) socket.write(`${text}\n`);
-      });
-    });
+    converse(socket, pending, handler)
+      .catch(error => {
+        if (!socket.destroyed) onError(error as Error);
+      })
+      .finally(() => socket.destroy());
   });
   const umask = process.umask(0o177);
   try {
@@ -41,6 +64,8 @@ export async function serve(path: string, handler: Handler): Promise<{ close(): 
   } finally {
     process.umask(umask);
   }
+  // accept() fails where descriptors have run out.
+  server.on('error', onError);
   chmodSync(path, 0o600);
   return {
     close: () =>
@@ -59,14 +84,127 @@ export async function serve(path: string, handler: Handler): Promise<{ close(): 
   };
 }
 
-async function answer(line: string, handler: Handler): Promise<string> {
-  let id: unknown = null;
+interface Pending {
+  bytes: number;
+  readonly maxLineBytes: number;
+}
+
+/** Answers the requests of one client until it has no more of them. */
+async function converse(socket: Socket, pending: Pending, handler: Handler): Promise<void> {
   try {
-    const request = JSON.parse(line) as { id?: unknown; method?: unknown; params?: Record<string, unknown> };
-    id = request.id ?? null;
-    if (typeof request.method !== 'string') throw new Error('a request needs a method');
-    return JSON.stringify({ id, result: (await handler(request.method, request.params ?? {})) ?? null });
+    for await (const line of linesOf(socket, pending)) {
+      if (line === null) {
+        await send(socket, { id: null, error: `a request is too long: at most ${pending.maxLineBytes} bytes` });
+        break;
+      }
+      await answer(socket, line, handler);
+    }
   } catch (error) {
-    return JSON.stringify({ id, error: error instanceof Error ? error.message : String(error) });
+    // What reading and writing throw when the other end is gone. Anything else is ours.
+    if ((error as NodeJS.ErrnoException).code === undefined) throw error;
+    return;
   }
+  if (!socket.destroyed) await new Promise<void>(resolve => socket.end(resolve));
+}
+
+/** Lines as they end, and null where one does not. Reads no further than the line that is asked for. */
+async function* linesOf(socket: Socket, pending: Pending): AsyncGenerator<string | null> {
+  let parts: Buffer[] = [];
+  let length = 0;
+  const release = (): void => {
+    pending.bytes -= length;
+    parts = [];
+    length = 0;
+  };
+  try {
+    for await (const chunk of socket as AsyncIterable<Buffer>) {
+      let from = 0;
+      for (;;) {
+        const end = chunk.indexOf(NEWLINE, from);
+        const part = chunk.subarray(from, end < 0 ? chunk.length : end);
+        length += part.length;
+        pending.bytes += part.length;
+        if (length > pending.maxLineBytes || pending.bytes > MAX_PENDING_BYTES) {
+          release();
+          yield null;
+          return;
+        }
+        if (part.length > 0) parts.push(part);
+        if (end < 0) break;
+        const line = Buffer.concat(parts, length).toString('utf8');
+        release();
+        if (line.trim() !== '') yield line;
+        from = end + 1;
+      }
+    }
+  } finally {
+    release();
+  }
+}
+
+async function answer(socket: Socket, line: string, handler: Handler): Promise<void> {
+  let id: unknown = null;
+  let text: string;
+  try {
+    const request = readRequest(line);
+    id = request.id;
+    let result = await handler(request.method, request.params);
+    if (isTable(result)) {
+      let pieces = 0;
+      // Ends early, and tells the table's maker, when the client is gone.
+      for await (const rows of result) {
+        await send(socket, { id, rows });
+        pieces++;
+      }
+      if (pieces === 0) await send(socket, { id, rows: [] });
+      result = null;
+    }
+    text = JSON.stringify({ id, result: result ?? null });
+  } catch (error) {
+    if (socket.destroyed) return;
+    text = JSON.stringify({ id, error: error instanceof Error ? error.message : String(error) });
+  }
+  await write(socket, text);
+}
+
+/** @throws Error that says what is expected */
+function readRequest(line: string): { id: unknown; method: string; params: Record<string, unknown> } {
+  let request: unknown;
+  try {
+    request = JSON.parse(line);
+  } catch (error) {
+    throw new Error(`a request is a JSON object in one line: ${(error as Error).message}`);
+  }
+  const { id = null, method, params } = (request ?? {}) as { id?: unknown; method?: unknown; params?: unknown };
+  if (typeof method !== 'string') throw new Error('a request is an object with a method: {"id":1,"method":"status"}');
+  if (params !== undefined && (typeof params !== 'object' || params === null || Array.isArray(params)))
+    throw new Error('params of a request are an object');
+  return { id, method, params: (params ?? {}) as Record<string, unknown> };
+}
+
+function isTable(result: unknown): result is AsyncIterable<unknown[]> {
+  return typeof result === 'object' && result !== null && Symbol.asyncIterator in result;
+}
+
+function send(socket: Socket, message: object): Promise<void> {
+  return write(socket, JSON.stringify(message));
+}
+
+/** Resolves when the client has taken so much that there is room for more. @throws Error when it is gone */
+async function write(socket: Socket, text: string): Promise<void> {
+  if (socket.destroyed || socket.writableEnded) throw gone();
+  if (socket.write(`${text}\n`)) return;
+  const stop = new AbortController();
+  try {
+    await Promise.race([
+      once(socket, 'drain', { signal: stop.signal }),
+      once(socket, 'close', { signal: stop.signal }).then(() => Promise.reject(gone())),
+    ]);
+  } finally {
+    stop.abort();
+  }
+}
+
+function gone(): Error {
+  return Object.assign(new Error('the client is gone'), { code: 'EPIPE' });
 }

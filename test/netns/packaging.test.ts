@@ -212,7 +212,7 @@ describe('the package', function () {
       await node.until('ready\n');
       const { status, stderr } = tunpath(NOBODY, 'status', '--node', rig.full('host-a'));
       assert.equal(status, 1, stderr);
-      assert.match(stderr, /only root may ask a node\n$/);
+      assert.match(stderr, /only root may ask a node: run this as root\n$/);
       assert.equal(await node.stop(), 0, node.output);
     });
 

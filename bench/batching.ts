@@ -7,9 +7,10 @@
  * There is no readv or writev of several packets: the driver takes one packet for each call whatever the vector is like.
  * sendmmsg wants a socket, which only vhost has of a TUN.
  */
+
 import { execFileSync } from 'node:child_process';
-import Table from 'cli-table3';
 import koffi from 'koffi';
+import { formatGrid } from '../datapath/cli/table.ts';
 import * as libc from '../datapath/io/libc.ts';
 import { openTunTap } from '../datapath/io/tuntap.ts';
 import { OP_READ, OP_WRITE, RING_SIZE, Uring } from '../datapath/io/uring.ts';
@@ -108,10 +109,7 @@ if (process.argv.includes('json')) {
 } else {
   const { cpu, cores, node, kernel } = environment();
   process.stdout.write(`${cpu}, ${cores} cores, ${kernel}, Node ${node}\n`);
-  const table = new Table({
-    head: ['frame', 'calls, ns', 'io_uring, ns', 'ratio', '95 % CI'],
-    style: { head: [], border: [] },
-  });
+  const table: unknown[][] = [];
   for (const { size, calls, uring, ratio } of rows) {
     table.push([
       size,
@@ -121,5 +119,5 @@ if (process.argv.includes('json')) {
       ratio.ci95.map(bound => bound.toFixed(2)).join(' - '),
     ]);
   }
-  process.stdout.write(`${table.toString()}\n`);
+  process.stdout.write(formatGrid(['FRAME', 'CALLS, NS', 'IO_URING, NS', 'RATIO', '95 % CI'], table));
 }

@@ -9,7 +9,7 @@
  * rows have the table in memory with 2 MiB pages (mmap, madvise), which spares the page walks.
  * Packets are parsed once; their fields are set by hand for each flow, so the figures are those of the step alone.
  */
-import Table from 'cli-table3';
+import { formatGrid } from '../datapath/cli/table.ts';
 import { Conntrack } from '../datapath/conntrack/conntrack.ts';
 import { ENTRY_BYTES } from '../datapath/conntrack/table.ts';
 import { hugeMemory } from '../datapath/io/huge-memory.ts';
@@ -240,13 +240,13 @@ function main(): void {
     process.stdout.write(`${JSON.stringify({ environment: env, results }, null, 2)}\n`);
     return;
   }
-  const table = new Table({ head: ['', 'flows', 'median', 'ci95', 'unit'], style: { head: [], border: [] } });
+  const table: unknown[][] = [];
   for (const { name, params, unit, ours } of results) {
     const what = [name, params.protocol, params.memory].filter(Boolean).join(', ');
     table.push([what, params.flows, ours.median.toFixed(1), ours.ci95.map(x => x.toFixed(1)).join('-'), unit]);
   }
   process.stdout.write(
-    `${table.toString()}\nentry ${ENTRY_BYTES} bytes; ${env.cpu}, ${env.cores} cores, node ${env.node}\n`,
+    `${formatGrid(['WHAT', 'FLOWS', 'MEDIAN', 'CI95', 'UNIT'], table)}entry ${ENTRY_BYTES} bytes; ${env.cpu}, ${env.cores} cores, node ${env.node}\n`,
   );
 }
 

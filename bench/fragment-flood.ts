@@ -7,7 +7,7 @@
  * An hour of it is 3.6 G fragments, and takes about as many minutes as a fragment takes nanoseconds / 17. Half of the
  * fragments are of eight datagrams that do complete; the rest are of datagrams that never will.
  */
-import Table from 'cli-table3';
+import { formatGrid } from '../datapath/cli/table.ts';
 import { Counters, EVENT_DATAGRAMS_REASSEMBLED } from '../datapath/counters.ts';
 import { Reassembly } from '../datapath/mtu/reassembly.ts';
 import { VirtualReassembly } from '../datapath/mtu/virtual-reassembly.ts';
@@ -191,8 +191,7 @@ if (argument('-o', 'table') === 'json') {
   const { cpu, cores, node } = environment();
   process.stdout.write(`${cpu}, ${cores} cores, Node ${node}\n`);
   for (const [name, result] of Object.entries(results)) {
-    const table = new Table({ style: { head: [], border: [] } });
-    table.push(
+    const table = [
       ['fragments', result.fragments],
       ['ns per fragment', result.nsPerFragment.toFixed(0)],
       ['datagrams completed', result.complete],
@@ -202,7 +201,9 @@ if (argument('-o', 'table') === 'json') {
       ...result.drops,
       ['RSS MiB, four times and at the end', result.rssMiB.join(' -> ')],
       ['heap MiB', result.heapMiB.join(' -> ')],
+    ];
+    process.stdout.write(
+      `\n${name}, ${seconds} s of ${PER_SECOND} fragments a second\n${formatGrid(['WHAT', 'SEEN'], table)}`,
     );
-    process.stdout.write(`\n${name}, ${seconds} s of ${PER_SECOND} fragments a second\n${table.toString()}\n`);
   }
 }

@@ -4,7 +4,7 @@
  *
  *   node dist/bench/nat-scale.js [-o json] [--flood N] [--services N,N,...]
  */
-import Table from 'cli-table3';
+import { formatGrid } from '../datapath/cli/table.ts';
 import { environment } from './environment.ts';
 import { takeAllPorts } from './nat-scale/ports.ts';
 import { changeServices } from './nat-scale/services.ts';
@@ -22,9 +22,7 @@ const counts = argument('--services', '10,100,1000,10000').split(',').map(Number
 const services = counts.map(count => changeServices(count));
 
 function print(title: string, rows: [string, unknown][]): void {
-  const table = new Table({ style: { head: [], border: [] } });
-  for (const [name, value] of rows) table.push([name, String(value)]);
-  process.stdout.write(`\n${title}\n${table.toString()}\n`);
+  process.stdout.write(`\n${title}\n${formatGrid(['WHAT', 'SEEN'], rows)}`);
 }
 
 if (json) {
@@ -56,22 +54,20 @@ if (json) {
       ns.toFixed(0),
     ]),
   ]);
-  const table = new Table({
-    head: [
-      'SERVICES',
-      'ENDPOINTS',
-      'BUILD MS',
-      'CHANGE US',
-      'P99 US',
-      'LONGEST US',
-      'GAP US',
-      'GAP WITH CHANGES US',
-      'LOST',
-      'LOOKUP NS',
-      'OF RANDOM ONES',
-    ],
-    style: { head: [], border: [] },
-  });
+  const table: unknown[][] = [];
+  const titles = [
+    'SERVICES',
+    'ENDPOINTS',
+    'BUILD MS',
+    'CHANGE US',
+    'P99 US',
+    'LONGEST US',
+    'GAP US',
+    'GAP WITH CHANGES US',
+    'LOST',
+    'LOOKUP NS',
+    'OF RANDOM ONES',
+  ];
   const us = (ms: number) => (ms * 1000).toFixed(0);
   for (const s of services) {
     table.push([
@@ -88,5 +84,5 @@ if (json) {
       s.lookupNs.toFixed(0),
     ]);
   }
-  process.stdout.write(`\nA change to one service\n${table.toString()}\n`);
+  process.stdout.write(`\nA change to one service\n${formatGrid(titles, table)}`);
 }

@@ -8,7 +8,7 @@
  * Coalescing includes taking the merged packets from the pool again and restoring the first header. "verified" means
  * that the device has vouched for the checksums; without, each is computed.
  */
-import Table from 'cli-table3';
+import { formatGrid } from '../datapath/cli/table.ts';
 import { Coalescer } from '../datapath/packet/coalesce.ts';
 import type { Packet } from '../datapath/packet/packet.ts';
 import { parseIpv4 } from '../datapath/packet/parse.ts';
@@ -191,10 +191,7 @@ export const CASES: readonly (() => Case)[] = [
 function main(): void {
   const json = process.argv.includes('json');
   const results: { suite: string; name: string; unit: string; params: object; ours: Summary }[] = [];
-  const table = new Table({
-    head: ['what', 'case', 'median', 'ci95', 'unit', 'heap B/packet'],
-    style: { head: [], border: [] },
-  });
+  const table: unknown[][] = [];
   for (const make of CASES) {
     const c = make();
     const { ns, heapBytes } = measure(c);
@@ -208,7 +205,10 @@ function main(): void {
   }
   const env = environment();
   if (json) process.stdout.write(`${JSON.stringify({ environment: env, results }, null, 2)}\n`);
-  else process.stdout.write(`${table.toString()}\n${env.cpu}, ${env.cores} cores, node ${env.node}\n`);
+  else
+    process.stdout.write(
+      `${formatGrid(['WHAT', 'CASE', 'MEDIAN', 'CI95', 'UNIT', 'HEAP B/PACKET'], table)}${env.cpu}, ${env.cores} cores, node ${env.node}\n`,
+    );
 }
 
 if (isMainModule(import.meta.url)) main();

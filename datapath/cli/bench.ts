@@ -29,8 +29,8 @@ import { SUITES as SUITES_OF_ALL } from '../../bench/suites.ts';
 import { LabError, requireRoot } from '../lab/lab-error.ts';
 import { checkHtml, writeHtml } from './bench-html.ts';
 import { DONE, NO, UsageError } from './exit.ts';
-import type { Format } from './format.ts';
-import { type Column, formatTable, printJson } from './table.ts';
+import { type Format, isForPeople } from './format.ts';
+import { type Column, printDocument, printRows, printTable } from './table.ts';
 
 export interface E2eFlags {
   modes?: string;
@@ -85,16 +85,10 @@ export async function e2e(flags: E2eFlags): Promise<number> {
     print: printProgress,
     signal: endOnSignal(),
   });
-  switch (flags.output) {
-    case 'json':
-      printJson({ environment, results });
-      break;
-    case 'jsonl':
-      process.stdout.write(results.map(row => `${JSON.stringify(row)}\n`).join(''));
-      break;
-    default:
-      process.stdout.write(`${describe(environment)}\n\n${formatTable(results, COLUMNS, flags.output === 'wide')}`);
-  }
+  await printResults(flags.output, { environment, results }, results, () => {
+    process.stdout.write(`${describe(environment)}\n\n`);
+    printTable(results, COLUMNS, flags.output === 'wide');
+  });
   await writeHtml(flags.html, { environment, results });
   return environment.complete ? DONE : NO;
 }
@@ -193,7 +187,7 @@ export async function pipeline(flags: PipelineFlags): Promise<number> {
     print: printProgress,
     signal: endOnSignal(),
   });
-  printReport(report, flags.output);
+  await printReport(report, flags.output);
   await writeHtml(flags.html, report);
   return report.environment.complete ? DONE : NO;
 }
@@ -208,7 +202,7 @@ export async function micro(flags: MicroFlags): Promise<number> {
     print: printProgress,
     signal: endOnSignal(),
   });
-  printReport(report, flags.output);
+  await printReport(report, flags.output);
   await writeHtml(flags.html, report);
   return report.environment.complete ? DONE : NO;
 }
@@ -218,7 +212,7 @@ export async function lpm(flags: LpmFlags): Promise<number> {
   const sizes = flags.prefixes === undefined ? undefined : parseNumbers('--prefixes', flags.prefixes, 1, 1 << 22);
   const { rte, quick } = flags;
   const report = await runLpm({ sizes, rte, quick, print: printProgress, signal: endOnSignal() });
-  printReport(report, flags.output);
+  await printReport(report, flags.output);
   await writeHtml(flags.html, report);
   return report.environment.complete ? DONE : NO;
 }
@@ -228,7 +222,7 @@ export async function overhead(flags: OverheadFlags): Promise<number> {
   checkHtml(flags.html);
   requireRoot('bench overhead');
   const report = await runOverhead({ quick: flags.quick, print: printProgress, signal: endOnSignal() });
-  printReport(report, flags.output);
+  await printReport(report, flags.output);
   await writeHtml(flags.html, report);
   return report.environment.complete ? DONE : NO;
 }
@@ -239,7 +233,7 @@ export async function mtu(flags: MtuFlags): Promise<number> {
   const modes = flags.modes === undefined ? undefined : parseList('--modes', flags.modes, MTU_MODES);
   requireRoot('bench mtu');
   const report = await runMtu({ modes, quick: flags.quick, print: printProgress, signal: endOnSignal() });
-  printReport(report, flags.output);
+  await printReport(report, flags.output);
   await writeHtml(flags.html, report);
   return report.environment.complete ? DONE : NO;
 }
@@ -258,7 +252,7 @@ export async function all(flags: AllFlags): Promise<number> {
     );
   }
   const report = await runAll({ quick: flags.quick, suites, print: printProgress, signal: endOnSignal() });
-  printReport(report, flags.output);
+  await printReport(report, flags.output);
   await writeHtml(flags.html, report);
   return report.environment.complete ? DONE : NO;
 }
@@ -287,23 +281,15 @@ export async function compare(before: string, after: string, flags: CompareFlags
         signal: endOnSignal(),
       })
     : compareReports(readUsersReport(before), readUsersReport(after));
-  switch (flags.output) {
-    case 'json':
-      printJson(report);
-      break;
-    case 'jsonl':
-      process.stdout.write(report.rows.map(row => `${JSON.stringify(row)}\n`).join(''));
-      break;
-    default: {
-      for (const warning of report.warnings) process.stdout.write(`warning: ${warning}\n`);
-      process.stdout.write(formatTable(report.rows, COMPARE_COLUMNS, flags.output === 'wide'));
-      const count = (change: Comparison['change']) => report.rows.filter(row => row.change === change).length;
-      process.stdout.write(
-        `\n${count('faster')} faster, ${count('slower')} slower, ${count('no difference')} without a difference that this could show, ` +
-          `${count('too few samples')} with too few samples; ${report.unmatched} rows of one report only\n`,
-      );
-    }
-  }
+  await printResults(flags.output, report, report.rows, () => {
+    for (const warning of report.warnings) process.stdout.write(`warning: ${warning}\n`);
+    printTable(report.rows, COMPARE_COLUMNS, flags.output === 'wide');
+    const count = (change: Comparison['change']) => report.rows.filter(row => row.change === change).length;
+    process.stdout.write(
+      `\n${count('faster')} faster, ${count('slower')} slower, ${count('no difference')} without a difference that this could show, ` +
+        `${count('too few samples')} with too few samples; ${report.unmatched} rows of one report only\n`,
+    );
+  });
   return flags.check && hasRegression(report) ? NO : DONE;
 }
 
@@ -320,19 +306,24 @@ function printProgress(line: string): void {
   process.stderr.write(`${line}\n`);
 }
 
-function printReport({ environment, results }: Report, format: Format): void {
-  switch (format) {
-    case 'json':
-      printJson({ environment, results });
-      break;
-    case 'jsonl':
-      process.stdout.write(results.map(row => `${JSON.stringify(row)}\n`).join(''));
-      break;
-    default:
-      process.stdout.write(`${describeMachine(environment)}\n`);
-      process.stdout.write(`load ${environment.loadAverage.toFixed(2)} before the run; times are CPU times\n\n`);
-      process.stdout.write(formatTable(results, ROW_COLUMNS, format === 'wide'));
-  }
+function printReport({ environment, results }: Report, format: Format): Promise<void> {
+  return printResults(format, { environment, results }, results, () => {
+    process.stdout.write(`${describeMachine(environment)}\n`);
+    process.stdout.write(`load ${environment.loadAverage.toFixed(2)} before the run; times are CPU times\n\n`);
+    printTable(results, ROW_COLUMNS, format === 'wide');
+  });
+}
+
+/** A report as one document or, as lines, its rows; people get what `table` prints. */
+async function printResults(
+  format: Format,
+  document: object,
+  rows: readonly object[],
+  table: () => void,
+): Promise<void> {
+  if (isForPeople(format)) table();
+  else if (format === 'jsonl') await printRows(format, rows, []);
+  else await printDocument(format, document);
 }
 
 function isRate(row: Row): boolean {

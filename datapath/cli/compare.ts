@@ -34,7 +34,7 @@ export async function compare(flags: { name: string; mode?: string[]; output: Fo
     process.stderr.write(`[${((performance.now() - started) / 1000).toFixed(1).padStart(5)}] ${line}\n`);
   };
   const rows = await compareModes({ name, modes, progress });
-  printRows(flags.output, rows, COLUMNS);
+  await printRows(flags.output, rows, COLUMNS);
   for (const row of rows) {
     for (const failure of row.failures) process.stderr.write(`${row.mode} to ${row.server}: ${failure}\n`);
   }

@@ -5,8 +5,8 @@ import { CLAUSES } from '../conformance/registry.ts';
 import { nameOf, runClause } from '../conformance/run.ts';
 import { PROFILES, type ProfileName } from '../profile.ts';
 import { DONE, NO, UsageError } from './exit.ts';
-import type { Format } from './format.ts';
-import { type Column, formatTable, printRows, wrap } from './table.ts';
+import { type Format, isForPeople } from './format.ts';
+import { type Column, printRows, printTable } from './table.ts';
 
 const PROFILE_NAMES = Object.keys(PROFILES) as ProfileName[];
 
@@ -20,11 +20,11 @@ export interface ConformanceFlags {
 const COLUMNS: Column<Row>[] = [
   { title: 'CLAUSE', value: row => row.clause },
   { title: 'LEVEL', value: row => row.level },
-  { title: 'REQUIREMENT', value: row => wrap(row.requirement) },
+  { title: 'REQUIREMENT', value: row => row.requirement },
   { title: 'RESULT', value: row => row.result },
-  { title: 'SEEN', value: row => wrap(row.seen) },
-  { title: 'WHY', value: row => wrap(row.note) },
-  { title: 'THE RFC SAYS', value: row => wrap(row.quote), wide: true },
+  { title: 'SEEN', value: row => row.seen },
+  { title: 'WHY', value: row => row.note },
+  { title: 'THE RFC SAYS', value: row => row.quote, wide: true },
 ];
 
 /** One clause, all profiles. */
@@ -39,16 +39,16 @@ export async function conformance(flags: ConformanceFlags): Promise<number> {
   const profiles = parseProfile(flags.profile);
   const clauses = chooseClauses(flags.clause ?? []);
   const rows = profiles.flatMap(profile => clauses.map(clause => runClause(clause, profile)));
-  const forPeople = flags.output === 'table' || flags.output === 'wide';
+  const forPeople = isForPeople(flags.output);
   if (!forPeople) {
     const shown = flags.verbose === true ? rows : rows.map(({ packets, ...row }) => row);
-    printRows(flags.output, shown, []);
+    await printRows(flags.output, shown, []);
   } else if (flags.verbose === true) {
     for (const row of rows) process.stdout.write(describe(row));
   } else if (profiles.length > 1) {
     printCompared(clauses, rows, flags.output);
   } else {
-    printRows(flags.output, rows, COLUMNS);
+    await printRows(flags.output, rows, COLUMNS);
   }
   if (forPeople) process.stdout.write(`\n${profiles.map(profile => summary(profile, rows)).join('\n')}\n`);
   return rows.some(row => row.result === 'fail') ? NO : DONE;
@@ -61,13 +61,13 @@ function printCompared(clauses: readonly Clause[], rows: readonly Row[], format:
   });
   const columns: Column<ComparedRow>[] = [
     { title: 'CLAUSE', value: row => row.clause },
-    { title: 'REQUIREMENT', value: row => wrap(row.requirement) },
+    { title: 'REQUIREMENT', value: row => row.requirement },
     ...PROFILE_NAMES.map((profile, i) => ({
       title: profile.toUpperCase(),
       value: (row: ComparedRow) => row.results[i].result,
     })),
   ];
-  process.stdout.write(formatTable(compared, columns, format === 'wide'));
+  printTable(compared, columns, format === 'wide');
 }
 
 function summary(profile: ProfileName, rows: readonly Row[]): string {

@@ -2,8 +2,13 @@
 
 import { UsageError } from './exit.ts';
 
-export const FORMATS = ['table', 'wide', 'json', 'jsonl'] as const;
+export const FORMATS = ['table', 'wide', 'json', 'jsonl', 'yaml'] as const;
 export type Format = (typeof FORMATS)[number];
+
+/** Whether a person reads it, to whom more may be said than to a program. */
+export function isForPeople(format: Format): format is 'table' | 'wide' {
+  return format === 'table' || format === 'wide';
+}
 
 /** @throws UsageError for a format that is none. */
 export function parseFormat(text: string): Format {

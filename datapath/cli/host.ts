@@ -113,7 +113,7 @@ export async function check(flags: CheckFlags): Promise<number> {
     targets,
   );
   const rows = [...pairs.flatMap(judgePair), judgeChecksums(counted), judgeDrops(counted)];
-  printRows(flags.output, rows, COLUMNS);
+  await printRows(flags.output, rows, COLUMNS);
   return rows.some(({ result }) => result === 'fail') ? NO : DONE;
 }
 

@@ -37,7 +37,7 @@ export async function up(flags: UpFlags): Promise<number> {
   const release = closeOnSignal(flags.name);
   const lab = await rising.finally(release);
   process.stderr.write(`lab '${lab.name}' is up: ${lab.mode}, ${seconds(started)}\n`);
-  printRows(flags.output, lab.status(), STATUS_COLUMNS);
+  await printRows(flags.output, lab.status(), STATUS_COLUMNS);
   return DONE;
 }
 
@@ -59,7 +59,7 @@ export async function down(flags: { name: string; all?: boolean }): Promise<numb
 /** Answers no when a part of the lab is missing. */
 export async function status(flags: { name: string; output: Format }): Promise<number> {
   const rows = Lab.open(flags.name).status();
-  printRows(flags.output, rows, STATUS_COLUMNS);
+  await printRows(flags.output, rows, STATUS_COLUMNS);
   return rows.every(row => row.state !== 'down') ? DONE : NO;
 }
 

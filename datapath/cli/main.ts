@@ -10,6 +10,7 @@ import { KINDS } from '../control/kinds.ts';
 import { LOG_FORMATS, LOG_LEVELS } from '../control/log.ts';
 import { DONE, exitCodeOf, reportError, USAGE, UsageError } from './exit.ts';
 import { FORMATS, parseFormat } from './format.ts';
+import { guardStreams } from './output.ts';
 
 const OUTPUT = ['-o, --output <format>', FORMATS.join(', '), parseFormat, 'table'] as const;
 const HTML = ['--html <file>', 'a page with charts, too: one file that needs nothing else'] as const;
@@ -357,6 +358,7 @@ function throwOnExit(command: Command): void {
   for (const child of command.commands) throwOnExit(child);
 }
 
+guardStreams();
 const program = buildProgram();
 throwOnExit(program);
 try {

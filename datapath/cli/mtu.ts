@@ -14,8 +14,8 @@ import { Network } from '../mtu-prove/network.ts';
 import { type Case, prove as proveAll, type Verdict } from '../mtu-prove/prove.ts';
 import { proofRow, type TableRow, tableRows } from '../mtu-prove/report.ts';
 import { DONE, describeFileError, NO, USAGE, UsageError } from './exit.ts';
-import type { Format } from './format.ts';
-import { type Column, printRows, wrap } from './table.ts';
+import { type Format, isForPeople } from './format.ts';
+import { type Column, printRows } from './table.ts';
 
 export interface ProveFlags {
   file?: string[];
@@ -27,12 +27,12 @@ export interface ProveFlags {
 
 const COLUMNS: Column<TableRow>[] = [
   { title: 'FROM', value: row => row.from },
-  { title: 'TO', value: row => wrap(row.to) },
+  { title: 'TO', value: row => row.to },
   { title: 'VIA', value: row => row.via },
   { title: 'PAIRS', value: row => row.pairs, align: 'right', wide: true },
   { title: 'LARGEST', value: row => (row.verdict === 'unreachable' ? null : row.largest), align: 'right' },
   { title: 'VERDICT', value: row => row.verdict },
-  { title: 'WHY', value: row => wrap(row.why) },
+  { title: 'WHY', value: row => row.why },
 ];
 
 const BROKEN: readonly Verdict[] = ['black hole', 'unreachable'];
@@ -53,8 +53,8 @@ export async function prove(flags: ProveFlags): Promise<number> {
   const network = new Network(configs, inputs.underlays);
   const expand = flags.expand === true;
   const cases = proveAll(network, expand);
-  if (flags.output === 'json' || flags.output === 'jsonl') printRows(flags.output, cases.map(proofRow), []);
-  else printRows(flags.output, tableRows(cases, expand), COLUMNS);
+  if (isForPeople(flags.output)) await printRows(flags.output, tableRows(cases, expand), COLUMNS);
+  else await printRows(flags.output, cases.map(proofRow), []);
   sayWhatFails(cases, network, flags.pcap);
   return cases.some(({ verdict }) => BROKEN.includes(verdict)) ? NO : DONE;
 }
@@ -120,7 +120,7 @@ const PROBE_COLUMNS: Column<ProbeRow>[] = [
   { title: 'LARGEST', value: row => row.largest, align: 'right' },
   { title: 'NEXT', value: row => row.next, align: 'right' },
   { title: 'OUTCOME', value: row => row.outcome },
-  { title: 'BY', value: row => wrap(row.by) },
+  { title: 'BY', value: row => row.by },
   { title: 'WITHOUT-DF', value: row => row.detail.withoutDf?.outcome },
   { title: 'DEVICE-MTU', value: row => row.detail.device, align: 'right', wide: true },
   { title: 'KNOWN-MTU', value: row => row.detail.known, align: 'right', wide: true },
@@ -133,7 +133,7 @@ export async function probe(from: string, to: string, flags: ProbeFlags): Promis
   const [a, b] = [podOf(lab, from), podOf(lab, to)];
   if (a === b) throw new UsageError('expected two different pods');
   const rows = [await probePods(lab, a, b), await probePods(lab, b, a)];
-  printRows(flags.output, rows, PROBE_COLUMNS);
+  await printRows(flags.output, rows, PROBE_COLUMNS);
   return rows.some(({ outcome }) => outcome === 'lost') ? NO : DONE;
 }
 

@@ -3,7 +3,7 @@
 import { runScenario, type Scenario, type ScenarioResult } from '../lab/scenario.ts';
 import { SCENARIOS } from '../lab/scenarios/index.ts';
 import { DONE, NO, UsageError } from './exit.ts';
-import type { Format } from './format.ts';
+import { type Format, isForPeople } from './format.ts';
 import { claimLab } from './lab.ts';
 import { type Column, printRows } from './table.ts';
 
@@ -15,7 +15,7 @@ const LIST_COLUMNS: Column<Pick<Scenario, 'name' | 'article' | 'shows'>>[] = [
 
 export async function list(flags: { output: Format }): Promise<number> {
   const rows = SCENARIOS.map(({ name, article, shows }) => ({ name, article, shows }));
-  printRows(flags.output, rows, LIST_COLUMNS);
+  await printRows(flags.output, rows, LIST_COLUMNS);
   return DONE;
 }
 
@@ -30,12 +30,10 @@ export async function run(
   const scenarios = choose(names, flags.all === true);
   await claimLab(flags.name);
 
-  const forPeople = flags.output === 'table' || flags.output === 'wide';
+  const forPeople = isForPeople(flags.output);
   const tell = (line: string): void => {
     process.stdout.write(`${line}\n`);
   };
-  // A reader that goes away, as head does, must not leave the lab behind.
-  process.stdout.on('error', () => {});
   const results: ScenarioResult[] = [];
   for (const scenario of scenarios) {
     const started = performance.now();
@@ -46,7 +44,7 @@ export async function run(
     const verdict = result.pass ? 'pass' : `FAIL, ${failed} of ${result.checks.length} checks`;
     process.stderr.write(`${result.name}: ${verdict}, ${seconds} s\n`);
   }
-  printRows(flags.output, results, [
+  await printRows(flags.output, results, [
     { title: 'SCENARIO', value: row => row.name },
     { title: 'ARTICLE', value: row => row.article },
     { title: 'CHECKS', value: row => row.checks.length, align: 'right' },

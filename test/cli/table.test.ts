@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { formatStatus } from '../../datapath/cli/get.ts';
-import { type Column, columnsOf, formatTable } from '../../datapath/cli/table.ts';
+import { type Column, columnsOf, formatTable, layOut } from '../../datapath/cli/table.ts';
 
 interface Pod {
   name: string;
@@ -35,6 +35,58 @@ describe('formatTable', () => {
   });
 });
 
+describe('layOut', () => {
+  const rows = [
+    { name: 'tp-lab-k8s-ctr', state: 'ok', why: 'a text with words, and one,two,three', bytes: 123456789 },
+    { name: 'b', state: 'fail', why: 'unbreakable-'.repeat(3), bytes: 1 },
+  ];
+  const columns: Column<(typeof rows)[number]>[] = [
+    { title: 'NAME', value: row => row.name },
+    { title: 'STATE', value: row => row.state },
+    { title: 'WHY', value: row => row.why },
+    { title: 'BYTES', value: row => row.bytes, align: 'right', spare: 1 },
+  ];
+
+  it('breaks texts between words and behind commas before anything is left out', () => {
+    const { text, hidden } = layOut(rows, columns, { width: 80 });
+    assert.deepEqual(hidden, []);
+    assert.deepEqual(text.split('\n'), [
+      'NAME             STATE   WHY                                        BYTES',
+      'tp-lab-k8s-ctr   ok      a text with words, and one,two,three   123456789',
+      'b                fail    unbreakable-unbreakable-unbreakable-           1',
+      '',
+    ]);
+    const narrow = layOut([rows[0]], columns, { width: 58 });
+    assert.deepEqual(narrow.text.split('\n'), [
+      'NAME             STATE   WHY                         BYTES',
+      'tp-lab-k8s-ctr   ok      a text with words,      123456789',
+      '                         and one,two,three',
+      '',
+    ]);
+  });
+
+  it('leaves out the least important columns, names them, and is never wider than it may be', () => {
+    assert.deepEqual(layOut(rows, columns, { width: 60 }).hidden, ['BYTES']);
+    assert.deepEqual(layOut(rows, columns, { width: 30 }).hidden, ['WHY', 'BYTES']);
+    for (let width = 1; width < 100; width++) {
+      for (const line of layOut(rows, columns, { width }).text.split('\n')) assert.ok(line.length <= width, `${width}`);
+    }
+  });
+
+  it('colours a word that says how something is, and nothing else', () => {
+    const lines = layOut(rows, columns, { color: true }).text.split('\n');
+    assert.ok(lines[1].startsWith('tp-lab-k8s-ctr   \u001b[32mok\u001b[0m      a text'), lines[1]);
+    assert.ok(lines[2].startsWith('b                \u001b[31mfail\u001b[0m    unbr'), lines[2]);
+    assert.ok(!lines[0].includes('\u001b'));
+  });
+
+  it('takes 40,000 rows in their stride', function () {
+    this.timeout(5000);
+    const many = Array.from({ length: 40_000 }, (_, i) => ({ ...rows[i % 2], bytes: i }));
+    assert.equal(layOut(many, columns, { width: 70 }).text.split('\n').length > 40_000, true);
+  });
+});
+
 describe('columnsOf', () => {
   it('takes every field of any row, numbers to the right', () => {
     const columns = columnsOf([
@@ -54,9 +106,9 @@ describe('columnsOf', () => {
 
 describe('formatStatus', () => {
   it('puts single values first and every table under its name', () => {
-    const text = formatStatus(
+    const { text } = formatStatus(
       { node: 'a', ports: [{ name: 'eth0', mtu: 1500 }], uptime: 3, tunnel: { mtu: 1450 } },
-      false,
+      {},
     );
     assert.equal(text, 'node:   a\nuptime: 3\n\nports:\nNAME    MTU\neth0   1500\n\ntunnel:\n MTU\n1450\n');
   });

@@ -10,8 +10,8 @@ import { DIRECTION_IN, DIRECTION_OUT, PcapngWriter } from '../io/pcapng.ts';
 import { loadInputs } from '../mtu-prove/load.ts';
 import * as wire from '../wire/ethernet.ts';
 import { DONE, describeFileError, NO, USAGE, UsageError } from './exit.ts';
-import type { Format } from './format.ts';
-import { type Column, printJson, printRows, wrap } from './table.ts';
+import { type Format, isForPeople } from './format.ts';
+import { type Column, printDocument, printRows, printTable } from './table.ts';
 
 export interface ReplayFlags {
   config: string;
@@ -49,7 +49,7 @@ const PACKET_COLUMNS: Column<PacketRow>[] = [
   { title: 'FRAME', value: row => row.frame, align: 'right' },
   { title: 'TIME', value: row => row.time, align: 'right' },
   { title: 'PORT', value: row => row.port },
-  { title: 'PACKET', value: row => wrap(row.packet) },
+  { title: 'PACKET', value: row => row.packet },
   { title: 'VERDICT', value: row => row.verdict },
   { title: 'REASON', value: row => row.reasons },
   { title: 'TO', value: row => row.to },
@@ -57,9 +57,9 @@ const PACKET_COLUMNS: Column<PacketRow>[] = [
 
 const DIFFERENCE_COLUMNS: Column<Difference>[] = [
   { title: 'FRAME', value: row => row.frame, align: 'right' },
-  { title: 'PACKET', value: row => wrap(row.packet) },
-  { title: 'BEFORE', value: row => wrap(row.before) },
-  { title: 'AFTER', value: row => wrap(row.after) },
+  { title: 'PACKET', value: row => row.packet },
+  { title: 'BEFORE', value: row => row.before },
+  { title: 'AFTER', value: row => row.after },
 ];
 
 export async function replay(file: string, flags: ReplayFlags): Promise<number> {
@@ -73,7 +73,8 @@ export async function replay(file: string, flags: ReplayFlags): Promise<number> 
   const nodes = (configs as ResolvedConfig[]).map(config => makeReplay(config, options));
   const input = openInput(file);
   try {
-    return flags.compare === undefined ? run(input, nodes[0], flags) : compare(input, nodes[0], nodes[1], flags);
+    if (flags.compare === undefined) return await run(input, nodes[0], flags);
+    return await compare(input, nodes[0], nodes[1], flags);
   } finally {
     input.close();
   }
@@ -128,7 +129,7 @@ function eachPacket(input: CaptureFile, take: (packet: CapturedPacket) => void):
   for (let packet = next(); packet !== null; packet = next()) take(packet);
 }
 
-function run(input: CaptureFile, node: Replay, flags: ReplayFlags): number {
+async function run(input: CaptureFile, node: Replay, flags: ReplayFlags): Promise<number> {
   const output = flags.write === undefined ? null : new ReplayCapture(flags.write, node);
   const rows: PacketRow[] = [];
   const total = { packets: 0, forwarded: 0, dropped: 0, held: 0, consumed: 0, skipped: 0, sent: 0 };
@@ -155,9 +156,9 @@ function run(input: CaptureFile, node: Replay, flags: ReplayFlags): number {
     counters: node.counters.snapshot(),
     flows: node.datapath.nat?.conntrack.table.used ?? 0,
   };
-  if (flags.packets === true) printRows(flags.output, rows, PACKET_COLUMNS);
-  else if (flags.output === 'json' || flags.output === 'jsonl') printJson(report);
-  else printReport(report, flags.output);
+  if (flags.packets === true) await printRows(flags.output, rows, PACKET_COLUMNS);
+  else if (isForPeople(flags.output)) printReport(report, flags.output === 'wide');
+  else await printDocument(flags.output, report);
   return DONE;
 }
 
@@ -170,7 +171,7 @@ function printReport(
     ports: ReturnType<Replay['portCounters']>;
     counters: { name: string; packets: number; bytes?: number }[];
   },
-  format: Format,
+  wide: boolean,
 ): void {
   process.stdout.write(
     Object.entries(scalars)
@@ -178,18 +179,26 @@ function printReport(
       .join(''),
   );
   process.stdout.write('\nports:\n');
-  printRows(format, ports, [
-    { title: 'PORT', value: row => row.port },
-    { title: 'RX-PACKETS', value: row => row.rxPackets, align: 'right' },
-    { title: 'RX-DROPPED', value: row => row.rxDropped, align: 'right' },
-    { title: 'TX-PACKETS', value: row => row.txPackets, align: 'right' },
-  ]);
+  printTable(
+    ports,
+    [
+      { title: 'PORT', value: row => row.port },
+      { title: 'RX-PACKETS', value: row => row.rxPackets, align: 'right' },
+      { title: 'RX-DROPPED', value: row => row.rxDropped, align: 'right' },
+      { title: 'TX-PACKETS', value: row => row.txPackets, align: 'right' },
+    ],
+    wide,
+  );
   process.stdout.write('\ncounters:\n');
-  printRows(format, counters, [
-    { title: 'NAME', value: row => row.name },
-    { title: 'PACKETS', value: row => row.packets, align: 'right' },
-    { title: 'BYTES', value: row => row.bytes, align: 'right' },
-  ]);
+  printTable(
+    counters,
+    [
+      { title: 'NAME', value: row => row.name },
+      { title: 'PACKETS', value: row => row.packets, align: 'right' },
+      { title: 'BYTES', value: row => row.bytes, align: 'right' },
+    ],
+    wide,
+  );
 }
 
 function rowOf(packet: CapturedPacket, result: Replayed, start: number): PacketRow {
@@ -214,7 +223,7 @@ function summaryOf({ bytes, layer }: Pick<CapturedPacket, 'bytes' | 'layer'>): s
 }
 
 /** Both configurations see every packet; what they make of it is compared in whole. Answers no where anything differs. */
-function compare(input: CaptureFile, before: Replay, after: Replay, flags: ReplayFlags): number {
+async function compare(input: CaptureFile, before: Replay, after: Replay, flags: ReplayFlags): Promise<number> {
   const differences: Difference[] = [];
   eachPacket(input, packet => {
     const a = wordsOf(before.feed(packet));
@@ -223,9 +232,8 @@ function compare(input: CaptureFile, before: Replay, after: Replay, flags: Repla
       differences.push({ frame: packet.frame, packet: summaryOf(packet), before: a.words, after: b.words });
     }
   });
-  const isForPeople = flags.output === 'table' || flags.output === 'wide';
-  if (differences.length === 0 && isForPeople) process.stderr.write('no packet differs\n');
-  else printRows(flags.output, differences, DIFFERENCE_COLUMNS);
+  if (differences.length === 0 && isForPeople(flags.output)) process.stderr.write('no packet differs\n');
+  else await printRows(flags.output, differences, DIFFERENCE_COLUMNS);
   return differences.length === 0 ? DONE : NO;
 }
 

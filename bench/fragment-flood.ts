@@ -106,10 +106,11 @@ function virtualReassembly(scene: Scene): Target {
       const v = target.accept(p, 0, now);
       if (v === CONTINUE) {
         const isFirst = (p.fragment & ipv4.OFFSET_MASK) === 0;
-        if (isFirst) target.admit(1, 0);
+        const { datagram } = p;
+        if (isFirst) target.admit(p);
         pass(p);
         if (!isFirst) return 0;
-        for (let q = target.nextReleased(); q !== null; q = target.nextReleased()) pass(q);
+        for (let q = target.nextReleased(datagram); q !== null; q = target.nextReleased(datagram)) pass(q);
         return 1;
       }
       if (v !== TAKEN) scene.release(p, v);

@@ -7,7 +7,7 @@ import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_
 import './inlining.ts';
 import type { FlowRow } from './conntrack/conntrack.ts';
 import { Counters, EVENT_WAKEUPS } from './counters.ts';
-import { BURST, type Datapath, NEIGHBORS } from './forward.ts';
+import { BURST, type Datapath } from './forward.ts';
 import { monotonicClock } from './io/clock.ts';
 import { createDevice, type DeviceHandle } from './io/handle.ts';
 import { hugeMemory } from './io/huge-memory.ts';
@@ -17,6 +17,7 @@ import { type MasqueradeRule, MasqueradeRules } from './nat/masquerade.ts';
 import type { Service } from './nat/service.ts';
 import { SLOT_BYTES } from './packet/packet.ts';
 import { Pool } from './packet/pool.ts';
+import { NEIGHBORS } from './path/path.ts';
 import { PROFILES } from './profile.ts';
 import { createDatapath, type Program } from './program.ts';
 import { Random } from './random.ts';

@@ -4,11 +4,12 @@
  */
 import type { Clock } from './clock.ts';
 import type { Counters } from './counters.ts';
-import { Datapath, type Underlay } from './forward.ts';
+import { Datapath } from './forward.ts';
 import type { Device } from './io/device.ts';
 import type { Prefix } from './nat/masquerade.ts';
 import { Nat, type NatProgram } from './nat/nat.ts';
 import type { Pool } from './packet/pool.ts';
+import type { Underlay } from './path/path.ts';
 import { Port } from './port.ts';
 import { PROFILES, type ProfileName } from './profile.ts';
 import type { Random } from './random.ts';

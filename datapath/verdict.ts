@@ -7,6 +7,10 @@
 export const CONTINUE = 0;
 /** Somebody else owns the packet now: it was sent, queued or held. */
 export const TAKEN = 1;
+/** It was for the node itself (ARP, an error about the tunnel), which has what it wanted. */
+export const DONE = 2;
+/** Between two steps: it may go on, but not in one piece. */
+export const MUST_CUT = 3;
 
 // Malformed, by the first header that does not hold.
 export const DROP_MALFORMED_ETHERNET = 10;
@@ -137,6 +141,8 @@ export const VERDICT_NAMES: readonly string[] = (() => {
   };
   set(CONTINUE, 'continue');
   set(TAKEN, 'taken');
+  set(DONE, 'done');
+  set(MUST_CUT, 'must-cut');
   set(DROP_MALFORMED_ETHERNET, 'drop-malformed-ethernet');
   set(DROP_MALFORMED_ARP, 'drop-malformed-arp');
   set(DROP_MALFORMED_IPV4, 'drop-malformed-ipv4');

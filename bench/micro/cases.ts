@@ -170,7 +170,7 @@ function serviceCase(count: number, selector: SelectorKind): MicroCase {
   const step = () => {
     for (let i = 0; i < BATCH; i++) {
       if (services.select(packets[i], 0, 1) !== CONTINUE) throw new Error('refused');
-      if ((services.backend === 0) !== (count === 0)) throw new Error('another backend than expected');
+      if ((packets[i].backend === 0) !== (count === 0)) throw new Error('another backend than expected');
     }
   };
   return { name: 'service pick', params: { services: count, selector, backends: BACKENDS }, packets: BATCH, step };

@@ -7,9 +7,8 @@
  *                                translateSource(p, ...)        the masquerade step, if a rule says so
  *                                confirm(p)                     when nothing has dropped it: now the flow exists
  *
- * What the steps need to know about the packet lies in `flow`, `direction`, `isNew` and `isRelated`; nothing is
- * allocated. A new flow is built in entry 0 of the table, so `flow` is 0 until confirm(), and whatever may be read from
- * or written to a flow (userWord...) works on it, too.
+ * What the steps need to know lies on the packet, in `flow`, `direction`, `isNew` and `isRelated`; nothing is allocated.
+ * Until confirm(), `flow` of a packet that begins one is the scratch entry that it is built in.
  *
  * No packet leaves half translated: what cannot be judged, or not be rewritten, is dropped with a reason. Unlike Linux,
  * where an INVALID packet passes as it came, and a backend's late answer with it (kubernetes#74839).
@@ -170,16 +169,6 @@ export class Conntrack implements FlowOwner {
   readonly tcp: TcpTracker;
   backends: BackendOwner | null = null;
 
-  // About the packet that track() saw last.
-  /** Entry of its flow; 0: a flow that is not confirmed. */
-  flow = 0;
-  /** ORIGINAL or REPLY. For a related ICMP error: the direction it travels. */
-  direction = 0;
-  /** 1 if it began a flow: confirm() is due. */
-  isNew = 0;
-  /** 1 if it is an ICMP error about the flow. */
-  isRelated = 0;
-
   private readonly view: DataView;
   private readonly timeouts: Int32Array;
   private readonly keepIcmpSource: boolean;
@@ -202,16 +191,17 @@ export class Conntrack implements FlowOwner {
   }
 
   /**
-   * Finds the flow of a parsed packet, or begins one in scratch space, and judges the packet.
+   * Finds the flow of a parsed packet, or begins one in scratch space, and judges the packet. Sets flow, direction,
+   * isNew (confirm() is due) and isRelated (an ICMP error about the flow) of the packet.
    * @param now milliseconds
    * @returns CONTINUE, or DROP_CT_*
    */
   track(p: Packet, now: number): number {
     now |= 0;
-    this.flow = 0;
-    this.direction = ORIGINAL;
-    this.isNew = 0;
-    this.isRelated = 0;
+    p.flow = 0;
+    p.direction = ORIGINAL;
+    p.isNew = 0;
+    p.isRelated = 0;
     if ((p.fragment & ipv4.OFFSET_MASK) !== 0) return DROP_CT_FRAGMENT;
 
     const protocol = p.protocol;
@@ -240,7 +230,7 @@ export class Conntrack implements FlowOwner {
     let timeout: number;
     if (protocol === ipv4.PROTO_TCP) {
       const verdict = this.tcp.track(words, base, this.view, p, direction);
-      timeout = this.tcp.timeout;
+      timeout = p.timeout;
       if (verdict !== CONTINUE) {
         if (verdict === REOPEN) {
           this.table.remove(flow);
@@ -259,8 +249,8 @@ export class Conntrack implements FlowOwner {
     if (direction === REPLY && (meta & FLAG_SEEN_REPLY) === 0) words[base + META] |= FLAG_SEEN_REPLY;
     if (timeout >= 0) words[base + DEADLINE] = now + timeout;
     words[base + LAST_SEEN] = now;
-    this.flow = flow;
-    this.direction = direction;
+    p.flow = flow;
+    p.direction = direction;
     return CONTINUE;
   }
 
@@ -269,30 +259,29 @@ export class Conntrack implements FlowOwner {
    * @returns CONTINUE or DROP_NAT_CANNOT_REWRITE
    */
   translate(p: Packet): number {
-    const base = this.flow << ENTRY_SHIFT;
+    const base = p.flow << ENTRY_SHIFT;
     const { words } = this.table;
-    if (base === 0 || (words[base + META] & FLAGS_NAT) === 0) return CONTINUE;
-    if (this.isRelated !== 0) {
+    if (base === 0 || p.isNew !== 0 || (words[base + META] & FLAGS_NAT) === 0) return CONTINUE;
+    if (p.isRelated !== 0) {
       // A redirect would tell its reader of an address that is none on its side (Linux: nf_nat_icmp_reply_translation).
       if (this.view.getUint8(p.l4 + icmp.TYPE) === icmp.REDIRECT) return DROP_NAT_CANNOT_REWRITE;
       this.translateError(p, base);
       return CONTINUE;
     }
-    return this.translateAs(p, base, this.direction);
+    return this.translateAs(p, base);
   }
 
   /**
    * Translates a later fragment like the first one. Whoever holds fragments keeps the flow, its generation() and the
-   * direction from the first fragment's track(), and calls this after confirm().
+   * direction from the first fragment, once confirm() has been called for it, and gives all three to the later ones.
    * @returns CONTINUE, or DROP_CT_FRAGMENT if the flow has gone in between
    */
-  translateFragment(p: Packet, flow: number, generation: number, direction: number): number {
-    if (this.generation(flow) !== generation || flow === 0) return DROP_CT_FRAGMENT;
+  translateFragment(p: Packet): number {
+    const { flow } = p;
+    if (this.generation(flow) !== p.generation || flow === 0) return DROP_CT_FRAGMENT;
     const base = flow << ENTRY_SHIFT;
-    this.flow = flow;
-    this.direction = direction;
     if ((this.table.words[base + META] & FLAGS_NAT) === 0) return CONTINUE;
-    return this.translateAs(p, base, direction);
+    return this.translateAs(p, base);
   }
 
   /** Changes whenever the entry is used for another flow; 16 bits. */
@@ -307,16 +296,17 @@ export class Conntrack implements FlowOwner {
    */
   translateDestination(p: Packet, address: number, port: number, backend: number): number {
     const { words } = this.table;
-    words[BACKEND] = backend;
+    const base = p.flow << ENTRY_SHIFT;
+    words[base + BACKEND] = backend;
     const target = hasPorts(p.protocol) ? port : p.dstPort;
     if (address === p.dst && target === p.dstPort) return CONTINUE;
     const ports = (p.srcPort << 16) | p.dstPort;
     const newPorts = (p.srcPort << 16) | target;
     const deltas = packDeltas(p.src, p.dst, ports, p.src, address, newPorts);
     if (!rewritePacket(this.view, p, p.src, address, newPorts, deltas)) return DROP_NAT_CANNOT_REWRITE;
-    words[R_SRC] = address;
-    if (hasPorts(p.protocol)) words[R_PORTS] = (target << 16) | (words[R_PORTS] & 0xffff);
-    words[META] |= FLAG_DNAT;
+    words[base + R_SRC] = address;
+    if (hasPorts(p.protocol)) words[base + R_PORTS] = (target << 16) | (words[base + R_PORTS] & 0xffff);
+    words[base + META] |= FLAG_DNAT;
     return CONTINUE;
   }
 
@@ -328,13 +318,12 @@ export class Conntrack implements FlowOwner {
    * @returns CONTINUE, DROP_NAT_PORTS_EXHAUSTED (answer with ICMP 3/13, RFC 5508 REQ-8) or DROP_NAT_CANNOT_REWRITE
    */
   translateSource(p: Packet, address: number, rule: number, keepPort: boolean, now: number, min = 0, max = 0): number {
-    const { words } = this.table;
-    words[RULE] = rule;
+    this.table.words[(p.flow << ENTRY_SHIFT) + RULE] = rule;
     if (address === p.src && keepPort && min === 0) return CONTINUE;
     // Rule 0: no masquerade of an inside host, but what brings a service's answers back here.
     const port =
       this.mappings === null || rule === 0
-        ? this.ports.allocate(address, keepPort, now | 0, min, max)
+        ? this.ports.allocate(p.flow, address, keepPort, now | 0, min, max)
         : this.mapSource(this.mappings, p, address, keepPort, now | 0, min, max);
     return port === NO_PORT ? DROP_NAT_PORTS_EXHAUSTED : this.setSource(p, address, port);
   }
@@ -342,7 +331,7 @@ export class Conntrack implements FlowOwner {
   /**
    * With endpoint-independent mapping: a new flow to a masquerade address may belong to a mapping.
    * @param fromInside a hairpin, which no filter is meant for (RFC 4787 REQ-9); an ICMP query is none, but for the host
-   * @returns CONTINUE: rewritten if a mapping is there, untouched if not (`flow`'s destination tells);
+   * @returns CONTINUE: rewritten if a mapping is there, untouched if not (its destination tells);
    *   DROP_NAT_FILTERED: the mapping is not for this sender
    */
   translateInbound(p: Packet, now: number, fromInside: boolean): number {
@@ -353,7 +342,7 @@ export class Conntrack implements FlowOwner {
     if (mapping === 0) return CONTINUE;
     const admitted = fromInside || (p.protocol !== ipv4.PROTO_ICMP && mappings.admits(mapping, p.src));
     if (!admitted) return DROP_NAT_FILTERED;
-    this.table.words[MAPPING] = mapping;
+    this.table.words[(p.flow << ENTRY_SHIFT) + MAPPING] = mapping;
     return this.translateDestination(p, mappings.insideAddress(mapping), mappings.insidePort(mapping), 0);
   }
 
@@ -361,23 +350,25 @@ export class Conntrack implements FlowOwner {
    * Puts the new flow into the table. If its reply tuple is taken by another flow, it gets another source port, as
    * Linux's null binding does: two clients' flows through two services may meet at one backend.
    *
-   * @returns CONTINUE and `flow` set; DROP_CT_TABLE_FULL, DROP_CT_SOURCE_QUOTA, DROP_CT_TUPLE_TAKEN,
+   * @returns CONTINUE and `p.flow` set; DROP_CT_TABLE_FULL, DROP_CT_SOURCE_QUOTA, DROP_CT_TUPLE_TAKEN,
    *   DROP_NAT_PORTS_EXHAUSTED, DROP_NAT_CANNOT_REWRITE
    */
   confirm(p: Packet, now: number): number {
     now |= 0;
-    const { table } = this;
-    const { words } = table;
-    let flow = this.insert(now);
+    const { words } = this.table;
+    const scratch = p.flow;
+    const built = scratch << ENTRY_SHIFT;
+    let flow = this.insert(scratch, now);
     if (flow === REFUSED_CLASH) {
-      const port = this.ports.allocate(words[R_DST], true, now);
+      const address = words[built + R_DST];
+      const port = this.ports.allocate(scratch, address, true, now);
       if (port === NO_PORT) return DROP_NAT_PORTS_EXHAUSTED;
-      const verdict = this.setSource(p, words[R_DST], port);
+      const verdict = this.setSource(p, address, port);
       if (verdict !== CONTINUE) return verdict;
-      flow = this.insert(now);
+      flow = this.insert(scratch, now);
     }
     if (flow < 0) {
-      this.dropMapping();
+      this.dropMapping(built);
       if (flow === REFUSED_CLASH) return DROP_CT_TUPLE_TAKEN;
       return flow === REFUSED_QUOTA ? DROP_CT_SOURCE_QUOTA : DROP_CT_TABLE_FULL;
     }
@@ -386,9 +377,9 @@ export class Conntrack implements FlowOwner {
     if (words[base + BACKEND] !== 0 && this.backends !== null) this.backends.countFlow(words[base + BACKEND], 1);
     if (words[base + MAPPING] !== 0 && this.mappings !== null) {
       this.mappings.join(words[base + MAPPING], this.remoteOf(base));
-      words[MAPPING] = 0;
+      words[built + MAPPING] = 0;
     }
-    this.flow = flow;
+    p.flow = flow;
     return CONTINUE;
   }
 
@@ -398,12 +389,15 @@ export class Conntrack implements FlowOwner {
    */
   restore(p: Packet): void {
     const { words } = this.table;
-    if ((words[META] & FLAGS_NAT) === 0) return;
+    const base = p.flow << ENTRY_SHIFT;
+    if ((words[base + META] & FLAGS_NAT) === 0) return;
     const isIcmp = p.protocol === ipv4.PROTO_ICMP;
     const ports = isIcmp ? p.srcPort : (p.srcPort << 16) | p.dstPort;
-    const oldPorts = isIcmp ? words[O_PORTS] >>> 16 : words[O_PORTS];
-    const deltas = packDeltas(p.src, p.dst, ports, words[O_SRC], words[O_DST], oldPorts);
-    rewritePacket(this.view, p, words[O_SRC], words[O_DST], words[O_PORTS], deltas);
+    const src = words[base + O_SRC];
+    const dst = words[base + O_DST];
+    const oldPorts = words[base + O_PORTS];
+    const deltas = packDeltas(p.src, p.dst, ports, src, dst, isIcmp ? oldPorts >>> 16 : oldPorts);
+    rewritePacket(this.view, p, src, dst, oldPorts, deltas);
   }
 
   /** A word of the flow that belongs to the path: a verdict, a mark. 0 in a new flow. */
@@ -493,31 +487,33 @@ export class Conntrack implements FlowOwner {
   private begin(p: Packet, ports: number, now: number): number {
     const { words } = this.table;
     const protocol = p.protocol;
-    if (words[MAPPING] !== 0) this.dropMapping(); // of a flow that was dropped before it was confirmed
-    words.fill(0, 0, ENTRY_WORDS);
-    words[O_SRC] = p.src;
-    words[O_DST] = p.dst;
-    words[O_PORTS] = ports;
-    words[R_SRC] = p.dst;
-    words[R_DST] = p.src;
-    words[R_PORTS] = (ports << 16) | (ports >>> 16);
-    words[META] = protocol;
+    const scratch = p.local === 0 ? 0 : this.table.ownScratch;
+    const base = scratch << ENTRY_SHIFT;
+    if (words[base + MAPPING] !== 0) this.dropMapping(base); // of a flow that was dropped before it was confirmed
+    words.fill(0, base, base + ENTRY_WORDS);
+    words[base + O_SRC] = p.src;
+    words[base + O_DST] = p.dst;
+    words[base + O_PORTS] = ports;
+    words[base + R_SRC] = p.dst;
+    words[base + R_DST] = p.src;
+    words[base + R_PORTS] = (ports << 16) | (ports >>> 16);
+    words[base + META] = protocol;
     let state = GENERIC;
     let timeout = -1;
     if (protocol === ipv4.PROTO_TCP) {
-      const verdict = this.tcp.open(words, 0, this.view, p);
+      const verdict = this.tcp.open(words, base, this.view, p);
       if (verdict !== CONTINUE) return verdict;
-      state = (words[META] >>> STATE_SHIFT) & STATE_MASK;
-      timeout = this.tcp.timeout;
+      state = (words[base + META] >>> STATE_SHIFT) & STATE_MASK;
+      timeout = p.timeout;
       // The middle of a connection, seen from the server: its client knows it under the service's address only.
       if (state !== TCP_SYN_SENT && this.backends?.isBackend(p.src, p.srcPort, protocol)) return DROP_CT_BACKEND_PICKUP;
     } else if (protocol === ipv4.PROTO_UDP) {
       state = UDP_NEW;
-      words[TCP_LAST] = now + STREAM_AFTER_MS;
+      words[base + TCP_LAST] = now + STREAM_AFTER_MS;
     } else if (protocol === ipv4.PROTO_ICMP) {
       const partner = replyType(ports & 0xff);
       if (partner < 0) return DROP_CT_INVALID_ICMP_REPLY;
-      words[R_PORTS] = (ports & ~0xffff) | partner;
+      words[base + R_PORTS] = (ports & ~0xffff) | partner;
       state = ICMP_QUERY;
     } else if (protocol === ipv4.PROTO_SCTP) {
       state = openSctp(this.view, p);
@@ -525,9 +521,10 @@ export class Conntrack implements FlowOwner {
     } else if (protocol === ipv4.PROTO_GRE) {
       state = GRE_NEW;
     }
-    words[META] = (words[META] & ~(STATE_MASK << STATE_SHIFT)) | (state << STATE_SHIFT);
-    words[DEADLINE] = now + (timeout >= 0 ? timeout : this.timeouts[state]);
-    this.isNew = 1;
+    words[base + META] = (words[base + META] & ~(STATE_MASK << STATE_SHIFT)) | (state << STATE_SHIFT);
+    words[base + DEADLINE] = now + (timeout >= 0 ? timeout : this.timeouts[state]);
+    p.flow = scratch;
+    p.isNew = 1;
     return CONTINUE;
   }
 
@@ -588,9 +585,9 @@ export class Conntrack implements FlowOwner {
     // The answer to the quoted packet would have travelled as the error does.
     const ref = this.table.find(dst, src, ports, protocol, now);
     if (ref < 0) return DROP_CT_ICMP_NO_FLOW;
-    this.flow = ref >>> 1;
-    this.direction = ref & 1;
-    this.isRelated = 1;
+    p.flow = ref >>> 1;
+    p.direction = ref & 1;
+    p.isRelated = 1;
     return CONTINUE;
   }
 
@@ -598,7 +595,7 @@ export class Conntrack implements FlowOwner {
     const { words } = this.table;
     const meta = words[base + META];
     // The quote becomes the packet as it was on the other side: the other direction's tuple.
-    const reply = this.direction === REPLY;
+    const reply = p.direction === REPLY;
     const other = base + (reply ? O_SRC : R_SRC);
     const src = words[other];
     const dst = words[other + 1];
@@ -606,8 +603,9 @@ export class Conntrack implements FlowOwner {
     rewriteIcmpError(this.view, p, sourceChanges ? dst : p.src, src, src, dst, words[other + 2]);
   }
 
-  private translateAs(p: Packet, base: number, direction: number): number {
+  private translateAs(p: Packet, base: number): number {
     const { words } = this.table;
+    const { direction } = p;
     const mine = base + (direction === ORIGINAL ? O_SRC : R_SRC);
     const other = base + (direction === ORIGINAL ? R_SRC : O_SRC);
     const reversed = words[other + 2];
@@ -631,9 +629,11 @@ export class Conntrack implements FlowOwner {
       ? packDeltas(p.src, p.dst, p.srcPort, address, p.dst, port)
       : packDeltas(p.src, p.dst, ports, address, p.dst, newPorts);
     if (!rewritePacket(this.view, p, address, p.dst, newPorts, deltas)) return DROP_NAT_CANNOT_REWRITE;
-    words[R_DST] = address;
-    words[R_PORTS] = isIcmp ? (port << 16) | (words[R_PORTS] & 0xffff) : (words[R_PORTS] & ~0xffff) | port;
-    words[META] |= FLAG_SNAT;
+    const base = p.flow << ENTRY_SHIFT;
+    const reply = words[base + R_PORTS];
+    words[base + R_DST] = address;
+    words[base + R_PORTS] = isIcmp ? (port << 16) | (reply & 0xffff) : (reply & ~0xffff) | port;
+    words[base + META] |= FLAG_SNAT;
     return CONTINUE;
   }
 
@@ -648,21 +648,25 @@ export class Conntrack implements FlowOwner {
     max: number,
   ): number {
     const { words } = this.table;
-    const isIcmp = p.protocol === ipv4.PROTO_ICMP;
-    if (!isIcmp && !hasPorts(p.protocol)) return this.ports.allocate(address, keepPort, now, min, max);
-    const inside = words[O_PORTS] >>> 16;
-    const known = mappings.findInside(p.protocol, words[O_SRC], inside, address, now);
+    const { flow, protocol } = p;
+    const base = flow << ENTRY_SHIFT;
+    if (protocol !== ipv4.PROTO_ICMP && !hasPorts(protocol)) {
+      return this.ports.allocate(flow, address, keepPort, now, min, max);
+    }
+    const source = words[base + O_SRC];
+    const inside = words[base + O_PORTS] >>> 16;
+    const known = mappings.findInside(protocol, source, inside, address, now);
     if (known !== 0) {
-      words[MAPPING] = known;
+      words[base + MAPPING] = known;
       return mappings.outsidePort(known);
     }
     // A port may be free towards this destination and yet be somebody's mapping: ask again, bounded.
     for (let attempt = 0; attempt < 128; attempt++) {
-      const port = this.ports.allocate(address, keepPort && attempt === 0, now, min, max);
+      const port = this.ports.allocate(flow, address, keepPort && attempt === 0, now, min, max);
       if (port === NO_PORT) return NO_PORT;
-      const mapping = mappings.create(p.protocol, words[O_SRC], inside, address, port, now);
+      const mapping = mappings.create(protocol, source, inside, address, port, now);
       if (mapping !== 0) {
-        words[MAPPING] = mapping;
+        words[base + MAPPING] = mapping;
         return port;
       }
     }
@@ -670,10 +674,10 @@ export class Conntrack implements FlowOwner {
   }
 
   /** Forgets the mapping that a flow was given which did not come to be. */
-  private dropMapping(): void {
-    const mapping = this.table.words[MAPPING];
+  private dropMapping(base: number): void {
+    const mapping = this.table.words[base + MAPPING];
     if (mapping !== 0 && this.mappings !== null) this.mappings.discard(mapping);
-    this.table.words[MAPPING] = 0;
+    this.table.words[base + MAPPING] = 0;
   }
 
   /** The host on the far side of the flow's mapping. */
@@ -682,13 +686,22 @@ export class Conntrack implements FlowOwner {
     return (words[base + META] & FLAG_SNAT) !== 0 ? words[base + R_SRC] : words[base + O_SRC];
   }
 
-  private insert(now: number): number {
+  private insert(scratch: number, now: number): number {
     const { words } = this.table;
-    const isIcmp = (words[META] & PROTOCOL_MASK) === ipv4.PROTO_ICMP;
-    const reply = words[R_PORTS];
-    const newPorts = isIcmp ? (reply & ~0xffff) | (words[O_PORTS] & 0xffff) : (reply << 16) | (reply >>> 16);
-    words[DELTA] = packDeltas(words[O_SRC], words[O_DST], words[O_PORTS], words[R_DST], words[R_SRC], newPorts);
-    return this.table.insert(now);
+    const base = scratch << ENTRY_SHIFT;
+    const isIcmp = (words[base + META] & PROTOCOL_MASK) === ipv4.PROTO_ICMP;
+    const ports = words[base + O_PORTS];
+    const reply = words[base + R_PORTS];
+    const newPorts = isIcmp ? (reply & ~0xffff) | (ports & 0xffff) : (reply << 16) | (reply >>> 16);
+    words[base + DELTA] = packDeltas(
+      words[base + O_SRC],
+      words[base + O_DST],
+      ports,
+      words[base + R_DST],
+      words[base + R_SRC],
+      newPorts,
+    );
+    return this.table.insert(now, scratch);
   }
 
   /** True if the flow must begin anew because its backend is gone. Established TCP may finish. */

@@ -6,8 +6,9 @@
  *
  * A hit reads one index line and one entry line (TCP: both lines of the entry, which the processor fetches as a pair);
  * a miss reads one index line, because the slot holds all 32 bits of the hash and an entry is looked at only if they
- * agree. Everything is allocated at the start. Entry 0 is scratch space: a new flow is built there and copied when it is
- * confirmed, so that a packet dropped on the way leaves nothing behind.
+ * agree. Everything is allocated at the start. A new flow is built in a scratch entry and copied when it is confirmed, so
+ * that a packet dropped before leaves nothing behind. There are two: entry 0 for packets that came in, and the one behind
+ * the last for what the node sends in the middle of judging such a packet (an ICMP error).
  *
  * Time is milliseconds of any monotonic clock, kept modulo 2^32 and compared by difference: deadlines up to 24 days.
  * An entry past its deadline is gone for every lookup at once; its memory is collected by `sweep`, which walks a bounded
@@ -152,7 +153,7 @@ export class FlowTable {
     if (!(capacity >= 16 && capacity <= 1 << 22)) throw new RangeError(`a flow table of ${capacity} entries`);
     this.capacity = capacity;
     const memory = options.memory ?? (bytes => new Uint8Array(bytes));
-    this.words = wordsOf(memory((capacity + 1) * ENTRY_BYTES));
+    this.words = wordsOf(memory((capacity + 2) * ENTRY_BYTES));
     const slots = powerOfTwo(capacity * 4);
     this.index = wordsOf(memory(slots * 8));
     this.mask = slots - 1;
@@ -163,6 +164,11 @@ export class FlowTable {
     this.whenFull = options.whenFull ?? 'evict-unassured-first';
     this.perSource = options.perSource ?? 0;
     this.sources = this.perSource > 0 ? new CountTable(capacity, random) : null;
+  }
+
+  /** The scratch entry for packets of the node's own. That for all others is entry 0. */
+  get ownScratch(): number {
+    return this.capacity + 1;
   }
 
   /** Bytes allocated per entry: the entry, its part of the index, its part of the quota table. */
@@ -222,13 +228,16 @@ export class FlowTable {
   }
 
   /**
-   * Copies the flow built in entry 0 (tuples and META must be set) into a free entry and makes it findable.
+   * Copies the flow built in a scratch entry (tuples and META must be set) into a free entry and makes it findable.
    * @returns the entry, or REFUSED_*; REFUSED_CLASH: one of its tuples is that of another flow
    */
-  insert(now: number): number {
+  insert(now: number, scratch = 0): number {
     const { words } = this;
-    const protocol = words[META] & PROTOCOL_MASK;
-    const src = words[O_SRC];
+    const from = scratch << ENTRY_SHIFT;
+    const protocol = words[from + META] & PROTOCOL_MASK;
+    const src = words[from + O_SRC];
+    const dst = words[from + O_DST];
+    const ports = words[from + O_PORTS];
     if (this.sources !== null && this.sources.get(src, 0, 0) >= this.perSource) {
       this.counts[5]++;
       return REFUSED_QUOTA;
@@ -238,19 +247,27 @@ export class FlowTable {
       this.counts[4]++;
       return REFUSED_FULL;
     }
-    const placed = this.link(src, words[O_DST], words[O_PORTS], protocol, entry << 1, now);
+    const placed = this.link(src, dst, ports, protocol, entry << 1, now, from);
     if (placed !== 0) return this.refuse(entry, placed);
-    const replyPlaced = this.link(words[R_SRC], words[R_DST], words[R_PORTS], protocol, (entry << 1) | 1, now);
+    const replyPlaced = this.link(
+      words[from + R_SRC],
+      words[from + R_DST],
+      words[from + R_PORTS],
+      protocol,
+      (entry << 1) | 1,
+      now,
+      from,
+    );
     if (replyPlaced !== 0) {
-      this.unlink(src, words[O_DST], words[O_PORTS], protocol, entry << 1);
+      this.unlink(src, dst, ports, protocol, entry << 1);
       return this.refuse(entry, replyPlaced);
     }
 
     const base = entry << ENTRY_SHIFT;
     const generation = (words[base + GENERATION] + 0x10000) & ~0xffff;
-    for (let i = 0; i < ENTRY_WORDS; i++) words[base + i] = words[i];
+    for (let i = 0; i < ENTRY_WORDS; i++) words[base + i] = words[from + i];
     words[base + META] |= FLAG_USED;
-    words[base + GENERATION] = generation | (words[GENERATION] & 0xffff);
+    words[base + GENERATION] = generation | (words[from + GENERATION] & 0xffff);
     words[base + CREATED] = now;
     words[base + LAST_SEEN] = now;
     if (this.sources !== null) this.sources.add(src, 0, 0, 1);
@@ -391,23 +408,32 @@ export class FlowTable {
   }
 
   /** Puts a reference into the index. @returns 0, or REFUSED_FULL (chain too long), REFUSED_CLASH (tuple is taken) */
-  private link(src: number, dst: number, ports: number, protocol: number, ref: number, now: number): number {
+  private link(
+    src: number,
+    dst: number,
+    ports: number,
+    protocol: number,
+    ref: number,
+    now: number,
+    from: number,
+  ): number {
     const { index, words, mask } = this;
     const h = hash3(src, dst, ports ^ (protocol << 8), this.k0, this.k1, this.k2);
     let i = h & mask;
     for (let n = 0; n < MAX_PROBES; n++) {
-      const at = i << 1;
-      const other = index[at + 1];
+      const slot = i << 1;
+      const other = index[slot + 1];
       if (other === 0) {
-        index[at] = h;
-        index[at + 1] = ref;
+        index[slot] = h;
+        index[slot + 1] = ref;
         return 0;
       }
-      if (index[at] === h) {
+      if (index[slot] === h) {
         const base = (other >>> 1) << ENTRY_SHIFT;
         // The entry that is being inserted still lies in scratch space; only its own first tuple can be met here.
-        const key = other >>> 1 === ref >>> 1 ? (other & 1) * R_SRC : base + (other & 1) * R_SRC;
-        const meta = other >>> 1 === ref >>> 1 ? words[META] : words[base + META];
+        const at = other >>> 1 === ref >>> 1 ? from : base;
+        const key = at + (other & 1) * R_SRC;
+        const meta = words[at + META];
         if (
           words[key] === src &&
           words[key + 1] === dst &&
@@ -416,7 +442,7 @@ export class FlowTable {
         ) {
           if (other >>> 1 === ref >>> 1 || !this.isOver(base, now)) return REFUSED_CLASH;
           this.expire(other >>> 1);
-          return this.link(src, dst, ports, protocol, ref, now);
+          return this.link(src, dst, ports, protocol, ref, now, from);
         }
       }
       i = (i + 1) & mask;

@@ -182,8 +182,6 @@ export class TcpTracker {
   /** Milliseconds by state (timeouts.ts). */
   readonly timeouts: Int32Array;
 
-  /** Set by track and open: the idle time the flow has now, in ms; -1: its deadline stays as it is. */
-  timeout = -1;
   /** Packets let through that could not be judged. */
   ignored = 0;
 
@@ -242,12 +240,12 @@ export class TcpTracker {
 
   /**
    * Judges a packet of a known flow and moves the flow's state.
-   * @returns CONTINUE, DROP_CT_INVALID_TCP_*, REOPEN or LAST_PACKET; `timeout` is set
+   * @returns CONTINUE, DROP_CT_INVALID_TCP_*, REOPEN or LAST_PACKET; `p.timeout` is set
    */
   track(words: Int32Array, base: number, view: DataView, p: Packet, direction: number): number {
     const verdict = this.read(view, p);
     if (verdict !== CONTINUE) {
-      this.timeout = -1;
+      p.timeout = -1;
       return verdict;
     }
     return this.judge(words, base, view, p, direction);
@@ -279,7 +277,7 @@ export class TcpTracker {
     let oldState = (meta >>> STATE_SHIFT) & STATE_MASK;
     let newState = TRANSITIONS[(direction << 7) | (kind << 4) | oldState];
     let checkWindow = true;
-    this.timeout = -1;
+    p.timeout = -1;
 
     // The rest of a fragmented segment is not seen here, so the peer's acknowledgement of it must not be invalid.
     if (this.fragmented) words[base + TCP_FLAGS] |= BE_LIBERAL * 0x101;
@@ -343,7 +341,7 @@ export class TcpTracker {
         return CONTINUE;
       }
       if (verdict !== ACCEPT) {
-        this.noteInvalid(words, base, direction);
+        this.noteInvalid(words, base, p, direction);
         return verdict;
       }
     }
@@ -379,7 +377,7 @@ export class TcpTracker {
     ) {
       words[base + META] |= FLAG_ASSURED;
     }
-    this.timeout = timeout;
+    p.timeout = timeout;
     return CONTINUE;
   }
 
@@ -636,12 +634,12 @@ export class TcpTracker {
    * Two FINs or RSTs out of window, one from each side, mean that the connection is over and we have lost track: it
    * shall not stay for days. The timeout is only ever lowered; the caller does that.
    */
-  private noteInvalid(words: Int32Array, base: number, direction: number): void {
+  private noteInvalid(words: Int32Array, base: number, p: Packet, direction: number): void {
     if ((words[base + META] & FLAG_ASSURED) === 0 || (this.kind !== RST && this.kind !== FIN)) return;
     const last = words[base + TCP_LAST];
     const lastKind = last & LAST_KIND;
     if ((last & LAST_DIRECTION) >>> 3 !== direction && (lastKind === FIN || lastKind === RST)) {
-      this.timeout = this.timeouts[TCP_UNACK];
+      p.timeout = this.timeouts[TCP_UNACK];
     } else {
       words[base + TCP_LAST] = (last & ~(LAST_KIND | LAST_DIRECTION)) | this.kind | (direction << 3);
     }

@@ -1,5 +1,5 @@
 /**
- * What becomes of one packet on its path. Steps and order are those of forward.ts (admit, tooBig, encapAndSend), with
+ * What becomes of one packet on its path. Steps and order are those of path/mtu.ts and path/egress.ts, with
  * lengths instead of packets; sizes come from compiled next hops and real tunnels.
  */
 import { fragmentLengths } from '../mtu/fragment.ts';

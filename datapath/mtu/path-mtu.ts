@@ -1,21 +1,10 @@
 /**
  * Path MTU discovery for the tunnel's own packets (RFC 1191): what the underlay's routers say in ICMP "fragmentation
- * needed", by destination. An error is believed only after TunnelQuote has seen that it quotes a packet of ours.
+ * needed", by destination. An error is believed only after tunnel-quote.ts has seen that it quotes a packet of ours.
  */
 import { CountTable } from '../conntrack/count-table.ts';
 import { type Counters, EVENT_PATH_MTU_LOWERED } from '../counters.ts';
-import { Packet } from '../packet/packet.ts';
-import { verifyChecksum } from '../packet/segment.ts';
 import type { Random } from '../random.ts';
-import { sourcePort } from '../tunnel/entropy.ts';
-import { TUNNEL_IPIP, type Tunnel } from '../tunnel/tunnel.ts';
-import { CONTINUE, DROP_TUNNEL_ERROR_CHECKSUM, DROP_TUNNEL_ERROR_QUOTE } from '../verdict.ts';
-import * as ethernet from '../wire/ethernet.ts';
-import * as icmp from '../wire/icmp.ts';
-import * as ipv4 from '../wire/ipv4.ts';
-import * as tcp from '../wire/tcp.ts';
-import * as udp from '../wire/udp.ts';
-import * as vxlan from '../wire/vxlan.ts';
 
 /** Every IPv4 link takes this (RFC 791 section 3.2): no path is believed to be narrower (RFC 1191 section 3). */
 export const MIN_MTU = 68;
@@ -142,143 +131,5 @@ export class PathMtu {
       }
     }
     if (oldest >= 0) table.removeAt(oldest);
-  }
-}
-
-/** Least that an ICMP error quotes behind the IP header (RFC 792). */
-const QUOTED_PAYLOAD = 8;
-
-/**
- * Reads an ICMP error that came from the underlay about a packet of the tunnel. One object for all, filled in place.
- *
- *   | ICMP header | outer IPv4 | UDP | VXLAN, GENEVE | Ethernet | inner IPv4 | 8 bytes or more |
- *                 '------------ quoted, as far as the router quotes -------------------------'
- */
-export class TunnelQuote {
-  /** Where the quoted packet was sent (int32). */
-  destination = 0;
-  /** Next-hop MTU of "fragmentation needed"; 0 in others. */
-  mtu = 0;
-  /** Total length and header length of the quoted outer packet. */
-  totalLen = 0;
-  headerLen = 0;
-  /** 1 if the quote proves by the source port, made with a secret, that we sent it. Short quotes and IPIP cannot. */
-  proven = 0;
-  /**
-   * The quoted inner packet, parsed as far as it is quoted: for buildIcmpError, to tell its sender. Its slot is not of the
-   * pool. len is 0 if less than its header and 8 bytes are quoted.
-   */
-  readonly inner = new Packet(0, -1);
-
-  /** True if the parsed packet is an ICMP error that says it is about a packet of this tunnel from us. */
-  matches(view: DataView, p: Packet, tunnel: Tunnel): boolean {
-    if (p.protocol !== ipv4.PROTO_ICMP || ipv4.isFragment(p.fragment)) return false;
-    if (!icmp.isError(view.getUint8(p.l4 + icmp.TYPE))) return false;
-    const quote = p.l4 + icmp.HEADER_LEN;
-    const end = p.off + p.len;
-    if (end - quote < ipv4.HEADER_LEN || view.getUint8(quote) >>> 4 !== 4) return false;
-    if (view.getInt32(quote + ipv4.SRC) !== tunnel.localAddress) return false;
-    const protocol = view.getUint8(quote + ipv4.PROTOCOL);
-    if (tunnel.protocol === TUNNEL_IPIP) return protocol === ipv4.PROTO_IPIP;
-    const l4 = quote + ipv4.headerLen(view, quote);
-    return (
-      protocol === ipv4.PROTO_UDP && end - l4 >= udp.HEADER_LEN && view.getUint16(l4 + udp.DST_PORT) === tunnel.port
-    );
-  }
-
-  /**
-   * Reads the error that `matches`, and checks that what it quotes is a packet as we send them, to a peer that we have. An
-   * attacker off the path who does not see our packets cannot know all that, if the quote is long enough (RFC 5927
-   * asks the like of TCP).
-   *
-   * @returns CONTINUE, and the fields are filled; or DROP_TUNNEL_ERROR_*
-   */
-  read(view: DataView, p: Packet, tunnel: Tunnel): number {
-    this.proven = 0;
-    this.mtu = 0;
-    this.inner.len = 0;
-    const quote = p.l4 + icmp.HEADER_LEN;
-    const end = p.off + p.len;
-    const headerLen = ipv4.headerLen(view, quote);
-    const l4 = quote + headerLen;
-    if (headerLen < ipv4.HEADER_LEN || end - l4 < QUOTED_PAYLOAD) return DROP_TUNNEL_ERROR_QUOTE;
-    if (!verifyChecksum(view, p)) return DROP_TUNNEL_ERROR_CHECKSUM;
-
-    this.destination = view.getInt32(quote + ipv4.DST);
-    this.totalLen = view.getUint16(quote + ipv4.TOTAL_LEN);
-    this.headerLen = headerLen;
-    if (tunnel.findPeer(this.destination) < 0) return DROP_TUNNEL_ERROR_QUOTE;
-    const field = view.getUint16(quote + ipv4.FLAGS_FRAGMENT);
-    // Of a packet that was fragmented on its way, routers answer for the first fragment only.
-    if ((field & ipv4.OFFSET_MASK) !== 0) return DROP_TUNNEL_ERROR_QUOTE;
-    if (
-      view.getUint8(p.l4 + icmp.TYPE) === icmp.UNREACHABLE &&
-      view.getUint8(p.l4 + icmp.CODE) === icmp.CODE_FRAG_NEEDED
-    ) {
-      // Without DF it would have been fragmented.
-      if ((field & ipv4.FLAG_DF) === 0) return DROP_TUNNEL_ERROR_QUOTE;
-      this.mtu = view.getUint16(p.l4 + icmp.NEXT_HOP_MTU);
-    }
-
-    if (tunnel.protocol === TUNNEL_IPIP) {
-      this.readInner(view, l4, end);
-      return CONTINUE;
-    }
-    return this.readUdp(view, l4, end, tunnel);
-  }
-
-  private readUdp(view: DataView, l4: number, end: number, tunnel: Tunnel): number {
-    const port = view.getUint16(l4 + udp.SRC_PORT);
-    if (port < tunnel.portFrom || port >= tunnel.portFrom + tunnel.portRange) return DROP_TUNNEL_ERROR_QUOTE;
-    const header = l4 + udp.HEADER_LEN;
-    const frame = header + vxlan.HEADER_LEN + 4 * tunnel.optionWords.length;
-    if (end - header >= vxlan.HEADER_LEN) {
-      if (view.getInt32(header) !== tunnel.headerWord) return DROP_TUNNEL_ERROR_QUOTE;
-      if (!tunnel.vniIsIdentity && view.getInt32(header + vxlan.VNI) !== tunnel.vniWord) return DROP_TUNNEL_ERROR_QUOTE;
-    }
-    if (end - frame < ethernet.HEADER_LEN) return CONTINUE;
-    const own =
-      ethernet.macHi(view, frame + ethernet.SRC) === tunnel.localMacHi &&
-      ethernet.macLo(view, frame + ethernet.SRC) === tunnel.localMacLo;
-    if (!own || view.getUint16(frame + ethernet.TYPE) !== ethernet.TYPE_IPV4) return DROP_TUNNEL_ERROR_QUOTE;
-
-    const { inner } = this;
-    this.readInner(view, frame + ethernet.HEADER_LEN, end);
-    if (inner.len === 0) return CONTINUE;
-    if (sourcePort(inner, tunnel.portSeed, tunnel.portFrom, tunnel.portRange) !== port) return DROP_TUNNEL_ERROR_QUOTE;
-    this.proven = 1;
-    return CONTINUE;
-  }
-
-  /** Fills `inner` from the IPv4 header at `off`, which is ours, so that only its end is in question. */
-  private readInner(view: DataView, off: number, end: number): void {
-    const { inner } = this;
-    if (end - off < ipv4.HEADER_LEN || view.getUint8(off) >>> 4 !== 4) return;
-    const headerLen = ipv4.headerLen(view, off);
-    const totalLen = view.getUint16(off + ipv4.TOTAL_LEN);
-    const len = Math.min(end - off, totalLen);
-    if (headerLen < ipv4.HEADER_LEN || len < headerLen + QUOTED_PAYLOAD) return;
-    inner.off = off;
-    inner.len = len;
-    inner.l4 = off + headerLen;
-    inner.src = view.getInt32(off + ipv4.SRC);
-    inner.dst = view.getInt32(off + ipv4.DST);
-    inner.protocol = view.getUint8(off + ipv4.PROTOCOL);
-    inner.fragment = view.getUint16(off + ipv4.FLAGS_FRAGMENT);
-    inner.srcPort = 0;
-    inner.dstPort = 0;
-    if ((inner.fragment & ipv4.OFFSET_MASK) !== 0) return;
-    if (inner.protocol === ipv4.PROTO_ICMP) {
-      if (icmp.isQuery(view.getUint8(inner.l4 + icmp.TYPE))) {
-        inner.srcPort = inner.dstPort = view.getUint16(inner.l4 + icmp.ID);
-      }
-    } else if (
-      inner.protocol === ipv4.PROTO_TCP ||
-      inner.protocol === ipv4.PROTO_UDP ||
-      inner.protocol === ipv4.PROTO_SCTP
-    ) {
-      inner.srcPort = view.getUint16(inner.l4 + tcp.SRC_PORT);
-      inner.dstPort = view.getUint16(inner.l4 + tcp.DST_PORT);
-    }
   }
 }

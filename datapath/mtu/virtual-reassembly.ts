@@ -3,9 +3,9 @@
  * first fragment, which alone has the transport header (RFC 4787 REQ-14). Those that come before it wait.
  *
  *   accept(p)       for each parsed fragment: CONTINUE, it may go on; TAKEN, it is held; or a DROP_*
- *     the first:    the path judges it, then says admit(...) or refuse(reason)
- *     a later one:  its ports are filled in, and `decision` and `mark` are what admit() was given
- *   nextReleased()  after the first: those that waited, in order of arrival, ready to go on as later ones do
+ *     the first:    the path judges it, then says admit(p) or refuse(p, reason)
+ *     a later one:  its ports are filled in, and what the path has decided about the first one
+ *   nextReleased(d) after the first: those that waited, in order of arrival, ready to go on as later ones do
  *
  * One contradiction between its fragments, overlap above all, and the whole datagram is refused, with what comes of it
  * later: RFC 5722 section 4 for IPv6, and the attacks of RFC 1858 and RFC 3128 on IPv4 are the same. A repeated
@@ -41,6 +41,7 @@ const FIRST_MISSING = 0;
 const FIRST_UNDECIDED = 1;
 const ADMITTED = 2;
 const REFUSED = 3;
+const CLOSED = 4;
 
 export interface FragmentEvents {
   /** A fragment that was held ends here. The receiver owns it now. */
@@ -64,9 +65,6 @@ export interface VirtualReassemblyOptions {
 export class VirtualReassembly {
   /** Fragments held. */
   held = 0;
-  /** What admit() was given for the datagram of the fragment that accept() or nextReleased() gave last; 0 for a first one. */
-  decision = 0;
-  mark = 0;
 
   private readonly pool: Pool;
   private readonly view: DataView;
@@ -80,8 +78,10 @@ export class VirtualReassembly {
   private readonly state: Uint8Array;
   private readonly reasons: Uint8Array;
   private readonly ports: Int32Array;
-  private readonly decisions: Int32Array;
-  private readonly marks: Int32Array;
+  // Of its first fragment: flow << 1 | direction, generation and newId.
+  private readonly flows: Int32Array;
+  private readonly generations: Int32Array;
+  private readonly newIds: Int32Array;
   /** Held fragments by slot number, first and last; -1 for none. */
   private readonly firstHeld: Int32Array;
   private readonly lastHeld: Int32Array;
@@ -90,10 +90,6 @@ export class VirtualReassembly {
   private readonly holders: ArrivalList;
   /** The fragment held behind this one, by slot number. */
   private readonly nextHeld: Int32Array;
-
-  /** The datagram whose first fragment is being judged, and the one whose held fragments are being released. */
-  private judged = NONE;
-  private releasing = NONE;
 
   constructor(options: VirtualReassemblyOptions) {
     const datagrams = options.datagrams ?? 1024;
@@ -107,8 +103,9 @@ export class VirtualReassembly {
     this.state = new Uint8Array(datagrams);
     this.reasons = new Uint8Array(datagrams);
     this.ports = new Int32Array(datagrams);
-    this.decisions = new Int32Array(datagrams);
-    this.marks = new Int32Array(datagrams);
+    this.flows = new Int32Array(datagrams);
+    this.generations = new Int32Array(datagrams);
+    this.newIds = new Int32Array(datagrams);
     this.firstHeld = new Int32Array(datagrams);
     this.lastHeld = new Int32Array(datagrams);
     this.heldCounts = new Int32Array(datagrams);
@@ -122,15 +119,12 @@ export class VirtualReassembly {
   }
 
   /**
-   * Takes a parsed fragment (MF set or offset not 0). Nothing of another datagram may be left to release.
+   * Takes a parsed fragment (MF set or offset not 0). Sets `p.datagram`.
    * @param zone keeps apart what comes from places with address spaces of their own
    * @returns CONTINUE: it may go on, and if it is a first one, admit() or refuse() must follow; TAKEN: it is held; DROP_*
    */
   accept(p: Packet, zone: number, now: number): number {
     const { table, view } = this;
-    this.decision = 0;
-    this.mark = 0;
-    this.judged = NONE;
     let d = table.find(view, p, zone);
     if (d !== NONE && table.deadline(d) <= now) {
       this.forget(d, DROP_FRAGMENT_TIMEOUT);
@@ -138,6 +132,7 @@ export class VirtualReassembly {
     }
     if (d === NONE) d = this.begin(p, zone, now);
     else if (this.state[d] === REFUSED) return this.reasons[d];
+    p.datagram = d;
 
     const from = (p.fragment & ipv4.OFFSET_MASK) << 3;
     const v = table.enter(d, from, from + p.off + p.len - p.l4, (p.fragment & ipv4.FLAG_MF) !== 0);
@@ -146,7 +141,6 @@ export class VirtualReassembly {
     if (from === 0) {
       this.state[d] = FIRST_UNDECIDED;
       this.ports[d] = (p.srcPort << 16) | p.dstPort;
-      this.judged = d;
       return CONTINUE;
     }
     if (this.state[d] !== ADMITTED || this.heldCounts[d] > 0) return this.hold(d, p);
@@ -156,37 +150,28 @@ export class VirtualReassembly {
   }
 
   /**
-   * The first fragment that accept() has let through goes on, and so shall the rest of its datagram. Both numbers (int32)
-   * are the caller's.
+   * The first fragment that accept() has let through goes on, and so shall the rest of its datagram: with its flow,
+   * direction, generation and newId.
    */
-  admit(decision: number, mark: number): void {
-    const d = this.judged;
-    if (d === NONE) return;
-    this.judged = NONE;
-    this.decisions[d] = decision;
-    this.marks[d] = mark;
+  admit(p: Packet): void {
+    const d = p.datagram;
+    if (this.state[d] !== FIRST_UNDECIDED) return;
+    this.flows[d] = (p.flow << 1) | p.direction;
+    this.generations[d] = p.generation;
+    this.newIds[d] = p.newId;
     this.state[d] = ADMITTED;
-    this.releasing = d;
     if (this.heldCounts[d] === 0 && this.table.isComplete(d)) this.close(d);
   }
 
   /** The first fragment that accept() has let through has been dropped, and so shall be the rest of its datagram. */
-  refuse(reason: number): void {
-    const d = this.judged;
-    if (d === NONE) return;
-    this.judged = NONE;
-    this.refuseDatagram(d, reason);
+  refuse(p: Packet, reason: number): void {
+    if (this.state[p.datagram] === FIRST_UNDECIDED) this.refuseDatagram(p.datagram, reason);
   }
 
-  /** The next fragment of the datagram just admitted that has waited for it, with its ports filled in; null: no more. */
-  nextReleased(): Packet | null {
-    const d = this.releasing;
-    if (d === NONE) return null;
-    const slot = this.firstHeld[d];
-    if (slot === NONE) {
-      this.releasing = NONE;
-      return null;
-    }
+  /** The next fragment of datagram `d`, just admitted, that has waited for it, as accept() gives it; null: no more. */
+  nextReleased(d: number): Packet | null {
+    const slot = this.state[d] === ADMITTED ? this.firstHeld[d] : NONE;
+    if (slot === NONE) return null;
     const p = this.unlinkFirst(d, slot);
     this.give(d, p);
     if (this.heldCounts[d] === 0 && this.table.isComplete(d)) this.close(d);
@@ -254,8 +239,10 @@ export class VirtualReassembly {
   private give(d: number, p: Packet): void {
     p.srcPort = this.ports[d] >>> 16;
     p.dstPort = this.ports[d] & 0xffff;
-    this.decision = this.decisions[d];
-    this.mark = this.marks[d];
+    p.flow = this.flows[d] >>> 1;
+    p.direction = this.flows[d] & 1;
+    p.generation = this.generations[d];
+    p.newId = this.newIds[d];
   }
 
   private unlinkFirst(d: number, slot: number): Packet {
@@ -284,8 +271,7 @@ export class VirtualReassembly {
   }
 
   private close(d: number): void {
-    if (this.judged === d) this.judged = NONE;
-    if (this.releasing === d) this.releasing = NONE;
+    this.state[d] = CLOSED;
     this.table.remove(d);
   }
 }

@@ -31,9 +31,8 @@ export interface MasqueradeRule {
 }
 
 const FLAG_MASQUERADE = 1;
-const FLAG_RANDOM_FULLY = 2;
-const FLAG_MARK = 4;
-const FLAG_PROTOCOL = 8;
+const FLAG_MARK = 2;
+const FLAG_PROTOCOL = 4;
 
 // Words of a rule; its prefixes follow as (masked address, mask) pairs: from, notFrom, to, notTo.
 const FLAGS = 0;
@@ -48,25 +47,18 @@ const RULE_WORDS = 8;
 
 export class MasqueradeRules {
   readonly count: number;
-  /** Set by match(): the outside address of the rule, 0 for the interface's. */
-  source = 0;
-  /** Set by match(): whether the source port may be kept. */
-  keepPort = true;
-  /** Set by match(): the rule's port range; 0, 0 for none. */
-  minPort = 0;
-  maxPort = 0;
   /** Packets by rule number (from 1); [0] counts those that no rule matched. */
   readonly hits: Float64Array;
 
   private readonly code: Int32Array;
   private readonly sources: Int32Array;
+  private readonly keeps: Uint8Array;
   private readonly ranges: Int32Array;
 
   constructor(rules: readonly MasqueradeRule[]) {
     const code: number[] = [];
     for (const rule of rules) {
       let flags = rule.action === 'MASQUERADE' ? FLAG_MASQUERADE : 0;
-      if (rule.randomFully) flags |= FLAG_RANDOM_FULLY;
       if (rule.mark) flags |= FLAG_MARK;
       if (rule.protocol !== undefined) flags |= FLAG_PROTOCOL;
       const lists = [rule.from ?? [], rule.notFrom ?? [], rule.to ?? [], rule.notTo ?? []];
@@ -79,15 +71,16 @@ export class MasqueradeRules {
     }
     this.code = Int32Array.from(code);
     this.count = rules.length;
-    this.sources = Int32Array.from(rules, rule => rule.source ?? 0);
-    this.ranges = Int32Array.from(rules.flatMap(rule => rule.ports ?? [0, 0]));
+    // By rule number, which counts from 1.
+    this.sources = Int32Array.from([0, ...rules.map(rule => rule.source ?? 0)]);
+    this.keeps = Uint8Array.from([1, ...rules.map(rule => (rule.randomFully ? 0 : 1))]);
+    this.ranges = Int32Array.from([0, 0, ...rules.flatMap(rule => rule.ports ?? [0, 0])]);
     this.hits = new Float64Array(rules.length + 1);
   }
 
   /**
    * Judges a new flow by its addresses as they leave (the destination already translated).
-   * @returns the number of the rule, from 1, if it says MASQUERADE (source, keepPort, minPort, maxPort are set); its
-   *   negative if it says RETURN; 0 if none matched
+   * @returns the number of the rule, from 1, if it says MASQUERADE; its negative if it says RETURN; 0 if none matched
    */
   match(src: number, dst: number, protocol: number, mark: number): number {
     const { code } = this;
@@ -108,17 +101,31 @@ export class MasqueradeRules {
         !contains(code, notTo, next, dst)
       ) {
         this.hits[rule]++;
-        if ((flags & FLAG_MASQUERADE) === 0) return -rule;
-        this.source = this.sources[rule - 1];
-        this.keepPort = (flags & FLAG_RANDOM_FULLY) === 0;
-        this.minPort = this.ranges[rule * 2 - 2];
-        this.maxPort = this.ranges[rule * 2 - 1];
-        return rule;
+        return (flags & FLAG_MASQUERADE) === 0 ? -rule : rule;
       }
       at = next;
     }
     this.hits[0]++;
     return 0;
+  }
+
+  /** Outside address of a rule (int32), 0 for that of the interface. */
+  source(rule: number): number {
+    return this.sources[rule];
+  }
+
+  /** Whether flows of a rule may keep their source port. */
+  keepsPort(rule: number): boolean {
+    return this.keeps[rule] !== 0;
+  }
+
+  /** Outside ports of a rule, both ends included; 0 and 0 for any. */
+  minPort(rule: number): number {
+    return this.ranges[rule * 2];
+  }
+
+  maxPort(rule: number): number {
+    return this.ranges[rule * 2 + 1];
   }
 }
 

@@ -80,20 +80,21 @@ export class PortAllocator {
   }
 
   /**
-   * Chooses a source port for the flow in the table's scratch entry, for the outside address `address`; the tuples there
-   * have their destination already. Protocols without ports get 0.
+   * Chooses a source port for the new flow that is being built in `entry`, for the outside address `address`; the tuples
+   * there have their destination already. Protocols without ports get 0.
    *
    * @param keep whether the flow may keep its port (false: --random-fully)
    * @param min first port of a range that goes before the allocator's own; 0: none
    * @returns the port or identifier, or NO_PORT
    */
-  allocate(address: number, keep: boolean, now: number, min = 0, max = 0): number {
+  allocate(entry: number, address: number, keep: boolean, now: number, min = 0, max = 0): number {
     const words = this.table.words;
-    const protocol = words[META] & PROTOCOL_MASK;
+    const base = entry << ENTRY_SHIFT;
+    const protocol = words[base + META] & PROTOCOL_MASK;
     const isIcmp = protocol === PROTO_ICMP;
-    if (!isIcmp && !hasPorts(protocol)) return this.taken(address, 0, protocol, now) ? this.fail() : 0;
+    if (!isIcmp && !hasPorts(protocol)) return this.taken(base, address, 0, protocol, now) ? this.fail() : 0;
 
-    const wanted = words[O_PORTS] >>> 16;
+    const wanted = words[base + O_PORTS] >>> 16;
     let low = min;
     let high = max;
     let mayKeep = keep;
@@ -112,13 +113,13 @@ export class PortAllocator {
       mayKeep = false;
     } else if (high === 0) {
       // A wanted port outside its class is kept if free: 512-599 belong to no class.
-      if (mayKeep && wanted !== 0 && !this.taken(address, wanted, protocol, now)) return wanted;
+      if (mayKeep && wanted !== 0 && !this.taken(base, address, wanted, protocol, now)) return wanted;
       mayKeep = false;
       low = wanted < 512 ? 1 : wanted < 1024 ? 600 : 1024;
       high = wanted < 512 ? 511 : wanted < 1024 ? 1023 : 65535;
     }
-    if (mayKeep && wanted >= low && wanted <= high && !this.taken(address, wanted, protocol, now)) return wanted;
-    return this.search(address, low, high, protocol, now);
+    if (mayKeep && wanted >= low && wanted <= high && !this.taken(base, address, wanted, protocol, now)) return wanted;
+    return this.search(base, address, low, high, protocol, now);
   }
 
   /** Counts a flow that has just been inserted with a translated source. */
@@ -213,23 +214,30 @@ export class PortAllocator {
   }
 
   /** True if the reply tuple that `port` would give belongs to a flow. */
-  private taken(address: number, port: number, protocol: number, now: number): boolean {
-    return this.table.find(this.table.words[R_SRC], address, this.replyPorts(port, protocol), protocol, now) >= 0;
+  private taken(base: number, address: number, port: number, protocol: number, now: number): boolean {
+    return this.findReply(base, address, port, protocol, now) >= 0;
   }
 
-  private replyPorts(port: number, protocol: number): number {
-    const ports = this.table.words[R_PORTS];
+  /** The flow, as table.find gives it, that has the reply tuple which the flow built at `base` would get with `port`. */
+  private findReply(base: number, address: number, port: number, protocol: number, now: number): number {
+    const { table } = this;
+    const ports = this.replyPorts(base, port, protocol);
+    return table.find(table.words[base + R_SRC], address, ports, protocol, now);
+  }
+
+  private replyPorts(base: number, port: number, protocol: number): number {
+    const ports = this.table.words[base + R_PORTS];
     return protocol === PROTO_ICMP ? (port << 16) | (ports & 0xffff) : (ports & ~0xffff) | port;
   }
 
   /** A free port of [low, high], from a random one on. */
-  private search(address: number, low: number, high: number, protocol: number, now: number): number {
+  private search(base: number, address: number, low: number, high: number, protocol: number, now: number): number {
     const words = this.table.words;
     const range = high - low + 1;
-    const at = this.groups.find(address, words[R_SRC], destinationKey(words[R_PORTS], protocol));
+    const at = this.groups.find(address, words[base + R_SRC], destinationKey(words[base + R_PORTS], protocol));
     const bitmap = at < 0 ? 0 : this.groups.extra(at);
     if (bitmap !== 0) {
-      const port = this.searchBitmap(this.bitmaps[bitmap - 1], address, low, high, protocol, now);
+      const port = this.searchBitmap(this.bitmaps[bitmap - 1], base, address, low, high, protocol, now);
       if (port !== NO_PORT) return port;
     } else {
       let attempts = Math.min(range, MAX_PROBES);
@@ -237,7 +245,7 @@ export class PortAllocator {
         let offset = this.random.below(range);
         for (let i = 0; i < attempts; i++, offset++) {
           const port = low + (offset % range);
-          if (!this.taken(address, port, protocol, now)) return port;
+          if (!this.taken(base, address, port, protocol, now)) return port;
         }
         if (this.profile === 'cilium' || attempts < 16) break;
         if (attempts >= range) break; // all have been tried
@@ -248,11 +256,11 @@ export class PortAllocator {
         const offset = this.random.below(range);
         for (let i = 0; i < range; i++) {
           const port = low + ((offset + i) % range);
-          if (!this.taken(address, port, protocol, now)) return port;
+          if (!this.taken(base, address, port, protocol, now)) return port;
         }
       }
     }
-    return this.reuseClosed(address, low, range, protocol, now);
+    return this.reuseClosed(base, address, low, range, protocol, now);
   }
 
   /**
@@ -261,6 +269,7 @@ export class PortAllocator {
    */
   private searchBitmap(
     bitmap: Int32Array,
+    base: number,
     address: number,
     low: number,
     high: number,
@@ -279,11 +288,11 @@ export class PortAllocator {
         }
         port = (port & ~31) + (31 - Math.clz32(free & -free));
         if (port > end) break;
-        const ref = this.table.find(this.table.words[R_SRC], address, this.replyPorts(port, protocol), protocol, now);
+        const ref = this.findReply(base, address, port, protocol, now);
         if (ref < 0) return port;
-        const base = (ref >>> 1) << ENTRY_SHIFT;
+        const holder = (ref >>> 1) << ENTRY_SHIFT;
         // Only flows counted here clear their bit again.
-        if (this.table.words[base + EXTERNAL] !== 0) bitmap[port >>> 5] |= 1 << (port & 31);
+        if (this.table.words[holder + EXTERNAL] !== 0) bitmap[port >>> 5] |= 1 << (port & 31);
         port++;
       }
       port = low;
@@ -296,22 +305,29 @@ export class PortAllocator {
    * Takes the port of a connection that is closed and only waits (TIME_WAIT, CLOSE), if the new SYN has a higher
    * sequence number than all the old one sent (RFC 1122 section 4.2.2.13; Linux nf_nat_used_tuple_harder).
    */
-  private reuseClosed(address: number, low: number, range: number, protocol: number, now: number): number {
+  private reuseClosed(
+    base: number,
+    address: number,
+    low: number,
+    range: number,
+    protocol: number,
+    now: number,
+  ): number {
     const words = this.table.words;
-    const state = (words[META] >>> STATE_SHIFT) & STATE_MASK;
+    const state = (words[base + META] >>> STATE_SHIFT) & STATE_MASK;
     if (protocol !== PROTO_TCP || state !== TCP_SYN_SENT) return this.fail();
     const probes = Math.min(range, MAX_PROBES);
     let offset = this.random.below(range);
     for (let i = 0; i < probes; i++, offset++) {
       const port = low + (offset % range);
-      const ref = this.table.find(words[R_SRC], address, this.replyPorts(port, protocol), protocol, now);
+      const ref = this.findReply(base, address, port, protocol, now);
       if (ref < 0) return port;
       if ((ref & 1) !== REPLY) continue;
-      const base = (ref >>> 1) << ENTRY_SHIFT;
-      const meta = words[base + META];
+      const holder = (ref >>> 1) << ENTRY_SHIFT;
+      const meta = words[holder + META];
       const old = (meta >>> STATE_SHIFT) & STATE_MASK;
       if ((old !== TCP_TIME_WAIT && old !== TCP_CLOSE) || (meta & FLAG_SNAT) === 0) continue;
-      if (((words[TCP_SEEN] - words[base + TCP_SEEN]) | 0) <= 0) continue;
+      if (((words[base + TCP_SEEN] - words[holder + TCP_SEEN]) | 0) <= 0) continue;
       this.table.remove(ref >>> 1);
       this.reused++;
       return port;

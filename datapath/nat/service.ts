@@ -111,18 +111,6 @@ export class Services implements BackendOwner {
   /** BackendOwner: 1 for backends that are gone. */
   gone = new Uint8Array(64);
 
-  // About the flow that select() saw last.
-  /** Backend number, its address and port. */
-  backend = 0;
-  address = 0;
-  port = 0;
-  /** VIA_*. */
-  via = 0;
-  /** 1 if the flow must be masqueraded so that its answers come back here: hairpin, or from outside to anywhere. */
-  masquerade = 0;
-  /** Index of the service port, for counters and names. */
-  servicePort = 0;
-
   /** Flows whose client could not be remembered for affinity. */
   affinityFull = 0;
   /** (masked address, mask) pairs. */
@@ -224,13 +212,13 @@ export class Services implements BackendOwner {
    * Picks a backend for a new flow.
    *
    * @param external 1 for a packet from outside the cluster (the uplink), 0 from a pod or the node itself
-   * @returns CONTINUE: to a service if `backend` is not 0 (address, port, via, masquerade are set); to no service's
-   *   address if it is 0. DROP_NO_SERVICE_ENDPOINT and DROP_UNKNOWN_SERVICE_PORT are answered as kube-proxy's REJECT
-   *   (ICMP 3/3); DROP_NO_LOCAL_SERVICE_ENDPOINT, DROP_SERVICE_SOURCE_RANGE and DROP_UNALLOCATED_SERVICE_ADDRESS are
-   *   silent.
+   * @returns CONTINUE: to a service if `p.backend` is not 0 (then backendAddress, backendPort, servicePort, via and
+   *   masquerade are set, too); to no service's address if it is 0. DROP_NO_SERVICE_ENDPOINT and
+   *   DROP_UNKNOWN_SERVICE_PORT are answered as kube-proxy's REJECT (ICMP 3/3); DROP_NO_LOCAL_SERVICE_ENDPOINT,
+   *   DROP_SERVICE_SOURCE_RANGE and DROP_UNALLOCATED_SERVICE_ADDRESS are silent.
    */
   select(p: Packet, external: number, now: number): number {
-    this.backend = 0;
+    p.backend = 0;
     const known = this.addresses.get(p.dst, 0, 0);
     if (known === 0 || !hasPorts(p.protocol)) return this.judgeOther(p.dst);
 
@@ -259,12 +247,12 @@ export class Services implements BackendOwner {
     }
     const backend =
       port.affinityMs > 0 ? this.pickSticky(number, port, candidates, p, now | 0) : this.pick(port, candidates, p);
-    this.backend = backend;
-    this.address = this.backendAddress[backend];
-    this.port = this.backendPort[backend];
-    this.via = via;
-    this.servicePort = number;
-    this.masquerade = this.address === p.src || (external !== 0 && !local) ? 1 : 0;
+    p.backend = backend;
+    p.backendAddress = this.backendAddress[backend];
+    p.backendPort = this.backendPort[backend];
+    p.servicePort = number;
+    p.via = via;
+    p.masquerade = p.backendAddress === p.src || (external !== 0 && !local) ? 1 : 0;
     return CONTINUE;
   }
 

@@ -56,6 +56,9 @@ export function copyContext(to: Packet, from: Packet): void {
   to.identity = from.identity;
   to.tunnelSource = from.tunnelSource;
   to.local = from.local;
+  to.mark = from.mark;
+  to.policy = from.policy;
+  to.trace = from.trace;
 }
 
 /**

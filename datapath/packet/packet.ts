@@ -1,5 +1,5 @@
 /**
- * A packet is a window on one slab of memory, and what the path has learnt about it so far.
+ * A packet is a window on one slab of memory, and all that the path has learnt and decided about it so far.
  *
  * The slab is cut into slots of equal size. A packet keeps its slot for life; encapsulation and decapsulation move `off`
  * back and forth through the headroom and never move the payload:
@@ -21,6 +21,9 @@ export const HEADROOM = 448;
 export const SLOT_BYTES = 66240;
 /** The longest frame that a slot takes: 64 KiB of IP behind an Ethernet header. */
 export const MAX_FRAME = 65535 + 14;
+
+/** No IP id: Packet.newId of a packet that leaves with the one it came with. */
+export const KEEP_ID = -1;
 
 export class Packet {
   /** First byte of the slot in the slab. */
@@ -69,6 +72,48 @@ export class Packet {
   /** 1 if the node itself made it (ICMP errors): no TTL decrement, never answered by another error. */
   local = 0;
 
+  // What the path decides about it, step by step (path/). Every field is written by one step before another reads it.
+  /** Index of the next hop. */
+  hop = 0;
+  /** Its flow (flow/): the entry, ORIGINAL or REPLY; while a new flow is built, the scratch entry that it is built in. */
+  flow = 0;
+  direction = 0;
+  /** 1 if it begins a flow; 1 if it is an ICMP error about one, and `direction` is the one that it travels in. */
+  isNew = 0;
+  isRelated = 0;
+  /** Milliseconds that its flow may idle from now on; -1: the flow's deadline stays. */
+  timeout = -1;
+  /** The source that it came with (int32): what answers it returns where that leads. */
+  sender = 0;
+  /** 1 if it has other addresses than it came with. */
+  translated = 0;
+  /** The IP id that it leaves with, or KEEP_ID. Written late: an error about it quotes what its sender knows. */
+  newId = KEEP_ID;
+  /** Where it was sent, if that was the outside address of a mapping and its sender is inside, too; else 0. */
+  hairpin = 0;
+  /** Mark (32 bits) that rules match and set; from the port that it came by. */
+  mark = 0;
+  /** What policy says of it. */
+  policy = 0;
+  /** 1 if its steps are to be reported. */
+  trace = 0;
+
+  // Of the first packet of a flow to a service: number of the backend (0: to none), its address and port.
+  backend = 0;
+  backendAddress = 0;
+  backendPort = 0;
+  /** Number of the service port, and VIA_* of nat/service.ts. */
+  servicePort = 0;
+  via = 0;
+  /** 1 if the flow needs our source, so that its answers come back here: a hairpin, or from outside to anywhere. */
+  masquerade = 0;
+  /** Number of the masquerade rule that it matched, from 1; negative: the rule says RETURN; 0: none. */
+  rule = 0;
+
+  // Of a fragment: its datagram in virtual reassembly, and the generation of its flow's entry.
+  datagram = 0;
+  generation = 0;
+
   constructor(start: number, slot: number) {
     this.start = start;
     this.slot = slot;
@@ -93,6 +138,9 @@ export class Packet {
     this.identity = 0;
     this.tunnelSource = 0;
     this.local = 0;
+    this.mark = 0;
+    this.policy = 0;
+    this.trace = 0;
   }
 
   /** Moves the start `bytes` into the headroom. The caller knows that there is room (HEADROOM covers the worst case). */

@@ -64,21 +64,22 @@ class Path {
     }
     if (p.srcPort === REFUSED_PORT) {
       this.release(p, DROP_ROUTE_REFUSED);
-      fragments.refuse(DROP_ROUTE_REFUSED);
+      fragments.refuse(p, DROP_ROUTE_REFUSED);
       return v;
     }
-    const decision = p.srcPort * 2;
+    const { datagram } = p;
+    decide(p, p.srcPort * 2);
     this.fates.push(`${this.numbers.get(p)} goes first`);
-    fragments.admit(decision, -decision);
+    fragments.admit(p);
     pool.release(p);
-    for (let q = fragments.nextReleased(); q !== null; q = fragments.nextReleased()) this.goOn(q);
+    for (let q = fragments.nextReleased(datagram); q !== null; q = fragments.nextReleased(datagram)) this.goOn(q);
     return v;
   }
 
   goOn(p: Packet): void {
-    const { decision, mark } = this.fragments;
-    assert.equal(mark, -decision);
-    this.fates.push(`${this.numbers.get(p)} goes ${p.srcPort}:${p.dstPort} ${decision}`);
+    const { flow, direction, generation, newId } = p;
+    assert.deepEqual([direction, generation, newId], [flow & 1, flow & 0xffff, (flow & 3) === 0 ? -1 : flow & 0xffff]);
+    this.fates.push(`${this.numbers.get(p)} goes ${p.srcPort}:${p.dstPort} ${flow}`);
     this.pool.release(p);
   }
 
@@ -118,13 +119,22 @@ function compare(path: Path, list: Piece[], sport: number): void {
 }
 
 /** A path, and the arrival of a first fragment on it that it says nothing about. */
-function firstOf(path: Path): { path: Path; undecided: () => void } {
+/** What the path says of a first fragment; the flow's number tells the rest. */
+function decide(p: Packet, flow: number): void {
+  p.flow = flow;
+  p.direction = flow & 1;
+  p.generation = flow & 0xffff;
+  p.newId = (flow & 3) === 0 ? -1 : flow & 0xffff;
+}
+
+function firstOf(path: Path): { path: Path; undecided: () => Packet } {
   const undecided = () => {
     const { pool, fragments, clock } = path;
     const p = load(pool, bytesOfPiece(pieceOf(0, 1, true)));
     assert.equal(parseIpv4(pool.view, p), CONTINUE);
     assert.equal(fragments.accept(p, 0, clock.now()), CONTINUE);
-    pool.release(p);
+    decide(p, 7);
+    return p;
   };
   return { path, undecided };
 }
@@ -341,22 +351,31 @@ describe('virtual reassembly', () => {
     assert.equal(path.fragments.datagrams, 0);
   });
 
-  it('holds on when the path has not said what becomes of the first', () => {
+  it('holds on as long as the path has not said what becomes of the first', () => {
     const { path, undecided } = firstOf(new Path());
-    undecided();
+    const first = undecided();
     assert.equal(path.receive(bytesOfPiece(pieceOf(1, 2, false))), TAKEN);
-    path.fragments.admit(1, 1);
-    assert.equal(path.fragments.nextReleased(), null, 'it is too late for that');
+    path.fragments.admit(first);
+    path.pool.release(first);
+    path.goOn(path.fragments.nextReleased(first.datagram)!);
+    assert.equal(path.fragments.nextReleased(first.datagram), null);
+    assert.deepEqual(path.fates, ['0 goes 40000:53 7']);
     path.clear();
   });
 
   it('keeps the order when the path takes its time to fetch what was released', () => {
     const { path, undecided } = firstOf(new Path());
     path.receive(bytesOfPiece(pieceOf(2, 3, false)));
-    undecided();
-    path.fragments.admit(7, -7);
+    const first = undecided();
+    path.fragments.admit(first);
+    path.pool.release(first);
     assert.equal(path.receive(bytesOfPiece(pieceOf(1, 2, true))), TAKEN);
-    for (let q = path.fragments.nextReleased(); q !== null; q = path.fragments.nextReleased()) path.goOn(q);
+    for (
+      let q = path.fragments.nextReleased(first.datagram);
+      q !== null;
+      q = path.fragments.nextReleased(first.datagram)
+    )
+      path.goOn(q);
     assert.deepEqual(path.fates, ['0 goes 40000:53 7', '1 goes 40000:53 7']);
     assert.equal(path.fragments.datagrams, 0);
     path.clear();
@@ -365,25 +384,27 @@ describe('virtual reassembly', () => {
   it('does not release what has run out meanwhile', () => {
     const { path, undecided } = firstOf(new Path());
     path.receive(bytesOfPiece(pieceOf(1, 2, true)));
-    undecided();
-    path.fragments.admit(7, -7);
+    const first = undecided();
+    path.fragments.admit(first);
+    path.pool.release(first);
     path.clock.advance(30_000);
     path.fragments.tick(path.clock.now());
     assert.deepEqual(path.fates, ['0 drop-fragment-timeout']);
     path.receive(bytesOfPiece(pieceOf(1, 2, true), { id: 99 }));
-    assert.equal(path.fragments.nextReleased(), null, 'though another datagram has its place now');
+    assert.equal(path.fragments.nextReleased(first.datagram), null, 'though another datagram has its place now');
     path.clear();
   });
 
   it('does not admit what has run out meanwhile', () => {
     const { path, undecided } = firstOf(new Path());
-    undecided();
+    const first = undecided();
     path.clock.advance(30_000);
     path.fragments.tick(path.clock.now());
-    path.fragments.admit(7, -7);
+    path.fragments.admit(first);
+    path.pool.release(first);
     assert.equal(path.fragments.datagrams, 0);
     assert.equal(path.receive(bytesOfPiece(pieceOf(1, 2, true), { id: 99 })), TAKEN);
-    assert.equal(path.fragments.nextReleased(), null);
+    assert.equal(path.fragments.nextReleased(first.datagram), null);
     path.clear();
   });
 

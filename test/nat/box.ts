@@ -21,6 +21,8 @@ export interface Result {
   out: Uint8Array;
   isNew: boolean;
   related: boolean;
+  flow: number;
+  direction: number;
 }
 
 export class Box {
@@ -47,28 +49,31 @@ export class Box {
     let verdict = parseIpv4(this.pool.view, p);
     const { conntrack, services } = this;
     if (verdict === CONTINUE) verdict = conntrack.track(p, this.now);
-    const isNew = conntrack.isNew === 1;
-    const related = conntrack.isRelated === 1;
+    const isNew = p.isNew === 1;
+    const related = p.isRelated === 1;
     if (verdict === CONTINUE && isNew) {
       const external = (p.src & 0xff000000) !== CLUSTER.address ? 1 : 0;
       if (p.dst === ip(OUTSIDE)) verdict = conntrack.translateInbound(p, this.now, false);
       if (verdict === CONTINUE) verdict = services.select(p, external, this.now);
-      const masquerade = services.backend !== 0 && services.masquerade !== 0;
-      if (verdict === CONTINUE && services.backend !== 0) {
-        verdict = conntrack.translateDestination(p, services.address, services.port, services.backend);
+      const masquerade = p.backend !== 0 && p.masquerade !== 0;
+      if (verdict === CONTINUE && p.backend !== 0) {
+        verdict = conntrack.translateDestination(p, p.backendAddress, p.backendPort, p.backend);
       }
       if (verdict === CONTINUE) {
         const rule = this.rules.match(p.src, p.dst, p.protocol, 0);
         if (rule > 0 || masquerade) {
-          const { keepPort, minPort, maxPort } = this.rules;
-          verdict = conntrack.translateSource(p, ip(OUTSIDE), rule, keepPort, this.now, minPort, maxPort);
+          const { rules } = this;
+          const at = Math.max(rule, 0);
+          const [min, max] = [rules.minPort(at), rules.maxPort(at)];
+          verdict = conntrack.translateSource(p, ip(OUTSIDE), rule, rules.keepsPort(at), this.now, min, max);
         }
       }
       if (verdict === CONTINUE) verdict = conntrack.confirm(p, this.now);
     } else if (verdict === CONTINUE) verdict = conntrack.translate(p);
     const out = bytesOf(this.pool, p);
     this.pool.release(p);
-    return { verdict: VERDICT_NAMES[verdict], out, isNew, related };
+    const { flow, direction } = p;
+    return { verdict: VERDICT_NAMES[verdict], out, isNew, related, flow, direction };
   }
 }
 

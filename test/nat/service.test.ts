@@ -24,9 +24,10 @@ function packet(src: string, dst: string, dport = 80, sport = 40000): Packet {
 
 /** What select says: the backend as text, or the verdict's name. */
 function ask(services: Services, src: string, dst: string, dport = 80, external = 0, now = 0, sport = 40000): string {
-  const verdict = services.select(packet(src, dst, dport, sport), external, now);
+  const p = packet(src, dst, dport, sport);
+  const verdict = services.select(p, external, now);
   if (verdict !== 0) return VERDICT_NAMES[verdict];
-  return services.backend === 0 ? 'none' : `${dotted(services.address)}:${services.port}`;
+  return p.backend === 0 ? 'none' : `${dotted(p.backendAddress)}:${p.backendPort}`;
 }
 
 function make(...list: Service[]): Services {
@@ -135,8 +136,10 @@ describe('Services', () => {
     for (let i = 0; i < 10; i++) assert.equal(ask(internal, POD, VIP), '10.0.0.2:1');
     const external = make(service({ ...lb, externalTrafficPolicy: 'Local' }, mixed));
     for (let i = 0; i < 10; i++) {
-      assert.equal(ask(external, STRANGER, '192.168.10.211', 80, 1), '10.0.0.2:1');
-      assert.equal(external.masquerade, 0, 'the client address is kept');
+      const p = packet(STRANGER, '192.168.10.211');
+      assert.equal(external.select(p, 1, 0), 0);
+      assert.equal(dotted(p.backendAddress), '10.0.0.2');
+      assert.equal(p.masquerade, 0, 'the client address is kept');
     }
     const seen = new Set(Array.from({ length: 40 }, () => ask(external, POD, '192.168.10.211')));
     assert.equal(seen.size, 2, 'from inside the whole cluster answers');
@@ -150,8 +153,9 @@ describe('Services', () => {
   it('masquerades what comes from outside, and hairpins, and nothing else', () => {
     const services = make(service({ loadBalancerAddresses: [ip('192.168.10.211')] }, [`${POD}:1`]));
     const masquerade = (src: string, dst: string, external: number) => {
-      ask(services, src, dst, 80, external);
-      return services.masquerade;
+      const p = packet(src, dst);
+      services.select(p, external, 0);
+      return p.masquerade;
     };
     assert.equal(masquerade(STRANGER, '192.168.10.211', 1), 1);
     assert.equal(masquerade('10.244.1.99', VIP, 0), 0);
@@ -406,15 +410,16 @@ describe('MasqueradeRules', () => {
       { to: [prefix('0.0.0.0/0')], action: 'RETURN' },
     ]);
     const match = (src: string, dst: string, protocol = 17, mark = 0) => rules.match(ip(src), ip(dst), protocol, mark);
+    const given = (n: number) => [rules.source(n), rules.keepsPort(n), rules.minPort(n), rules.maxPort(n)];
     assert.equal(match('10.200.0.1', '8.8.8.8'), 1);
-    assert.deepEqual([rules.source, rules.keepPort, rules.minPort, rules.maxPort], [ip('192.0.2.1'), true, 5000, 6000]);
+    assert.deepEqual(given(1), [ip('192.0.2.1'), true, 5000, 6000]);
     assert.equal(match('172.31.255.255', '8.8.8.8'), 1);
     assert.equal(match('172.32.0.0', '8.8.8.8'), -3);
     assert.equal(match('10.9.1.1', '8.8.8.8'), -3);
     assert.equal(match('10.200.0.1', '10.1.1.1'), -3);
     assert.equal(match('10.200.0.1', '8.8.8.8', 6), -3);
     assert.equal(match('1.1.1.1', '8.8.8.8', 6, 0xff), 2);
-    assert.deepEqual([rules.source, rules.keepPort, rules.minPort, rules.maxPort], [0, false, 0, 0]);
+    assert.deepEqual(given(2), [0, false, 0, 0]);
   });
 
   it('has nothing to say without rules', () => {

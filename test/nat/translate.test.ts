@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { parseIpv4 } from '../../datapath/packet/parse.ts';
 import { Random } from '../../datapath/random.ts';
 import { ACK_FLAG, FIN, SYN } from '../../datapath/wire/tcp.ts';
 import { bytesOf, dotted, fragment, icmpEcho, icmpError, ip, load, pattern, tcp4, udp4 } from '../fixtures/packets.ts';
@@ -160,7 +161,7 @@ describe('translation of flows', () => {
     const whole = udp4({ src: POD, dst: REMOTE, sport: 9, dport: 53, payload: pattern(64) });
     const first = box.send(fragment(whole, 0, 32));
     assert.equal(ends(first.out).src, OUTSIDE);
-    const { flow, direction } = box.conntrack;
+    const { flow, direction } = first;
     const generation = box.conntrack.generation(flow);
     const later = () => {
       const p = load(box.pool, fragment(whole, 32, 40));
@@ -169,16 +170,19 @@ describe('translation of flows', () => {
       p.protocol = 17;
       p.fragment = 4;
       p.l4 = p.off + 20;
+      p.flow = flow;
+      p.direction = direction;
+      p.generation = generation;
       return p;
     };
     const p = later();
-    assert.equal(box.conntrack.translateFragment(p, flow, generation, direction), 0);
+    assert.equal(box.conntrack.translateFragment(p), 0);
     assert.equal(ends(bytesOf(box.pool, p)).src, OUTSIDE);
     box.pool.release(p);
     box.conntrack.table.remove(flow);
     passes(box, udp4({ src: POD, dst: BACKEND, sport: 1, dport: 2 })); // takes the same entry
     const q = later();
-    assert.notEqual(box.conntrack.translateFragment(q, flow, generation, direction), 0);
+    assert.notEqual(box.conntrack.translateFragment(q), 0);
   });
 });
 
@@ -449,5 +453,31 @@ describe('a backend that is gone', () => {
     box.conntrack.table.remove(1);
     box.services.set(service({}, ['10.244.2.30:1', '10.244.2.33:1', '10.244.2.34:1', '10.244.2.35:1'], 17));
     assert.ok(numbers().includes(number));
+  });
+});
+
+describe('a flow under construction', () => {
+  it('is not touched by a packet of our own that begins another, as an answer in the middle of judging does', () => {
+    const box = new Box();
+    const { conntrack, pool } = box;
+    const p = load(pool, tcp4({ src: POD, dst: REMOTE, sport: 40000, dport: 80 }));
+    parseIpv4(pool.view, p);
+    assert.equal(conntrack.track(p, 0), 0);
+    assert.equal(conntrack.translateSource(p, ip(OUTSIDE), 3, true, 0), 0);
+    const reset = load(pool, tcp4({ src: REMOTE, dst: '10.244.1.77', sport: 443, dport: 50000 }));
+    parseIpv4(pool.view, reset);
+    reset.local = 1;
+    assert.equal(conntrack.track(reset, 0), 0);
+    assert.equal(reset.isNew, 1);
+    assert.equal(conntrack.translateSource(reset, ip('192.0.2.7'), 4, true, 0), 0);
+    assert.equal(conntrack.confirm(p, 0), 0);
+    assert.equal(conntrack.confirm(reset, 0), 0);
+    const [first, second] = [p, reset].map(packet => conntrack.row(packet.flow, 0));
+    assert.deepEqual(first.original, { src: ip(POD), dst: ip(REMOTE), sport: 40000, dport: 80 });
+    assert.deepEqual([first.reply.dst, first.rule, first.snat], [ip(OUTSIDE), 3, true]);
+    assert.deepEqual(second.original, { src: ip(REMOTE), dst: ip('10.244.1.77'), sport: 443, dport: 50000 });
+    assert.deepEqual([second.reply.dst, second.rule], [ip('192.0.2.7'), 4]);
+    pool.release(p);
+    pool.release(reset);
   });
 });

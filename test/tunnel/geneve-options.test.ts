@@ -4,7 +4,8 @@ import { describe, it } from 'mocha';
 import { compile, mtusOf } from '../../datapath/control/compile.ts';
 import { formatProblems, loadConfig } from '../../datapath/control/load-config.ts';
 import { resolveTap, withUplink } from '../../datapath/control/resolved.ts';
-import { TunnelQuote } from '../../datapath/mtu/path-mtu.ts';
+import { quotesTunnel, readQuote } from '../../datapath/mtu/tunnel-quote.ts';
+import { Packet } from '../../datapath/packet/packet.ts';
 import { PROFILES, type ProfileName } from '../../datapath/profile.ts';
 import { overheadOf } from '../../datapath/tunnel/overhead.ts';
 import { type GeneveOption, TUNNEL_GENEVE } from '../../datapath/tunnel/spec.ts';
@@ -118,11 +119,11 @@ describe('GENEVE options', () => {
     const inner = tcp4({ payload: pattern(1300) });
     const outer = rig.encap(inner);
     const p = rig.parsed(icmpError(3, 4, outer.slice(0, 548), { src: '192.168.10.254', dst: NODE_A, mtu: 1300 }));
-    const quote = new TunnelQuote();
-    assert.ok(quote.matches(rig.pool.view, p, rig.a));
-    assert.equal(v.VERDICT_NAMES[quote.read(rig.pool.view, p, rig.a)], 'continue');
-    assert.equal(quote.inner.len, 548 - 62);
-    assert.deepEqual(rig.pool.bytes.slice(quote.inner.off, quote.inner.off + 20), inner.slice(0, 20));
+    const quoted = new Packet(0, -1);
+    assert.ok(quotesTunnel(rig.pool.view, p, rig.a));
+    assert.equal(v.VERDICT_NAMES[readQuote(rig.pool.view, p, rig.a, quoted)], 'continue');
+    assert.equal(quoted.len, 548 - 62);
+    assert.deepEqual(rig.pool.bytes.slice(quoted.off, quoted.off + 20), inner.slice(0, 20));
     rig.pool.release(p);
   });
 

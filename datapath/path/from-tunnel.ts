@@ -1,0 +1,106 @@
+/**
+ * What the underlay sends to the node's own address: packets of the tunnel, whole or in fragments, whose inner packet
+ * enters the path; and ICMP errors about packets that we sent into the tunnel.
+ */
+import * as counters from '../counters.ts';
+import { relayedCode } from '../mtu/icmp-error.ts';
+import { MIN_MTU } from '../mtu/path-mtu.ts';
+import { quotedHeader, quotedMtu, quotesTunnel, readQuote } from '../mtu/tunnel-quote.ts';
+import type { Packet } from '../packet/packet.ts';
+import { segment } from '../packet/segment.ts';
+import { IDENTITY_WORLD, type Port } from '../port.ts';
+import * as hops from '../route/nexthop.ts';
+import type { Tunnel } from '../tunnel/tunnel.ts';
+import { CONTINUE, DONE, DROP_MARTIAN_SOURCE, DROP_NO_BUFFER, DROP_TUNNEL_ERROR, TAKEN } from '../verdict.ts';
+import * as icmp from '../wire/icmp.ts';
+import * as ipv4 from '../wire/ipv4.ts';
+import * as vnet from '../wire/virtio-net.ts';
+import { answer } from './icmp.ts';
+import { parsePacket } from './ingress.ts';
+import { MAX_PIECES, type Path } from './path.ts';
+
+/**
+ * Takes a parsed packet for the node's own address out of the tunnel, if it is one of the tunnel's.
+ * @returns CONTINUE: `p` is the inner packet, or not the tunnel's business; DONE: it was an error about the tunnel; TAKEN
+ */
+export function openTunnel(path: Path, p: Packet, tunnel: Tunnel): number {
+  if (ipv4.isFragment(p.fragment) && tunnel.mayCarry(p)) return reassemble(path, p, tunnel);
+  if (tunnel.matches(p)) return decapsulate(path, p, tunnel);
+  if (p.protocol === ipv4.PROTO_ICMP && quotesTunnel(path.view, p, tunnel)) return readTunnelError(path, p, tunnel);
+  return CONTINUE;
+}
+
+function decapsulate(path: Path, p: Packet, tunnel: Tunnel): number {
+  if (p.gsoType === vnet.GSO_UDP_L4) return cutTrain(path, p, tunnel);
+  let v = tunnel.decap(p);
+  if (v !== CONTINUE) return v;
+  v = parsePacket(path, p);
+  if (v !== CONTINUE) return v;
+  // The outer source was checked as a peer; the inner one is another matter: nobody outside may speak for us.
+  if (ipv4.isMartian(p.src) || path.isLocal(p.src)) return DROP_MARTIAN_SOURCE;
+  path.counters.event(counters.EVENT_DECAPSULATED);
+  return CONTINUE;
+}
+
+/** Tunnel packets that somebody's GRO has joined into one train: each is a packet of its own. */
+function cutTrain(path: Path, p: Packet, tunnel: Tunnel): number {
+  const { train } = path;
+  const n = segment(path.pool, p, train, MAX_PIECES);
+  if (n === 0) return DROP_NO_BUFFER;
+  path.counters.event(counters.EVENT_SEGMENTED);
+  path.counters.event(counters.EVENT_SEGMENTS_SENT, n);
+  for (let i = 0; i < n; i++) {
+    const s = train[i];
+    let v = parsePacket(path, s);
+    if (v === CONTINUE) v = decapsulate(path, s, tunnel);
+    if (v === CONTINUE) v = path.forward(s);
+    if (v !== TAKEN) path.drop(s, v);
+  }
+  path.pool.release(p);
+  return TAKEN;
+}
+
+/** A fragment of what may be a tunnel packet: the exit of a tunnel puts together what was cut inside (RFC 4459 section 3.1). */
+function reassemble(path: Path, p: Packet, tunnel: Tunnel): number {
+  const v = path.reassembly.accept(p, 0, path.now);
+  const whole = path.reassembly.takeWhole();
+  if (whole === null) return v === CONTINUE ? DONE : v;
+  whole.inPort = (path.uplink as Port).index;
+  whole.identity = IDENTITY_WORLD;
+  let w = tunnel.matches(whole) ? decapsulate(path, whole, tunnel) : CONTINUE;
+  if (w === CONTINUE) w = path.forward(whole);
+  if (w !== TAKEN) path.drop(whole, w);
+  return v === CONTINUE ? DONE : v;
+}
+
+/**
+ * The underlay says that a packet of the tunnel was too big, and the peer's path MTU goes down; or that it cannot be
+ * delivered. The inner sender hears of it where the profile and the route say so.
+ */
+function readTunnelError(path: Path, p: Packet, tunnel: Tunnel): number {
+  const { view, quoted } = path;
+  const v = readQuote(view, p, tunnel, quoted);
+  if (v !== CONTINUE) return v;
+  const type = view.getUint8(p.l4 + icmp.TYPE);
+  const errorCode = view.getUint8(p.l4 + icmp.CODE);
+  if (type !== icmp.UNREACHABLE || errorCode !== icmp.CODE_FRAG_NEEDED) {
+    const code = path.relayTunnelErrors ? relayedCode(type, errorCode) : -1;
+    if (code < 0 || quoted.len === 0) return DROP_TUNNEL_ERROR;
+    path.counters.event(counters.EVENT_TUNNEL_ERRORS);
+    answer(path, quoted, icmp.UNREACHABLE, code, 0);
+    return DONE;
+  }
+  path.counters.event(counters.EVENT_TUNNEL_ERRORS);
+  const outer = quotedHeader(p);
+  const mtu = path.pathMtu.update(
+    view.getInt32(outer + ipv4.DST),
+    quotedMtu(view, p),
+    view.getUint16(outer + ipv4.TOTAL_LEN),
+    ipv4.headerLen(view, outer),
+    path.now,
+  );
+  if (mtu > 0 && quoted.len > 0 && path.nextHops[path.routes.lookup(quoted.dst)].tooBig === hops.TOO_BIG_SIGNAL) {
+    answer(path, quoted, icmp.UNREACHABLE, icmp.CODE_FRAG_NEEDED, Math.max(MIN_MTU, mtu - tunnel.overhead));
+  }
+  return DONE;
+}

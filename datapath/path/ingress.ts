@@ -1,0 +1,80 @@
+/**
+ * Steps 1 and 2: what comes in by a port becomes a parsed packet that may be judged. Behind the uplink this includes what is
+ * for the node itself before it is a packet of anybody else: ARP (in openFrame), and the tunnel (from-tunnel.ts).
+ */
+import type { Packet } from '../packet/packet.ts';
+import { parseIpv4 } from '../packet/parse.ts';
+import { isCuttable } from '../packet/segment.ts';
+import { IDENTITY_WORLD, PORT_POD, type Port } from '../port.ts';
+import {
+  CONTINUE,
+  DONE,
+  DROP_ENCAP_FROM_WORKLOAD,
+  DROP_INVALID_SOURCE,
+  DROP_MALFORMED_ETHERNET,
+  DROP_MALFORMED_IPV4,
+  DROP_MALFORMED_VNET_HEADER,
+  DROP_MARTIAN_SOURCE,
+  DROP_MULTICAST,
+  DROP_NOT_IPV4,
+  DROP_OTHER_MAC,
+} from '../verdict.ts';
+import * as ethernet from '../wire/ethernet.ts';
+import * as ipv4 from '../wire/ipv4.ts';
+import * as vnet from '../wire/virtio-net.ts';
+import type { Path } from './path.ts';
+
+/** A pod may only send from its own addresses. The port says who the sender is. */
+export function checkSource(path: Path, p: Packet, port: Port): number {
+  const { view } = path;
+  if (p.len < ipv4.HEADER_LEN) return DROP_MALFORMED_IPV4;
+  if (view.getUint8(p.off) >> 4 !== 4) return DROP_NOT_IPV4;
+  if (port.kind === PORT_POD && !port.owns(view.getInt32(p.off + ipv4.SRC))) return DROP_INVALID_SOURCE;
+  p.identity = port.identity;
+  return CONTINUE;
+}
+
+/** Parses the packet at `p.off` (packet/parse.ts); afterwards nothing of its headers need be checked again. */
+export function parsePacket(path: Path, p: Packet): number {
+  return parseIpv4(path.view, p);
+}
+
+/** A pod that speaks our tunnel's protocol to a node could put words into another pod's mouth (Calico refuses it, too). */
+export function refusePodTunnel(path: Path, p: Packet, port: Port): number {
+  const { tunnel } = path;
+  if (tunnel === null || port.kind !== PORT_POD || !tunnel.matches(p)) return CONTINUE;
+  return p.dst === path.underlay.address || tunnel.findPeer(p.dst) >= 0 ? DROP_ENCAP_FROM_WORKLOAD : CONTINUE;
+}
+
+/** Takes a frame for this node out of its Ethernet header; an ARP frame ends here. */
+export function openFrame(path: Path, p: Packet): number {
+  const { view, underlay } = path;
+  if (p.len < ethernet.HEADER_LEN) return DROP_MALFORMED_ETHERNET;
+  const hi = ethernet.macHi(view, p.off);
+  const group = ethernet.isGroup(hi);
+  if (!group && (hi !== underlay.macHi || ethernet.macLo(view, p.off) !== underlay.macLo)) return DROP_OTHER_MAC;
+  const type = view.getUint16(p.off + ethernet.TYPE);
+  if (type === ethernet.TYPE_ARP) {
+    const v = path.neighbors.handleArp(p, path.now);
+    return v === CONTINUE ? DONE : v;
+  }
+  if (type !== ethernet.TYPE_IPV4) return DROP_NOT_IPV4;
+  if (group) return DROP_MULTICAST;
+  p.pull(ethernet.HEADER_LEN);
+  return CONTINUE;
+}
+
+/** Nobody outside may speak for us, or from an address that names no host. */
+export function checkForeignSource(path: Path, p: Packet): number {
+  if (ipv4.isMartian(p.src) || path.isLocal(p.src)) return DROP_MARTIAN_SOURCE;
+  p.identity = IDENTITY_WORLD;
+  return CONTINUE;
+}
+
+/** What is never forwarded, whoever sent it. */
+export function checkForwardable(path: Path, p: Packet): number {
+  if (p.dst >>> 28 >= 14) return DROP_MULTICAST;
+  // Somebody else's tunnel: further on it may have to be cut.
+  if ((p.gsoType & vnet.GSO_UDP_TUNNEL_IPV4) !== 0 && !isCuttable(path.view, p)) return DROP_MALFORMED_VNET_HEADER;
+  return CONTINUE;
+}

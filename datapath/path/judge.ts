@@ -1,0 +1,128 @@
+/** Steps 3 to 8: a packet gets its final addresses, and the next hop that it goes to. */
+import type { Nat } from '../nat/nat.ts';
+import { KEEP_ID, type Packet } from '../packet/packet.ts';
+import { segmentsOf } from '../packet/segment.ts';
+import { PORT_UPLINK } from '../port.ts';
+import type { NextHop } from '../route/nexthop.ts';
+import * as hops from '../route/nexthop.ts';
+import * as verdict from '../verdict.ts';
+import { CONTINUE } from '../verdict.ts';
+import * as icmp from '../wire/icmp.ts';
+import * as ipv4 from '../wire/ipv4.ts';
+import { answer } from './icmp.ts';
+import type { Path } from './path.ts';
+
+/** Nothing is decided about the packet yet. */
+export function beginJudgement(p: Packet): void {
+  p.sender = p.src;
+  p.translated = 0;
+  p.hairpin = 0;
+  p.newId = KEEP_ID;
+  p.isNew = 0;
+}
+
+/** Step 3: finds the packet's flow. A packet of a known flow gets its final addresses; `p.isNew` if it begins one. */
+export function trackFlow(path: Path, p: Packet, nat: Nat): number {
+  const { conntrack: flows } = nat;
+  const v = flows.track(p, path.now);
+  if (v !== CONTINUE) {
+    // Our own errors about packets that no flow came of: those were not rewritten, so neither is their quote.
+    return p.local !== 0 && v === verdict.DROP_CT_ICMP_NO_FLOW ? CONTINUE : v;
+  }
+  if (p.isNew !== 0) return CONTINUE;
+  const { src, dst } = p;
+  const w = flows.translate(p);
+  p.translated = p.src !== src || p.dst !== dst ? 1 : 0;
+  return w;
+}
+
+/** Step 4: chooses where a new flow goes, if its destination is a service's or a mapping's. */
+export function chooseBackend(path: Path, p: Packet, nat: Nat): number {
+  const { conntrack: flows, services } = nat;
+  const { dst } = p;
+  const outside = path.ports[p.inPort].kind === PORT_UPLINK && p.tunnelSource === 0;
+  const v = services.select(p, outside ? 1 : 0, path.now);
+  if (v === verdict.DROP_NO_SERVICE_ENDPOINT || v === verdict.DROP_UNKNOWN_SERVICE_PORT) {
+    answer(path, p, icmp.UNREACHABLE, icmp.CODE_PORT_UNREACHABLE, 0); // kube-proxy's REJECT
+  }
+  if (v !== CONTINUE) return v;
+  const w =
+    p.backend !== 0
+      ? flows.translateDestination(p, p.backendAddress, p.backendPort, p.backend)
+      : flows.translateInbound(p, path.now, !outside);
+  p.translated = p.dst !== dst ? 1 : 0;
+  if (p.backend === 0 && !outside && p.translated !== 0) p.hairpin = dst;
+  return w;
+}
+
+/** Step 6: finds the next hop for the packet's destination, or says why there is none. */
+export function lookupRoute(path: Path, p: Packet): number {
+  const index = path.routes.lookup(p.dst);
+  p.hop = index;
+  if (index !== 0 && path.nextHops[index].kind !== hops.HOP_REFUSE) return CONTINUE;
+  // A first packet that has a backend already would be quoted with the backend's address, which its sender never saw.
+  if (p.translated === 0) {
+    const code = index === 0 ? icmp.CODE_NET_UNREACHABLE : icmp.CODE_HOST_UNREACHABLE;
+    answer(path, p, icmp.UNREACHABLE, code, 0);
+  }
+  return index === 0 ? verdict.DROP_NO_ROUTE : verdict.DROP_ROUTE_REFUSED;
+}
+
+/** Step 8: decides under which source a new flow leaves, and enters the flow into the table. */
+export function masqueradeFlow(path: Path, p: Packet, nat: Nat): number {
+  const { conntrack: flows, rules } = nat;
+  const hop = path.nextHops[p.hop];
+  // Towards a pod or a peer the interface is the host's; on the uplink it is the underlay's.
+  const own = hop.kind === hops.HOP_POD || hop.kind === hops.HOP_TUNNEL ? path.hostAddress : path.underlay.address;
+  let v = CONTINUE;
+  p.rule = 0;
+  if (p.backend !== 0 && mustReturnHere(path, p, hop)) {
+    v = flows.translateSource(p, own, 0, true, path.now);
+    p.translated = 1;
+  } else if (hop.kind !== hops.HOP_HOST && p.local === 0) {
+    // A hairpin leaves as if it had gone outside: with the outside source (RFC 4787 REQ-9a).
+    const { hairpin } = p;
+    const rule = rules.match(p.src, hairpin !== 0 ? hairpin : p.dst, p.protocol, p.mark);
+    p.rule = rule;
+    if (rule > 0) {
+      const given = rules.source(rule);
+      const source = given !== 0 ? given : hairpin !== 0 ? hairpin : own;
+      v = flows.translateSource(
+        p,
+        source,
+        rule,
+        rules.keepsPort(rule),
+        path.now,
+        rules.minPort(rule),
+        rules.maxPort(rule),
+      );
+    }
+  }
+  if (v === CONTINUE) v = flows.confirm(p, path.now);
+  if (isOutOfResources(v)) {
+    flows.restore(p);
+    answer(path, p, icmp.UNREACHABLE, icmp.CODE_ADMIN_PROHIBITED, 0); // RFC 5508 REQ-8
+  }
+  return v;
+}
+
+/** The identification of a datagram that has been translated and may yet be fragmented (RFC 6864 section 5.3.1). */
+export function chooseId(path: Path, p: Packet): void {
+  if (!path.freshIds || p.src === p.sender || (p.fragment & ipv4.FLAG_DF) !== 0) return;
+  // The segments of a superpacket count on from the first.
+  p.newId = path.takeIds(segmentsOf(path.view, p));
+}
+
+/** Would the backend's answer miss us? Then the flow must carry our source. */
+function mustReturnHere(path: Path, p: Packet, hop: NextHop): boolean {
+  if (p.masquerade === 0) return false;
+  // Cilium keeps the client's address for a backend on the node that was asked; a hairpin needs ours in any case.
+  return path.alwaysMasquerade || hop.kind !== hops.HOP_POD || p.src === p.dst;
+}
+
+/** No flow could be made, for want of a port or of a place in the table. */
+function isOutOfResources(v: number): boolean {
+  return (
+    v === verdict.DROP_NAT_PORTS_EXHAUSTED || v === verdict.DROP_CT_TABLE_FULL || v === verdict.DROP_CT_SOURCE_QUOTA
+  );
+}

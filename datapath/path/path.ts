@@ -1,0 +1,222 @@
+/**
+ * What the steps of the path share: memory, tables, ports, the time, and where a packet enters the path again. A step is a
+ * function of this and a packet; what it finds out goes onto the packet, never in here.
+ */
+import type { Clock } from '../clock.ts';
+import type { Counters } from '../counters.ts';
+import * as counters from '../counters.ts';
+import { IcmpLimiter } from '../mtu/icmp-error.ts';
+import { PathMtu } from '../mtu/path-mtu.ts';
+import { Reassembly } from '../mtu/reassembly.ts';
+import { VirtualReassembly } from '../mtu/virtual-reassembly.ts';
+import type { Nat } from '../nat/nat.ts';
+import { Packet } from '../packet/packet.ts';
+import type { Pool } from '../packet/pool.ts';
+import { PORT_HOST, PORT_UPLINK, type Port } from '../port.ts';
+import type { Profile } from '../profile.ts';
+import type { Random } from '../random.ts';
+import { Lpm } from '../route/lpm.ts';
+import { NeighborTable } from '../route/neighbor.ts';
+import type { NextHop, Route } from '../route/nexthop.ts';
+import * as hops from '../route/nexthop.ts';
+import type { Tunnel } from '../tunnel/tunnel.ts';
+import { DONE } from '../verdict.ts';
+
+/** Linux's gc_thresh3: as many neighbours as a default kernel would keep. */
+export const NEIGHBORS = 1024;
+/** A 64 KiB superpacket cut to the smallest sensible MTU. */
+export const MAX_PIECES = 1400;
+
+const NO_HOP = hops.nextHop(hops.HOP_REFUSE, { mtu: 0 });
+
+/** What the node is on its underlay. Addresses int32, MACs as in wire/ethernet.ts. */
+export interface Underlay {
+  address: number;
+  prefixLength: number;
+  macHi: number;
+  macLo: number;
+  /** Of the uplink, in bytes. */
+  mtu: number;
+}
+
+export interface PathOptions {
+  pool: Pool;
+  counters: Counters;
+  clock: Clock;
+  random: Random;
+  profile: Profile;
+  underlay: Underlay;
+  hostAddress: number;
+  routes?: Lpm;
+}
+
+export abstract class Path {
+  readonly pool: Pool;
+  readonly view: DataView;
+  readonly counters: Counters;
+  readonly underlay: Underlay;
+  /** Address of the host port, the source of ICMP errors towards pods; the underlay address where there is none. */
+  readonly hostAddress: number;
+  /** Whole milliseconds, read once per burst: a fraction would be a number on the heap for every call it is passed to. */
+  now = 0;
+
+  ports: Port[] = [];
+  uplink: Port | null = null;
+  host: Port | null = null;
+
+  readonly routes: Lpm;
+  /** [0] stands for no route. */
+  nextHops: NextHop[] = [NO_HOP];
+  tunnel: Tunnel | null = null;
+  /** Null: nothing to translate, so flows are not tracked either (as the kernel's hooks, registered by the first rule). */
+  nat: Nat | null = null;
+  readonly neighbors: NeighborTable;
+  readonly virtual: VirtualReassembly;
+  readonly reassembly: Reassembly;
+  readonly pathMtu: PathMtu;
+  readonly limiter = new IcmpLimiter();
+
+  // On what systems disagree (profile.ts).
+  readonly relayTunnelErrors: boolean;
+  readonly dropFromExit: boolean;
+  readonly freshIds: boolean;
+  readonly decrementAtDelivery: boolean;
+  readonly alwaysMasquerade: boolean;
+
+  /** Packets (segments of superpackets, too) sent on that no flow control holds back, since somebody set this to 0. */
+  uncontrolled = 0;
+
+  // Room for what one packet is cut into.
+  readonly segments: Packet[] = [];
+  readonly fragments: Packet[] = [];
+  /** Of a tunnel packet, whose inner packet may be a fragment itself. */
+  readonly outerFragments: Packet[] = [];
+  readonly train: Packet[] = [];
+  /** Room for the inner packet that an ICMP error quotes; no slot of the pool is its own. */
+  readonly quoted = new Packet(0, -1);
+
+  protected readonly clock: Clock;
+  /**
+   * The last IP id of our own: for what is cut although it said DF, whose id need not be unique (RFC 6864 section 4.1), and
+   * for what a profile translates with a fresh one.
+   */
+  private lastId: number;
+
+  constructor(options: PathOptions) {
+    const { pool, counters, underlay, random, profile } = options;
+    this.pool = pool;
+    this.view = pool.view;
+    this.counters = counters;
+    this.clock = options.clock;
+    this.underlay = underlay;
+    this.hostAddress = options.hostAddress;
+    this.routes = options.routes ?? new Lpm();
+    this.relayTunnelErrors = profile.tunnelErrors === 'relay';
+    this.dropFromExit = profile.fromTunnelExit === 'drop';
+    this.freshIds = profile.natIdentification === 'fresh';
+    this.decrementAtDelivery = profile.ttlDecrement === 'delivery';
+    this.alwaysMasquerade = profile.externalService === 'always-masquerade';
+    for (let i = 0; i < MAX_PIECES; i++) {
+      this.segments.push(pool.packets[0]);
+      this.fragments.push(pool.packets[0]);
+      this.outerFragments.push(pool.packets[0]);
+      this.train.push(pool.packets[0]);
+    }
+    this.lastId = random.next() & 0xffff;
+    const timeoutMs = profile.fragmentSeconds * 1000;
+    this.virtual = new VirtualReassembly({ pool, counters, random, events: this, timeoutMs });
+    this.reassembly = new Reassembly({ pool, counters, random, events: this, timeoutMs });
+    this.pathMtu = new PathMtu({
+      counters,
+      random,
+      linkMtu: underlay.mtu,
+      floor: profile.minPathMtu,
+      ofOldRouters: profile.pathMtuOfOldRouters,
+    });
+    this.neighbors = new NeighborTable({
+      pool,
+      counters,
+      random,
+      capacity: NEIGHBORS,
+      address: underlay.address,
+      prefixLength: underlay.prefixLength,
+      mac: { hi: underlay.macHi, lo: underlay.macLo },
+      events: this,
+    });
+  }
+
+  /** A parsed packet goes through the path, wherever it came from. @returns TAKEN, or why it ends here */
+  abstract forward(p: Packet): number;
+
+  // What tables that hold packets say of them: NeighborEvents, FragmentEvents, ReassemblyEvents.
+  abstract transmit(p: Packet): void;
+  abstract unreachable(p: Packet): void;
+  abstract timeout(first: Packet): void;
+  release(p: Packet, reason: number): void {
+    this.drop(p, reason);
+  }
+
+  /** Puts the ports in place; their index is their position. */
+  setPorts(ports: Port[]): void {
+    this.ports = ports;
+    this.uplink = ports.find(port => port.kind === PORT_UPLINK) ?? null;
+    this.host = ports.find(port => port.kind === PORT_HOST) ?? null;
+  }
+
+  /** Replaces next hops, routes and tunnel at once, between two packets. `nextHops[0]` is unused. */
+  setRoutes(routes: Route[], nextHops: NextHop[], tunnel: Tunnel | null): void {
+    this.routes.replaceAll(
+      Int32Array.from(routes, r => r.prefix),
+      Uint8Array.from(routes, r => r.length),
+      Int32Array.from(routes, r => r.hop),
+    );
+    this.nextHops = nextHops;
+    this.tunnel = tunnel;
+  }
+
+  /**
+   * Changes some routes in place, about 5 us each, where setRoutes takes 10 ms whatever there is: for a node that forwards.
+   * @param nextHops all of them; those of routes that stay are where they were
+   */
+  changeRoutes(changed: Route[], removed: Route[], nextHops: NextHop[], tunnel: Tunnel | null): void {
+    this.nextHops = nextHops;
+    this.tunnel = tunnel;
+    for (const { prefix, length, hop } of changed) this.routes.insert(prefix, length, hop);
+    for (const { prefix, length } of removed) this.routes.delete(prefix, length);
+  }
+
+  /** Fragments that wait for others of their datagram. */
+  get fragmentsHeld(): number {
+    return this.virtual.held + this.reassembly.held;
+  }
+
+  /** Writes out what all ports have queued. */
+  flush(): void {
+    for (let i = 0; i < this.ports.length; i++) this.ports[i].flush();
+  }
+
+  /** Ends a packet: gives its slot back, and counts why unless it was the node's own (DONE). */
+  drop(p: Packet, reason: number): void {
+    if (reason !== DONE) {
+      this.counters.drop(reason, p.len);
+      this.counters.port(p.inPort, counters.PORT_RX_DROPPED, 1);
+    }
+    this.pool.release(p);
+  }
+
+  /** Takes `n` IP ids and returns the first. */
+  takeIds(n: number): number {
+    const id = (this.lastId + 1) & 0xffff;
+    this.lastId += n;
+    return id;
+  }
+
+  /** True for an address of this node: of a pod, or of the node itself. */
+  isLocal(address: number): boolean {
+    const hop = this.routes.lookup(address);
+    if (hop === 0) return false;
+    const { kind, gateway } = this.nextHops[hop];
+    // With a gateway it leads through the host's kernel, to what is not its own.
+    return kind === hops.HOP_POD || (kind === hops.HOP_HOST && gateway === 0);
+  }
+}

@@ -109,6 +109,12 @@ export class Counters {
     this.values[PORT_BASE + port * PORT_STRIDE + counter] += n;
   }
 
+  /** The number of a port goes to another one: all of its PORT_* counters are 0. */
+  clearPort(port: number): void {
+    const from = PORT_BASE + port * PORT_STRIDE;
+    this.values.fill(0, from, from + PORT_STRIDE);
+  }
+
   dropped(reason: number): number {
     return this.values[reason];
   }

@@ -9,21 +9,20 @@ import type { FlowRow } from './conntrack/conntrack.ts';
 import { Counters, EVENT_WAKEUPS } from './counters.ts';
 import { BURST, type Datapath } from './forward.ts';
 import { monotonicClock } from './io/clock.ts';
+import type { Device } from './io/device.ts';
 import { createDevice, type DeviceHandle } from './io/handle.ts';
 import { hugeMemory } from './io/huge-memory.ts';
 import * as libc from './io/libc.ts';
 import { Uring } from './io/uring.ts';
-import { type MasqueradeRule, MasqueradeRules } from './nat/masquerade.ts';
-import type { Service } from './nat/service.ts';
 import { SLOT_BYTES } from './packet/packet.ts';
 import { Pool } from './packet/pool.ts';
 import { NEIGHBORS } from './path/path.ts';
-import { PROFILES } from './profile.ts';
-import { createDatapath, type Program } from './program.ts';
+import type { Port } from './port.ts';
+import type { Change } from './program/diff.ts';
+import { Installation } from './program/install.ts';
+import type { Program } from './program/program.ts';
 import { Random } from './random.ts';
-import { HOP_NAMES, type NextHop, type Route } from './route/nexthop.ts';
-import type { TunnelSpec } from './tunnel/spec.ts';
-import { Tunnel } from './tunnel/tunnel.ts';
+import { HOP_NAMES } from './route/nexthop.ts';
 
 /** Packets in flight and held: a burst, its fragments, and what waits for ARP. Untouched slots cost address space only. */
 const SLOTS = 4096;
@@ -71,20 +70,10 @@ export interface LoopRequest {
     | 'services'
     | 'ports-in-use'
     | 'masquerade-hits'
-    | 'set-services'
-    | 'remove-services'
-    | 'set-rules'
-    | 'change-routes'
+    | 'change'
+    | 'ports'
     | 'stop';
   params?: unknown;
-}
-
-/** Parameters of change-routes, as Datapath's. Without `tunnel` the tunnel stays as it is. */
-export interface RoutesRequest {
-  changed: Route[];
-  removed: Route[];
-  nextHops: NextHop[];
-  tunnel?: TunnelSpec | null;
 }
 
 export interface LoopResponse {
@@ -99,11 +88,17 @@ class Loop {
   private readonly datapath: Datapath;
   private readonly control: MessagePort;
   private readonly counters: Counters;
-  private readonly makeTunnel: (spec: TunnelSpec | null) => Tunnel | null;
+  private readonly installation: Installation;
+  private readonly open: (handle: DeviceHandle) => Device;
   private readonly wakeFd: number;
-  private readonly pollView: DataView;
-  private readonly pollAddress: number;
-  private readonly pollBytes: Uint8Array;
+  /** What is waited for: these ports, in order, and behind them the control plane. */
+  private polled: Port[] = [];
+  /** Ports whose device is gone, though nobody has closed it. */
+  private readonly dead = new Set<Port>();
+  private pollView = new DataView(new ArrayBuffer(0));
+  private pollAddress = 0;
+  /** Kept: the kernel reads and writes it by its address. */
+  private pollBytes = new Uint8Array(0);
   private readonly eventWord = new Int32Array(2);
   private readonly eventAddress: number;
   /** 'in use', or why not. */
@@ -117,25 +112,29 @@ class Loop {
     this.control = data.control;
     this.wakeFd = data.wakeFd;
     const random = new Random(data.seed);
-    const profile = PROFILES[data.program.profile];
-    this.makeTunnel = spec => (spec === null ? null : new Tunnel(spec, profile, pool.view, this.counters, random));
     const ring = data.ioUring === 'auto' ? Uring.open() : 'off by the configuration';
     this.ioUring = typeof ring === 'string' ? ring : 'in use';
     this.busyPollMs = data.busyPoll / 1000;
-    this.datapath = createDatapath(
-      data.program,
-      data.devices.map(handle => createDevice(handle, pool, typeof ring === 'string' ? null : ring)),
-      { pool, counters: this.counters, clock: monotonicClock, random, memory: hugeMemory },
-    );
+    this.open = handle => createDevice(handle, pool, typeof ring === 'string' ? null : ring);
+    const environment = { pool, counters: this.counters, clock: monotonicClock, random, memory: hugeMemory };
+    this.installation = new Installation(data.program, data.devices.map(this.open), environment);
+    this.datapath = this.installation.datapath;
+    this.eventAddress = libc.addressOf(this.eventWord);
+    this.pollPorts();
+  }
+
+  /** Sets up what is waited for, after ports have come or gone. */
+  private pollPorts(): void {
     const { ports } = this.datapath;
-    this.pollBytes = new Uint8Array((ports.length + 1) * POLLFD_BYTES);
+    for (const port of this.dead) if (!ports.includes(port)) this.dead.delete(port);
+    this.polled = ports.filter(port => port.device.fd >= 0 && !this.dead.has(port));
+    this.pollBytes = new Uint8Array((this.polled.length + 1) * POLLFD_BYTES);
     this.pollView = new DataView(this.pollBytes.buffer);
     this.pollAddress = libc.addressOf(this.pollBytes);
-    this.eventAddress = libc.addressOf(this.eventWord);
-    ports.forEach((port, i) => {
+    this.polled.forEach((port, i) => {
       this.setPollFd(i, port.device.fd);
     });
-    this.setPollFd(ports.length, this.wakeFd);
+    this.setPollFd(this.polled.length, this.wakeFd);
   }
 
   private setPollFd(index: number, fd: number): void {
@@ -150,8 +149,8 @@ class Loop {
   /** Runs until it is told to stop. */
   run(): void {
     const { datapath, counters } = this;
-    const { ports } = datapath;
     while (this.running) {
+      const ports = this.polled;
       // After every round, for what was read may have set a timer.
       const timeout = datapath.tick();
       const ready = this.wait(ports.length + 1, timeout);
@@ -161,15 +160,21 @@ class Loop {
         for (let i = 0; i < ports.length; i++) {
           const events = this.revents(i);
           if (events & POLLIN) {
-            if (datapath.receive(ports[i]) < 0) this.setPollFd(i, -1);
-          } else if (events & (POLLERR | POLLHUP | POLLNVAL)) this.setPollFd(i, -1);
+            if (datapath.receive(ports[i]) < 0) this.bury(i);
+          } else if (events & (POLLERR | POLLHUP | POLLNVAL)) this.bury(i);
         }
         if (this.revents(ports.length) & POLLIN) this.handleRequests();
         if (datapath.uncontrolled >= YIELD_AFTER) libc.schedYield();
         datapath.uncontrolled = 0;
       }
     }
-    for (const port of ports) port.device.close();
+    for (const port of datapath.ports) port.device.close();
+  }
+
+  /** The device of a port is gone: nothing more comes from it. */
+  private bury(index: number): void {
+    this.dead.add(this.polled[index]);
+    this.setPollFd(index, -1);
   }
 
   /** Waits until something is ready, or `timeout` is over. @returns how many are */
@@ -206,7 +211,7 @@ class Loop {
     switch (request.method) {
       case 'routes':
         return Array.from(datapath.routes.entries(), ({ prefix, length, value }) => {
-          const hop = datapath.nextHops[value];
+          const hop = this.installation.hopOf(value);
           return { prefix, length, ...hop, kind: HOP_NAMES[hop.kind] };
         });
       case 'neighbors':
@@ -243,22 +248,16 @@ class Loop {
       case 'ports-in-use':
         return datapath.nat?.conntrack.ports.usage() ?? [];
       case 'masquerade-hits':
-        return datapath.nat === null ? [] : Array.from(datapath.nat.rules.hits);
-      case 'set-services':
-        for (const service of request.params as Service[]) datapath.nat?.services.set(service);
+        return datapath.nat === null ? null : { numbers: datapath.nat.rules.numbers, hits: datapath.nat.rules.hits };
+      case 'change':
+        try {
+          this.installation.apply(request.params as Change[], this.open);
+        } finally {
+          this.pollPorts();
+        }
         return null;
-      case 'remove-services':
-        for (const name of request.params as string[]) datapath.nat?.services.remove(name);
-        return null;
-      case 'set-rules':
-        if (datapath.nat !== null) datapath.nat.rules = new MasqueradeRules(request.params as MasqueradeRule[]);
-        return null;
-      case 'change-routes': {
-        const { changed, removed, nextHops, tunnel } = request.params as RoutesRequest;
-        const next = tunnel === undefined ? datapath.tunnel : this.makeTunnel(tunnel);
-        datapath.changeRoutes(changed, removed, nextHops, next);
-        return null;
-      }
+      case 'ports':
+        return this.installation.portNumbers();
       case 'stop':
         this.running = false;
         return null;

@@ -40,17 +40,27 @@ const TX_LIMIT = 128;
  */
 const COALESCE_BELOW = 4096;
 
+/** Who is behind a port. */
+export interface PortOwner {
+  /** int32 */
+  addresses: readonly number[];
+  /** Behind a pod that is a router: it may send from them, too. */
+  networks?: readonly { address: number; length: number }[];
+  /** Security identity; 0 for none. */
+  identity: number;
+}
+
 export class Port {
   readonly index: number;
   readonly kind: number;
   readonly name: string;
   readonly device: Device;
   /** Addresses that its user has (int32): a pod may send from no other. */
-  readonly addresses: Int32Array;
+  addresses = new Int32Array(0);
   /** (masked address, mask) pairs of the networks behind it. */
-  private readonly networks: Int32Array;
+  private networks = new Int32Array(0);
   /** Security identity of what is behind it; 0 for none. */
-  readonly identity: number;
+  identity = 0;
   /**
    * Merges small segments on the way in from a pod, so that the whole path is walked once for all of them, and on the way
    * out to a pod, where its kernel then handles one packet instead of 45. Null where the device takes no superpackets.
@@ -62,32 +72,36 @@ export class Port {
   private readonly pool: Pool;
   private readonly counters: Counters;
 
-  constructor(options: {
-    index: number;
-    kind: number;
-    name: string;
-    device: Device;
-    addresses: number[];
-    networks?: readonly { address: number; length: number }[];
-    identity: number;
-    pool: Pool;
-    counters: Counters;
-  }) {
+  constructor(
+    options: PortOwner & {
+      index: number;
+      kind: number;
+      name: string;
+      device: Device;
+      pool: Pool;
+      counters: Counters;
+    },
+  ) {
     this.index = options.index;
     this.kind = options.kind;
     this.name = options.name;
     this.device = options.device;
-    this.addresses = Int32Array.from(options.addresses);
+    this.setOwner(options);
+    this.pool = options.pool;
+    this.counters = options.counters;
+    this.coalescer = makeCoalescer(options.kind, options.device, options.pool);
+  }
+
+  /** Says who is behind the port. */
+  setOwner({ addresses, networks = [], identity }: PortOwner): void {
+    this.addresses = Int32Array.from(addresses);
     this.networks = Int32Array.from(
-      (options.networks ?? []).flatMap(({ address, length }) => {
+      networks.flatMap(({ address, length }) => {
         const mask = length === 0 ? 0 : -1 << (32 - length);
         return [address & mask, mask];
       }),
     );
-    this.identity = options.identity;
-    this.pool = options.pool;
-    this.counters = options.counters;
-    this.coalescer = makeCoalescer(options.kind, options.device, options.pool);
+    this.identity = identity;
   }
 
   /** Merges what can be merged of a burst that was read from this port. @returns packets left, at the front */

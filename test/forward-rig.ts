@@ -1,7 +1,6 @@
 /** A datapath over memory, from a node's configuration, for tests: packets in by one port, out by another, time by hand. */
 import { strict as assert } from 'node:assert';
 import { ManualClock } from '../datapath/clock.ts';
-import { compile, mtusOf } from '../datapath/control/compile.ts';
 import { loadConfig } from '../datapath/control/load-config.ts';
 import { type ResolvedConfig, resolveTap, withUplink } from '../datapath/control/resolved.ts';
 import {
@@ -27,10 +26,12 @@ import { BURST, type Datapath } from '../datapath/forward.ts';
 import { type Frame, MemoryDevice } from '../datapath/io/memory.ts';
 import { Pool } from '../datapath/packet/pool.ts';
 import { PORT_POD, PORT_UPLINK, type Port } from '../datapath/port.ts';
-import { PROFILES } from '../datapath/profile.ts';
-import { createDatapath } from '../datapath/program.ts';
+import { compile } from '../datapath/program/compile.ts';
+import { diff } from '../datapath/program/diff.ts';
+import { Installation } from '../datapath/program/install.ts';
+import { mtusOf } from '../datapath/program/mtus.ts';
+import type { Program } from '../datapath/program/program.ts';
 import { Random } from '../datapath/random.ts';
-import { Tunnel } from '../datapath/tunnel/tunnel.ts';
 import * as verdict from '../datapath/verdict.ts';
 import { arpFrame, ethernet } from './fixtures/packets.ts';
 
@@ -73,6 +74,8 @@ export class TestNode {
   readonly counters = new Counters();
   readonly pool: Pool;
   readonly datapath: Datapath;
+  private readonly installation: Installation;
+  private program: Program;
   private readonly devices: MemoryDevice[];
   /** DROP_INVALID_SOURCE from the uplink. */
   private arpInvalid = 0;
@@ -92,15 +95,18 @@ export class TestNode {
         }),
     );
     const { pool, counters, clock } = this;
-    this.datapath = createDatapath(program, this.devices, { pool, counters, clock, random: new Random(7) });
+    this.program = program;
+    this.installation = new Installation(program, this.devices, { pool, counters, clock, random: new Random(7) });
+    this.datapath = this.installation.datapath;
   }
 
-  /** Other routes, way and tunnel for a node that runs, as `apply` changes them; ports and NAT stay. */
+  /** Other routes and tunnel for a node that runs, as `apply` changes them; ports and NAT stay. */
   reconfigure(o: NodeOptions): void {
-    const { profile, routes, nextHops, tunnel } = compile(nodeConfig(o));
-    const { pool, counters, datapath } = this;
-    const next = tunnel === null ? null : new Tunnel(tunnel, PROFILES[profile], pool.view, counters, new Random(11));
-    datapath.changeRoutes(routes, [], nextHops, next);
+    const program = compile(nodeConfig(o));
+    this.installation.apply(diff(this.program, program), () => {
+      throw new Error('ports stay');
+    });
+    this.program = program;
   }
 
   port(name: string): Port {

@@ -19,7 +19,8 @@ import type { Service } from '../../datapath/nat/service.ts';
 import type { Packet } from '../../datapath/packet/packet.ts';
 import { Pool } from '../../datapath/packet/pool.ts';
 import { PORT_POD, PORT_UPLINK } from '../../datapath/port.ts';
-import { createDatapath } from '../../datapath/program.ts';
+import { createDatapath } from '../../datapath/program/install.ts';
+import { hopProgram } from '../../datapath/program/program.ts';
 import { Random } from '../../datapath/random.ts';
 import * as hops from '../../datapath/route/nexthop.ts';
 import { VERDICT_NAMES } from '../../datapath/verdict.ts';
@@ -133,28 +134,28 @@ export class World {
     const { clock, counters } = this;
     this.inside = new SegmentDevice(pool, 'inside', 3);
     this.outside = new SegmentDevice(pool, 'outside', 2);
-    const hop = (kind: number, port: number, gateway = 0) => hops.nextHop(kind, { port, gateway, mtu: 1500 });
+    const hop = (kind: number, port: string, gateway = 0) => hopProgram(kind, { port, gateway, mtu: 1500 });
     this.datapath = createDatapath(
       {
         profile: 'linux',
         underlay: { address: NODE, prefixLength: 24, macHi: MAC.hi, macLo: MAC.lo, mtu: 1500 },
         hostAddress: NODE,
         ports: [
-          { kind: PORT_POD, name: 'inside', addresses: PODS, identity: 0 },
-          { kind: PORT_UPLINK, name: 'outside', addresses: [NODE], identity: 2 },
+          { kind: PORT_POD, name: 'inside', addresses: PODS, identity: 0, place: '' },
+          { kind: PORT_UPLINK, name: 'outside', addresses: [NODE], identity: 2, place: '' },
         ],
         nextHops: [
-          hop(hops.HOP_REFUSE, -1),
-          hop(hops.HOP_POD, 0),
-          hop(hops.HOP_HOST, -1),
-          hop(hops.HOP_GATEWAY, 1, GATEWAY),
+          hop(hops.HOP_REFUSE, ''),
+          hop(hops.HOP_POD, 'pod inside'),
+          hop(hops.HOP_HOST, ''),
+          hop(hops.HOP_GATEWAY, 'uplink outside', GATEWAY),
         ],
         routes: [
           ...PODS.map(prefix => ({ prefix, length: 32, hop: 1 })),
           { prefix: NODE, length: 32, hop: 2 },
           { prefix: 0, length: 0, hop: 3 },
         ],
-        tunnel: null,
+        tunnels: [],
         neighbors: [],
         nat: {
           capacity: options.capacity,

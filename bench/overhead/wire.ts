@@ -1,13 +1,14 @@
 /** The same figures from packets: a node over memory, and what it puts on its uplink. */
 import { ManualClock } from '../../datapath/clock.ts';
-import { compile, mtusOf } from '../../datapath/control/compile.ts';
 import { loadConfig } from '../../datapath/control/load-config.ts';
 import { resolveTap, withUplink } from '../../datapath/control/resolved.ts';
 import { Counters } from '../../datapath/counters.ts';
 import { type Frame, MemoryDevice } from '../../datapath/io/memory.ts';
 import { Pool } from '../../datapath/packet/pool.ts';
 import { PORT_UPLINK } from '../../datapath/port.ts';
-import { createDatapath } from '../../datapath/program.ts';
+import { compile } from '../../datapath/program/compile.ts';
+import { createDatapath } from '../../datapath/program/install.ts';
+import { mtusOf } from '../../datapath/program/mtus.ts';
 import { Random } from '../../datapath/random.ts';
 import { foldSum, pseudoSum } from '../../datapath/wire/checksum.ts';
 import * as ipv4 from '../../datapath/wire/ipv4.ts';

@@ -15,9 +15,10 @@ import { SLOT_BYTES } from '../../datapath/packet/packet.ts';
 import { Pool } from '../../datapath/packet/pool.ts';
 import { PORT_POD, PORT_UPLINK } from '../../datapath/port.ts';
 import type { ProfileName } from '../../datapath/profile.ts';
-import { createDatapath, type Program } from '../../datapath/program.ts';
+import { createDatapath } from '../../datapath/program/install.ts';
+import { type HopProgram, hopProgram, type Program } from '../../datapath/program/program.ts';
 import { Random } from '../../datapath/random.ts';
-import type { NextHop, Route } from '../../datapath/route/nexthop.ts';
+import type { Route } from '../../datapath/route/nexthop.ts';
 import * as hops from '../../datapath/route/nexthop.ts';
 import { TUNNEL_GENEVE, TUNNEL_IPIP, TUNNEL_VXLAN } from '../../datapath/tunnel/tunnel.ts';
 import { foldSum, pseudoSum, sumWords } from '../../datapath/wire/checksum.ts';
@@ -181,13 +182,15 @@ export class Rig {
   }
 }
 
+const BY_UPLINK = 'uplink uplink';
+
 function programOf(c: Case): Program {
   const tunnel = c.mode !== 'native';
-  const nextHops: NextHop[] = [
-    hops.nextHop(hops.HOP_REFUSE),
-    hops.nextHop(hops.HOP_POD, { port: 0, mtu: MTU }),
-    hops.nextHop(hops.HOP_ONLINK, { port: 1, mtu: MTU }),
-    hops.nextHop(hops.HOP_HOST, { mtu: MTU }),
+  const nextHops: HopProgram[] = [
+    hopProgram(hops.HOP_REFUSE),
+    hopProgram(hops.HOP_POD, { port: 'pod pod', mtu: MTU }),
+    hopProgram(hops.HOP_ONLINK, { port: BY_UPLINK, mtu: MTU }),
+    hopProgram(hops.HOP_HOST, { mtu: MTU }),
   ];
   const routes: Route[] = [
     { prefix: POD, length: 32, hop: 1 },
@@ -198,8 +201,15 @@ function programOf(c: Case): Program {
   for (let k = 0; k < PEERS; k++) {
     const gateway = peerAddress(k);
     const hop = tunnel
-      ? hops.nextHop(hops.HOP_TUNNEL, { port: 1, gateway, peer: k, peerAddress: gateway, mtu: MTU - 50, transit: 1 })
-      : hops.nextHop(hops.HOP_GATEWAY, { port: 1, gateway, mtu: MTU, transit: 1 });
+      ? hopProgram(hops.HOP_TUNNEL, {
+          port: BY_UPLINK,
+          gateway,
+          tunnel: c.mode,
+          peerAddress: gateway,
+          mtu: MTU - 50,
+          transit: 1,
+        })
+      : hopProgram(hops.HOP_GATEWAY, { port: BY_UPLINK, gateway, mtu: MTU, transit: 1 });
     routes.push({ prefix: remotePod(k) & ~0xff, length: 24, hop: nextHops.push(hop) - 1 });
   }
   return {
@@ -207,29 +217,32 @@ function programOf(c: Case): Program {
     underlay: { address: UNDERLAY, prefixLength: 16, macHi: 0x0242, macLo: macLoOf(UNDERLAY), mtu: MTU },
     hostAddress: HOST,
     ports: [
-      { kind: PORT_POD, name: 'pod', addresses: [POD], identity: IDENTITY },
-      { kind: PORT_UPLINK, name: 'uplink', addresses: [], identity: 0 },
+      { kind: PORT_POD, name: 'pod', addresses: [POD], identity: IDENTITY, place: '' },
+      { kind: PORT_UPLINK, name: 'uplink', addresses: [], identity: 0, place: '' },
     ],
     routes,
     neighbors: [],
     nextHops,
-    tunnel:
+    tunnels:
       c.mode === 'native'
-        ? null
-        : {
-            protocol: PROTOCOLS[c.mode],
-            port: TUNNEL_PORT,
-            vni: -1,
-            localAddress: UNDERLAY,
-            localMacHi: 0x0242,
-            localMacLo: macLoOf(HOST),
-            peers: Array.from({ length: PEERS }, (_, k) => ({
-              address: peerAddress(k),
-              macHi: 0x0242,
-              macLo: macLoOf(remotePod(k)),
-            })),
-            acceptAny: false,
-          },
+        ? []
+        : [
+            {
+              name: c.mode,
+              protocol: PROTOCOLS[c.mode],
+              port: TUNNEL_PORT,
+              vni: -1,
+              localAddress: UNDERLAY,
+              localMacHi: 0x0242,
+              localMacLo: macLoOf(HOST),
+              peers: Array.from({ length: PEERS }, (_, k) => ({
+                address: peerAddress(k),
+                macHi: 0x0242,
+                macLo: macLoOf(remotePod(k)),
+              })),
+              acceptAny: false,
+            },
+          ],
     nat: c.nat === 'none' ? null : natOf(c),
   };
 }

@@ -29,9 +29,16 @@ export async function apply(flags: { file: string; node?: string; output: Format
     process.stderr.write(`${formatProblems(problems ?? [])}\n`);
     return result.refused === undefined ? USAGE : NO;
   }
-  const { notKept, ...changes } = result.applied;
-  const row = { node, ...changes };
-  await printRows(flags.output, [row], columnsOf([row]));
+  const { notKept, changes, ...counts } = result.applied;
+  if (flags.output === 'table' || flags.output === 'wide') {
+    const rows = changes.map(change => ({ ...change }));
+    await printRows(flags.output, rows, columnsOf(rows));
+    const what = changes.length === 0 ? 'nothing to change' : `no packet waited longer than ${counts.longestStopMs} ms`;
+    process.stderr.write(`${node}: applied: ${what}\n`);
+  } else {
+    const row = { node, ...counts, changes };
+    await printRows(flags.output, [row], columnsOf([row]));
+  }
   if (notKept === null) return DONE;
   process.stderr.write(`tunpath: applied, but it will be forgotten when the node ends: ${notKept}\n`);
   return NO;

@@ -196,15 +196,12 @@ function report(log: Log, { applied, problems, refused }: ApplyResult, text: str
     return;
   }
   for (const warning of loadConfig(text, file).warnings ?? []) log.problem(warning, 'warn');
-  const { servicesSet, servicesRemoved, routes, masquerade, tunnel } = applied;
-  const changes = [
-    `${servicesSet} services set`,
-    `${servicesRemoved} removed`,
-    `${routes} routes`,
-    ...(masquerade ? ['masquerade rules'] : []),
-    ...(tunnel ? ['tunnel'] : []),
-  ];
-  log.info(`${file} applied: ${changes.join(', ')}`, { file, ...applied });
+  const { servicesSet, servicesRemoved, routes, changes } = applied;
+  const others = changes
+    .filter(({ what }) => what !== 'services' && what !== 'routes')
+    .map(({ what, change, count, names }) => `${count === 1 ? names : `${count} ${what}`} ${change}`);
+  const parts = [`${servicesSet} services set`, `${servicesRemoved} removed`, `${routes} routes`, ...others];
+  log.info(`${file} applied: ${parts.join(', ')}`, { file, ...applied });
 }
 
 function summary({ spec }: ResolvedConfig): string {

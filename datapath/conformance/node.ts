@@ -8,7 +8,6 @@
  *   'host': its own processes, 10.244.1.1
  */
 import { ManualClock } from '../clock.ts';
-import { compile, mtusOf } from '../control/compile.ts';
 import { loadConfig } from '../control/load-config.ts';
 import { type ResolvedConfig, resolveTap, withUplink } from '../control/resolved.ts';
 import { Counters, EVENT_NAMES } from '../counters.ts';
@@ -18,7 +17,9 @@ import { arpFrame, dotted, ethernet } from '../packet/build.ts';
 import { Pool } from '../packet/pool.ts';
 import { PORT_HOST, PORT_POD, PORT_UPLINK } from '../port.ts';
 import type { ProfileName } from '../profile.ts';
-import { createDatapath } from '../program.ts';
+import { compile } from '../program/compile.ts';
+import { createDatapath } from '../program/install.ts';
+import { mtusOf } from '../program/mtus.ts';
 import { Random } from '../random.ts';
 import { Lpm } from '../route/lpm.ts';
 import type { Route } from '../route/nexthop.ts';

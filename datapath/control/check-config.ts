@@ -3,6 +3,8 @@
  * nothing is given that would have no effect. Each value by itself has been checked by the schema (config.ts); what it
  * refused is undefined here, and no check speaks where the refused value could have been the answer.
  */
+
+import { configuredOverhead } from '../program/compile-tunnel.ts';
 import * as ethernet from '../wire/ethernet.ts';
 import { MAX_OPTIONS_LEN, OPT_HEADER_LEN } from '../wire/geneve.ts';
 import { type Cidr, contains, parseCidr, parseMac, prefixMask } from './address.ts';
@@ -17,7 +19,6 @@ import {
   uniqueNames,
 } from './check-draft.ts';
 import { checkServices } from './check-services.ts';
-import { configuredOverhead } from './compile.ts';
 import { defaultVni, defaultVtepMac, type GeneveOptionConfig } from './config.ts';
 
 /**

@@ -4,7 +4,7 @@ import { OFFLOADS, type Offload } from '../io/device.ts';
 import { closeHandle, type DeviceHandle } from '../io/handle.ts';
 import { openTunTap, type TunTapHandle } from '../io/tuntap.ts';
 import { ipBatch } from '../lab/ip.ts';
-import { type Mtus, mtusOf, podMtuOf } from './compile.ts';
+import { type Mtus, mtusOf, podMtuOf } from '../program/mtus.ts';
 import type { PodConfig } from './config.ts';
 import { hostRoutes } from './host-routes.ts';
 import { QUEUE_PACKETS, withoutIpv6 } from './kernel-side.ts';
@@ -44,23 +44,38 @@ export interface Devices {
 /**
  * Opens the pods' devices, moves each into the namespace of its pod and configures it there. The only part of a start that
  * needs CAP_SYS_ADMIN, for setns(2). All or nothing.
+ * @param pods those of the configuration, or some of them
  */
-export async function openPods(config: ResolvedConfig): Promise<TunTapHandle[]> {
-  const { pods, offload } = config.spec;
+export async function openPods(config: ResolvedConfig, pods = config.spec.pods): Promise<TunTapHandle[]> {
   if (pods.length === 0) return [];
   const mtus = mtusOf(config);
-  const allowed = allowedOffloads(offload);
+  const allowed = allowedOffloads(config.spec.offload);
   const handles: TunTapHandle[] = [];
   try {
     // Made here and moved: a descriptor opened inside the pod's namespace would keep that alive after `ip netns del`.
-    for (const [i, pod] of pods.entries()) {
-      handles.push(openTunTap({ kind: 'tun', name: passageName(i), mtu: podMtuOf(pod, mtus).device, allowed }));
+    for (const pod of pods) {
+      handles.push(openTunTap({ kind: 'tun', name: passageName(), mtu: podMtuOf(pod, mtus).device, allowed }));
     }
-    await ipBatch(pods.map((pod, i) => `link set dev ${passageName(i)} netns ${pod.netns} name ${pod.device}`));
+    await ipBatch(pods.map((pod, i) => `link set dev ${handles[i].name} netns ${pod.netns} name ${pod.device}`));
     await Promise.all(pods.map(pod => setUpPod(pod, mtus)));
     return handles.map((handle, i) => ({ ...handle, name: pods[i].device }));
   } catch (error) {
     for (const handle of handles) closeHandle(handle);
+    throw error;
+  }
+}
+
+/** Opens the host port and configures it. @throws Error with nothing left behind */
+export async function openHostPort(config: ResolvedConfig): Promise<TunTapHandle> {
+  const { host, uplink, offload } = config.spec;
+  const { device } = host!;
+  const handle = openTunTap({ kind: 'tun', name: device, mtu: uplink.mtu, allowed: allowedOffloads(offload) });
+  try {
+    withoutIpv6(device);
+    await setUpHostPort(config);
+    return handle;
+  } catch (error) {
+    closeHandle(handle);
     throw error;
   }
 }
@@ -71,18 +86,11 @@ export async function openPods(config: ResolvedConfig): Promise<TunTapHandle[]> 
  * @param pods what openPods() has opened
  */
 export async function openDevices(config: ResolvedConfig, pods: readonly TunTapHandle[]): Promise<Devices> {
-  const { host } = config.spec;
-  const { mtu } = config.spec.uplink;
-  const allowed = allowedOffloads(config.spec.offload);
   const handles: TunTapHandle[] = [...pods];
   let uplink: OpenUplink | null = null;
   try {
-    if (host !== undefined) {
-      handles.push(openTunTap({ kind: 'tun', name: host.device, mtu, allowed }));
-      withoutIpv6(host.device);
-    }
-    uplink = await openUplink(config, allowed);
-    await setUpHostPort(config);
+    uplink = await openUplink(config, allowedOffloads(config.spec.offload));
+    if (config.spec.host !== undefined) handles.push(await openHostPort(config));
     return { handles: [...handles, uplink.handle], uplink };
   } catch (error) {
     await uplink?.close();
@@ -97,9 +105,11 @@ export async function closeDevices({ handles, uplink }: Devices): Promise<void> 
   for (const handle of handles) closeHandle(handle);
 }
 
-/** Name of a pod's device until it is in its namespace. */
-function passageName(pod: number): string {
-  return `tp${process.pid}.${pod}`;
+let passages = 0;
+
+/** Name of a pod's device until it is in its namespace: no other's. */
+function passageName(): string {
+  return `tp${process.pid}.${passages++ % 10_000}`;
 }
 
 function setUpPod(pod: PodConfig, mtus: Mtus): Promise<void> {
@@ -123,12 +133,11 @@ function setUpPod(pod: PodConfig, mtus: Mtus): Promise<void> {
 /** In the node's own namespace the host port gets the node's addresses and, as routes, all that the datapath can reach. */
 async function setUpHostPort(config: ResolvedConfig): Promise<void> {
   const { uplink, host } = config.spec;
-  if (host === undefined) return;
   const [nodeAddress] = uplink.address.split('/');
-  const { device } = host;
+  const { device, address } = host!;
   await ipBatch([
     `link set dev lo up`,
-    `addr add ${host.address} dev ${device} noprefixroute`,
+    `addr add ${address} dev ${device} noprefixroute`,
     ...(uplink.onHostPort ? [`addr replace ${nodeAddress}/32 dev ${device} noprefixroute`] : []),
     `link set dev ${device} mtu ${uplink.mtu} txqueuelen ${QUEUE_PACKETS} up`,
     ...hostRoutes(config).map(route => `route append ${route}`),

@@ -1,6 +1,7 @@
 /** The kernel's routes by the host port: all that the datapath can reach, for the node's own processes. */
+
+import { mtusOf } from '../program/mtus.ts';
 import { formatCidr, parseCidr } from './address.ts';
-import { mtusOf } from './compile.ts';
 import type { ResolvedConfig } from './resolved.ts';
 import { allAddressesOf } from './service-config.ts';
 

@@ -144,10 +144,20 @@ export function natRows(usage: PortUsage[], before: PortSample, nowMs: number): 
   });
 }
 
-/** The rules in order with the number of flows that each one has decided; `-` for flows that no rule matched. */
-export function masqueradeRows(rules: readonly MasqueradeRuleConfig[], hits: readonly number[]): unknown[] {
+/** What the loop says of the rules, in their order: hits[0] are the flows that none matched. */
+export interface RuleHits {
+  numbers: Int32Array;
+  hits: Float64Array;
+}
+
+/**
+ * The rules in order, each with the number that flows remember it by and how many it has decided; `-` for flows that no rule
+ * matched. @param found null: no flow has been tracked yet
+ */
+export function masqueradeRows(rules: readonly MasqueradeRuleConfig[], found: RuleHits | null): unknown[] {
+  const hits = found?.hits ?? [];
   const rows = rules.map((rule, i) => ({
-    rule: i + 1,
+    rule: found?.numbers[i + 1] ?? i + 1,
     action: rule.action,
     from: negatable(rule.from, rule.notFrom),
     to: negatable(rule.to, rule.notTo),

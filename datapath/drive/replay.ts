@@ -10,7 +10,6 @@
  * neighbours in it.
  */
 import { ManualClock } from '../clock.ts';
-import { compile, mtusOf } from '../control/compile.ts';
 import type { ResolvedConfig } from '../control/resolved.ts';
 import { Counters, PORT_RX_DROPPED, PORT_RX_PACKETS, PORT_TX_PACKETS } from '../counters.ts';
 import type { Datapath } from '../forward.ts';
@@ -20,7 +19,9 @@ import { DIRECTION_OUT } from '../io/pcapng.ts';
 import { arpFrame, dotted, ethernet } from '../packet/build.ts';
 import { Pool } from '../packet/pool.ts';
 import { PORT_UPLINK, type Port } from '../port.ts';
-import { createDatapath } from '../program.ts';
+import { compile } from '../program/compile.ts';
+import { createDatapath } from '../program/install.ts';
+import { mtusOf } from '../program/mtus.ts';
 import { Random } from '../random.ts';
 import { VERDICT_NAMES, VERDICTS } from '../verdict.ts';
 import * as arp from '../wire/arp.ts';

@@ -24,6 +24,6 @@ export function writeFailingPacket(
   const writer = new PcapWriter(path, LINK_RAW);
   writer.write(0, inner);
   const tunnel = way.legs.find(({ hop }) => hop.kind === hops.HOP_TUNNEL);
-  if (tunnel !== undefined) writer.write(0, network.encapsulated(tunnel.node, tunnel.hop.peer, inner));
+  if (tunnel !== undefined) writer.write(0, network.encapsulated(tunnel.node, tunnel.hop, inner));
   writer.close();
 }

@@ -3,7 +3,6 @@
  * Nothing here knows a size of its own: overheads, MTUs and what a tunnel accepts are asked of the program's parts.
  */
 import { contains } from '../control/address.ts';
-import { compile, type Mtus, mtusOf, podMtuOf } from '../control/compile.ts';
 import type { ResolvedConfig } from '../control/resolved.ts';
 import type { LinkConfig, UnderlayConfig } from '../control/underlay.ts';
 import { parseAddress, parseCidr } from '../control/validated.ts';
@@ -14,15 +13,18 @@ import type { Packet } from '../packet/packet.ts';
 import { parseIpv4 } from '../packet/parse.ts';
 import { Pool } from '../packet/pool.ts';
 import { PROFILES } from '../profile.ts';
-import type { Program } from '../program.ts';
+import { compile } from '../program/compile.ts';
+import { type Mtus, mtusOf, podMtuOf } from '../program/mtus.ts';
+import { type HopProgram, type Program, portKey } from '../program/program.ts';
 import { Random } from '../random.ts';
-import type { NextHop } from '../route/nexthop.ts';
 import { Tunnel } from '../tunnel/tunnel.ts';
 import { CONTINUE, VERDICT_NAMES } from '../verdict.ts';
 import { PrefixMap } from './prefix-map.ts';
 
 export interface ProvedPod {
   name: string;
+  /** portKey() */
+  port: string;
   /** int32 */
   address: number;
   node: ProvedNode;
@@ -47,8 +49,9 @@ export interface ProvedNode {
   mtus: Mtus;
   /** Underlay address, int32. */
   address: number;
-  routes: PrefixMap<NextHop>;
-  tunnel: Tunnel | null;
+  routes: PrefixMap<HopProgram>;
+  /** By name. */
+  tunnels: Map<string, Tunnel>;
   pods: ProvedPod[];
   services: ProvedService[];
 }
@@ -176,44 +179,47 @@ export class Network {
   }
 
   /**
-   * Whether `to` takes what the tunnel of `from` sends, asked of the two tunnels with a small packet.
-   * @param peer index of `to` among the peers of `from`
+   * Whether `to` takes what `from` sends it into the tunnel of a next hop, asked of the tunnels of both with a small packet.
    * @returns null, or the drop reason
    */
-  refusal(from: ProvedNode, peer: number, to: ProvedNode): string | null {
-    const key = `${from.name} ${to.name}`;
+  refusal(from: ProvedNode, hop: HopProgram, to: ProvedNode): string | null {
+    const key = `${from.name} ${hop.tunnel} ${to.name}`;
     let reason = this.acceptance.get(key);
     if (reason === undefined) {
-      reason = this.tryTunnel(from, peer, to);
+      reason = this.tryTunnel(from, hop, to);
       this.acceptance.set(key, reason);
     }
     return reason;
   }
 
-  private tryTunnel(from: ProvedNode, peer: number, to: ProvedNode): string | null {
-    const { tunnel } = from;
-    if (tunnel === null || to.tunnel === null) return 'no tunnel';
+  private tryTunnel(from: ProvedNode, hop: HopProgram, to: ProvedNode): string | null {
+    if (to.tunnels.size === 0) return 'no tunnel';
     const p = this.packet(SMALL);
-    p.identity = IDENTITY;
-    tunnel.encap(p, peer);
+    this.encapsulate(from, hop, p);
     parseIpv4(this.pool.view, p);
     let reason: string | null = 'another protocol or port';
-    if (to.tunnel.matches(p)) {
-      const verdict = to.tunnel.decap(p);
+    for (const tunnel of to.tunnels.values()) {
+      if (reason === null || !tunnel.matches(p)) continue;
+      const verdict = tunnel.decap(p);
       reason = verdict === CONTINUE ? null : VERDICT_NAMES[verdict];
     }
     this.pool.release(p);
     return reason;
   }
 
-  /** What the tunnel of `node` makes of a packet, for its peer number `peer`. */
-  encapsulated(node: ProvedNode, peer: number, inner: Uint8Array): Uint8Array {
+  /** What `node` makes of a packet that it sends into the tunnel of a next hop. */
+  encapsulated(node: ProvedNode, hop: HopProgram, inner: Uint8Array): Uint8Array {
     const p = this.packet(inner);
-    p.identity = IDENTITY;
-    node.tunnel?.encap(p, peer);
+    this.encapsulate(node, hop, p);
     const outer = this.pool.bytes.slice(p.off, p.off + p.len);
     this.pool.release(p);
     return outer;
+  }
+
+  private encapsulate(node: ProvedNode, { tunnel, peerAddress }: HopProgram, p: Packet): void {
+    p.identity = IDENTITY;
+    const taken = node.tunnels.get(tunnel);
+    taken?.encap(p, taken.findPeer(peerAddress));
   }
 
   private packet(bytes: Uint8Array): Packet {
@@ -236,7 +242,7 @@ function makeNode(config: ResolvedConfig, pool: Pool): ProvedNode {
   const { spec } = config;
   const program = compile(config);
   const mtus = mtusOf(config);
-  const routes = new PrefixMap<NextHop>();
+  const routes = new PrefixMap<HopProgram>();
   for (const { prefix, length, hop } of program.routes) routes.set(prefix, length, program.nextHops[hop]);
   const profile = PROFILES[program.profile];
   const node: ProvedNode = {
@@ -246,13 +252,22 @@ function makeNode(config: ResolvedConfig, pool: Pool): ProvedNode {
     mtus,
     address: program.underlay.address,
     routes,
-    tunnel: program.tunnel === null ? null : new Tunnel(program.tunnel, profile, pool.view, UNCOUNTED, new Random(1)),
+    tunnels: new Map(
+      program.tunnels.map(spec => [spec.name, new Tunnel(spec, profile, pool.view, UNCOUNTED, new Random(1))]),
+    ),
     pods: [],
     services: servicesOf(program),
   };
-  node.pods = spec.pods.map(pod => {
+  node.pods = spec.pods.map((pod, i) => {
     const { device, route } = podMtuOf(pod, mtus);
-    return { name: pod.name, address: parseAddress(pod.address), node, deviceMtu: device, routeMtu: route };
+    return {
+      name: pod.name,
+      port: portKey(program.ports[i]),
+      address: parseAddress(pod.address),
+      node,
+      deviceMtu: device,
+      routeMtu: route,
+    };
   });
   return node;
 }

@@ -1,13 +1,13 @@
 /** Where a packet goes: from node to node until a pod has it, or until it is clear that none gets it. */
 import { formatAddress } from '../control/address.ts';
-import type { NextHop } from '../route/nexthop.ts';
+import type { HopProgram } from '../program/program.ts';
 import * as hops from '../route/nexthop.ts';
 import type { Network, ProvedNode, ProvedPod, Stretch } from './network.ts';
 
 /** What one node does with the packet. */
 export interface Leg {
   node: ProvedNode;
-  hop: NextHop;
+  hop: HopProgram;
   /** The node that it comes to; null: a pod of this one. */
   to: ProvedNode | null;
   stretches: Stretch[];
@@ -38,7 +38,7 @@ export function findPath(network: Network, from: ProvedNode, destination: number
         return broken(`${formatAddress(destination)} is ${node.name} itself`);
       case hops.HOP_POD: {
         legs.push({ node, hop, to: null, stretches: [] });
-        const pod = node.pods[hop.port];
+        const pod = node.pods.find(({ port }) => port === hop.port)!;
         return { legs, pod, broken: null };
       }
     }
@@ -51,7 +51,7 @@ export function findPath(network: Network, from: ProvedNode, destination: number
     legs.push({ node, hop, to: next, stretches: next === node ? [] : network.between(node, next) });
     if (circle) return broken(`goes in circles: ${[...legs.map(leg => leg.node.name), next.name].join(' > ')}`);
     if (hop.kind === hops.HOP_TUNNEL) {
-      const refusal = network.refusal(node, hop.peer, next);
+      const refusal = network.refusal(node, hop, next);
       if (refusal !== null)
         return broken(`${next.name} does not take what the tunnel of ${node.name} sends: ${refusal}`);
     }
@@ -60,7 +60,7 @@ export function findPath(network: Network, from: ProvedNode, destination: number
 }
 
 /** The node that this hop leads to, or why it is not known. */
-function nextNode(network: Network, hop: NextHop, destination: number): ProvedNode | string {
+function nextNode(network: Network, hop: HopProgram, destination: number): ProvedNode | string {
   if (hop.kind === hops.HOP_TUNNEL) {
     return network.nodeAt(hop.peerAddress) ?? `no configuration of the peer ${formatAddress(hop.peerAddress)}`;
   }
@@ -72,7 +72,7 @@ function nextNode(network: Network, hop: NextHop, destination: number): ProvedNo
 
 /** Bytes that the leg puts in front of the packet on the underlay. */
 export function overheadOn({ node, hop }: Leg): number {
-  return hop.kind === hops.HOP_TUNNEL ? (node.tunnel?.overhead ?? 0) : 0;
+  return node.tunnels.get(hop.tunnel)?.overhead ?? 0;
 }
 
 /** The lengths above which something happens to a packet on this path. */
@@ -85,7 +85,8 @@ export function limitsOf(path: Path): number[] {
 
 /** Longest packet that the node sends on in one piece. */
 export function uncutBy({ node, hop }: Leg): number {
-  const { tunnel, program } = node;
-  const cutsOutside = tunnel !== null && hop.kind === hops.HOP_TUNNEL && hop.tooBig === hops.TOO_BIG_FRAGMENT_OUTER;
+  const { program } = node;
+  const tunnel = node.tunnels.get(hop.tunnel);
+  const cutsOutside = tunnel !== undefined && hop.tooBig === hops.TOO_BIG_FRAGMENT_OUTER;
   return cutsOutside ? Math.min(hop.mtu, program.underlay.mtu - tunnel.overhead) : hop.mtu;
 }

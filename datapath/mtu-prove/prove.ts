@@ -6,7 +6,7 @@
  * pods each, a million pairs, some ten thousand cases are left.
  */
 import { formatAddress } from '../control/address.ts';
-import type { NextHop } from '../route/nexthop.ts';
+import type { HopProgram } from '../program/program.ts';
 import * as hops from '../route/nexthop.ts';
 import { HEADER_LEN as IPV4_HEADER } from '../wire/ipv4.ts';
 import { HEADER_LEN as TCP_HEADER } from '../wire/tcp.ts';
@@ -80,7 +80,7 @@ export function prove(network: Network, expand = false): Case[] {
 class Prover {
   readonly cases: Case[] = [];
   private readonly network: Network;
-  private readonly hopNumbers = new Map<NextHop, number>();
+  private readonly hopNumbers = new Map<HopProgram, number>();
   private readonly byKey = new Map<string, Case>();
   private readonly expand: boolean;
 
@@ -97,7 +97,7 @@ class Prover {
   pairsFrom(from: ProvedNode): void {
     const senders = this.sendersOf(from);
     for (const to of this.network.nodes) {
-      let last: { receiver: ProvedPod; hop: NextHop | undefined; cases: (Case | undefined)[] } | null = null;
+      let last: { receiver: ProvedPod; hop: HopProgram | undefined; cases: (Case | undefined)[] } | null = null;
       for (const receiver of to.pods) {
         const hop = from.routes.lookup(receiver.address);
         // What goes straight to the node of pods that are alike fares alike; it is not looked at again.
@@ -168,7 +168,7 @@ class Prover {
     return `${kind} ${service} ${ends} ${way} ${path.broken}`;
   }
 
-  private numberOf(hop: NextHop): number {
+  private numberOf(hop: HopProgram): number {
     let number = this.hopNumbers.get(hop);
     if (number === undefined) {
       number = this.hopNumbers.size;

@@ -115,15 +115,15 @@ function attempt(network: Network, path: Path, sender: number, len: number, df: 
 
 /** mtuOf() of the datapath. */
 function admits(leg: Leg, learnt: Learnt): number {
-  const { hop, node } = leg;
+  const { hop } = leg;
   if (hop.tooBig === hops.TOO_BIG_FRAGMENT_OUTER || hop.tooBig === hops.TOO_BIG_LARGER_UNDERLAY) return hop.mtu;
   const path = learnt.get(leg);
-  return path === undefined ? hop.mtu : Math.min(hop.mtu, path - (node.tunnel?.overhead ?? 0));
+  return path === undefined ? hop.mtu : Math.min(hop.mtu, path - overheadOn(leg));
 }
 
-function outerDfOf({ node }: Leg, innerDf: boolean): boolean {
-  const { tunnel } = node;
-  return tunnel !== null && (((innerDf ? FLAG_DF : 0) & tunnel.dfMask) | tunnel.dfSet) !== 0;
+function outerDfOf({ node, hop }: Leg, innerDf: boolean): boolean {
+  const tunnel = node.tunnels.get(hop.tunnel);
+  return tunnel !== undefined && (((innerDf ? FLAG_DF : 0) & tunnel.dfMask) | tunnel.dfSet) !== 0;
 }
 
 function cut(pieces: readonly number[], mtu: number): number[] {

@@ -12,14 +12,14 @@ export function viaOf({ path }: Case): string {
 }
 
 function wayOf(leg: Leg): string {
-  const { node, hop, stretches } = leg;
+  const { hop, stretches } = leg;
   const carriers = [...new Set(stretches.flatMap(({ carriedBy }) => carriedBy?.protocol ?? []))];
   const over = carriers.map(protocol => ` over ${protocol}`).join('');
   switch (hop.kind) {
     case hops.HOP_POD:
       return 'local';
     case hops.HOP_TUNNEL:
-      return `${node.config.spec.tunnel.protocol}${over}`;
+      return `${hop.tunnel}${over}`;
     case hops.HOP_GATEWAY:
       return leg.to?.address === hop.gateway ? `direct${over}` : `via ${formatAddress(hop.gateway)}${over}`;
     default:

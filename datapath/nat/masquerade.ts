@@ -2,6 +2,9 @@
  * Masquerade: which new flows leave under another source address. Rules stand in order as in a POSTROUTING chain; the
  * first whose conditions all hold decides, and its number is kept with the flow and shown. Compiled to one Int32Array;
  * a rule that does not match costs a few compares.
+ *
+ * A rule is what it says. When the list changes, rules that stay keep number and hits wherever they stand now, and a number
+ * is never given to another rule: flows remember it for as long as they live.
  */
 
 export interface Prefix {
@@ -47,15 +50,21 @@ const RULE_WORDS = 8;
 
 export class MasqueradeRules {
   readonly count: number;
-  /** Packets by rule number (from 1); [0] counts those that no rule matched. */
+  /** By place, from 1: the number that flows remember a rule by. */
+  readonly numbers: Int32Array;
+  /** Flows that each rule has decided, by place, from 1; [0] counts those that no rule matched. */
   readonly hits: Float64Array;
 
+  private readonly keys: string[];
+  /** The number of the next rule that is new. */
+  private readonly nextNumber: number;
   private readonly code: Int32Array;
   private readonly sources: Int32Array;
   private readonly keeps: Uint8Array;
   private readonly ranges: Int32Array;
 
-  constructor(rules: readonly MasqueradeRule[]) {
+  /** @param before the list that these take the place of */
+  constructor(rules: readonly MasqueradeRule[], before?: MasqueradeRules) {
     const code: number[] = [];
     for (const rule of rules) {
       let flags = rule.action === 'MASQUERADE' ? FLAG_MASQUERADE : 0;
@@ -71,16 +80,26 @@ export class MasqueradeRules {
     }
     this.code = Int32Array.from(code);
     this.count = rules.length;
-    // By rule number, which counts from 1.
+    // By place, which counts from 1.
     this.sources = Int32Array.from([0, ...rules.map(rule => rule.source ?? 0)]);
     this.keeps = Uint8Array.from([1, ...rules.map(rule => (rule.randomFully ? 0 : 1))]);
     this.ranges = Int32Array.from([0, 0, ...rules.flatMap(rule => rule.ports ?? [0, 0])]);
     this.hits = new Float64Array(rules.length + 1);
+    this.hits[0] = before?.hits[0] ?? 0;
+    this.keys = keysOf(rules);
+    this.numbers = new Int32Array(rules.length + 1);
+    let next = before?.nextNumber ?? 1;
+    for (const [i, key] of this.keys.entries()) {
+      const old = before?.keys.indexOf(key) ?? -1;
+      this.numbers[i + 1] = old < 0 ? next++ : before!.numbers[old + 1];
+      if (old >= 0) this.hits[i + 1] = before!.hits[old + 1];
+    }
+    this.nextNumber = next;
   }
 
   /**
    * Judges a new flow by its addresses as they leave (the destination already translated).
-   * @returns the number of the rule, from 1, if it says MASQUERADE; its negative if it says RETURN; 0 if none matched
+   * @returns the place of the rule, from 1, if it says MASQUERADE; its negative if it says RETURN; 0 if none matched
    */
   match(src: number, dst: number, protocol: number, mark: number): number {
     const { code } = this;
@@ -109,7 +128,12 @@ export class MasqueradeRules {
     return 0;
   }
 
-  /** Outside address of a rule (int32), 0 for that of the interface. */
+  /** The number of the rule at a place that match() gave, with its sign. */
+  numberOf(place: number): number {
+    return place < 0 ? -this.numbers[-place] : this.numbers[place];
+  }
+
+  /** By place: outside address of a rule (int32), 0 for that of the interface. */
   source(rule: number): number {
     return this.sources[rule];
   }
@@ -127,6 +151,17 @@ export class MasqueradeRules {
   maxPort(rule: number): number {
     return this.ranges[rule * 2 + 1];
   }
+}
+
+/** What each rule says, as text; the second of two that say the same has one of its own. */
+function keysOf(rules: readonly MasqueradeRule[]): string[] {
+  const seen = new Map<string, number>();
+  return rules.map(rule => {
+    const text = JSON.stringify(rule);
+    const copies = (seen.get(text) ?? 0) + 1;
+    seen.set(text, copies);
+    return `${text} ${copies}`;
+  });
 }
 
 /** True if one of the (address, mask) pairs in words [from, to) holds `address`. */

@@ -83,14 +83,14 @@ export function masqueradeFlow(path: Path, p: Packet, nat: Nat): number {
     // A hairpin leaves as if it had gone outside: with the outside source (RFC 4787 REQ-9a).
     const { hairpin } = p;
     const rule = rules.match(p.src, hairpin !== 0 ? hairpin : p.dst, p.protocol, p.mark);
-    p.rule = rule;
+    p.rule = rules.numberOf(rule);
     if (rule > 0) {
       const given = rules.source(rule);
       const source = given !== 0 ? given : hairpin !== 0 ? hairpin : own;
       v = flows.translateSource(
         p,
         source,
-        rule,
+        p.rule,
         rules.keepsPort(rule),
         path.now,
         rules.minPort(rule),

@@ -17,7 +17,7 @@ import type { Profile } from '../profile.ts';
 import type { Random } from '../random.ts';
 import { Lpm } from '../route/lpm.ts';
 import { NeighborTable } from '../route/neighbor.ts';
-import type { NextHop, Route } from '../route/nexthop.ts';
+import type { NextHop } from '../route/nexthop.ts';
 import * as hops from '../route/nexthop.ts';
 import type { Tunnel } from '../tunnel/tunnel.ts';
 import { DONE } from '../verdict.ts';
@@ -56,17 +56,17 @@ export abstract class Path {
   readonly counters: Counters;
   readonly underlay: Underlay;
   /** Address of the host port, the source of ICMP errors towards pods; the underlay address where there is none. */
-  readonly hostAddress: number;
+  hostAddress: number;
   /** Whole milliseconds, read once per burst: a fraction would be a number on the heap for every call it is passed to. */
   now = 0;
 
-  ports: Port[] = [];
+  readonly ports: Port[] = [];
   uplink: Port | null = null;
   host: Port | null = null;
 
   readonly routes: Lpm;
   /** [0] stands for no route. */
-  nextHops: NextHop[] = [NO_HOP];
+  readonly nextHops: NextHop[] = [NO_HOP];
   tunnel: Tunnel | null = null;
   /** Null: nothing to translate, so flows are not tracked either (as the kernel's hooks, registered by the first rule). */
   nat: Nat | null = null;
@@ -156,33 +156,18 @@ export abstract class Path {
     this.drop(p, reason);
   }
 
-  /** Puts the ports in place; their index is their position. */
-  setPorts(ports: Port[]): void {
-    this.ports = ports;
-    this.uplink = ports.find(port => port.kind === PORT_UPLINK) ?? null;
-    this.host = ports.find(port => port.kind === PORT_HOST) ?? null;
+  /** Puts a port in its place, that of its index. */
+  putPort(port: Port): void {
+    this.ports[port.index] = port;
+    if (port.kind === PORT_UPLINK) this.uplink = port;
+    if (port.kind === PORT_HOST) this.host = port;
   }
 
-  /** Replaces next hops, routes and tunnel at once, between two packets. `nextHops[0]` is unused. */
-  setRoutes(routes: Route[], nextHops: NextHop[], tunnel: Tunnel | null): void {
-    this.routes.replaceAll(
-      Int32Array.from(routes, r => r.prefix),
-      Uint8Array.from(routes, r => r.length),
-      Int32Array.from(routes, r => r.hop),
-    );
-    this.nextHops = nextHops;
-    this.tunnel = tunnel;
-  }
-
-  /**
-   * Changes some routes in place, about 5 us each, where setRoutes takes 10 ms whatever there is: for a node that forwards.
-   * @param nextHops all of them; those of routes that stay are where they were
-   */
-  changeRoutes(changed: Route[], removed: Route[], nextHops: NextHop[], tunnel: Tunnel | null): void {
-    this.nextHops = nextHops;
-    this.tunnel = tunnel;
-    for (const { prefix, length, hop } of changed) this.routes.insert(prefix, length, hop);
-    for (const { prefix, length } of removed) this.routes.delete(prefix, length);
+  /** @param instead what packets that came by it are taken to have come by */
+  removePort(port: Port, instead: Port): void {
+    this.ports[port.index] = instead;
+    if (this.uplink === port) this.uplink = null;
+    if (this.host === port) this.host = null;
   }
 
   /** Fragments that wait for others of their datagram. */

@@ -1,9 +1,9 @@
 /** Services of a configuration as the datapath gets them, and pods that are more than one address. */
 import assert from 'node:assert/strict';
-import { compile } from '../../datapath/control/compile.ts';
 import { formatProblems, loadConfig } from '../../datapath/control/load-config.ts';
 import { resolveTap, withUplink } from '../../datapath/control/resolved.ts';
-import type { Program } from '../../datapath/program.ts';
+import { compile } from '../../datapath/program/compile.ts';
+import type { Program } from '../../datapath/program/program.ts';
 import { VERDICT_NAMES } from '../../datapath/verdict.ts';
 import { dotted, tcp4 } from '../fixtures/packets.ts';
 import { fromWire, NODE, POD, REMOTE, TestNode } from '../forward-rig.ts';

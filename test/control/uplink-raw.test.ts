@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
-import { compile } from '../../datapath/control/compile.ts';
 import { hostRoutes } from '../../datapath/control/host-routes.ts';
 import { loadConfig } from '../../datapath/control/load-config.ts';
 import { withUplink } from '../../datapath/control/resolved.ts';
 import { findUnable, packageObstacle } from '../../datapath/control/uplink/raw.ts';
+import { compile } from '../../datapath/program/compile.ts';
 import * as hops from '../../datapath/route/nexthop.ts';
 import { ip } from '../fixtures/packets.ts';
 
@@ -97,7 +97,7 @@ describe('a node with a raw uplink', () => {
   });
 
   it('sends nothing but the tunnel by its uplink', () => {
-    const port = program.ports.length - 1;
+    const port = 'uplink eth0';
     const kinds = program.nextHops.filter(hop => hop.port === port).map(hop => hops.HOP_NAMES[hop.kind]);
     assert.deepEqual(kinds, ['tunnel']);
     assert.deepEqual([hopOf('0.0.0.0', 0)?.kind, hopOf('0.0.0.0', 0)?.gateway], [hops.HOP_HOST, ip('10.244.1.1')]);

@@ -6,7 +6,7 @@ import { MemoryDevice } from '../../datapath/io/memory.ts';
 import type { Network, ProvedNode } from '../../datapath/mtu-prove/network.ts';
 import { Pool } from '../../datapath/packet/pool.ts';
 import { PORT_UPLINK } from '../../datapath/port.ts';
-import { createDatapath } from '../../datapath/program.ts';
+import { createDatapath } from '../../datapath/program/install.ts';
 import { Random } from '../../datapath/random.ts';
 import { arpFrame, dotted, ethernet, fixHeader, fragment, icmpError } from '../fixtures/packets.ts';
 

@@ -35,6 +35,10 @@ interface Phase {
 
 type Spec = Record<string, unknown>;
 
+function pod(name: string, netns: string, address: string): Spec {
+  return { name, netns, device: 'eth0', address };
+}
+
 /** A UDP service on port 53. */
 function service(name: string, vip: string, endpoints: readonly string[]): Spec {
   return {
@@ -53,12 +57,12 @@ describe('tunpath apply', function () {
 
   before(async () => {
     rig = new Rig('ap');
-    await rig.namespace('node', 'p0', 'p1', 'p2');
+    await rig.namespace('node', 'p0', 'p1', 'p2', 'p3');
     await rig.bridge('sw', `${GATEWAY}/24`);
     base = {
       uplink: { kind: 'tap', device: 'ul0', mac: '02:00:00:00:00:01', address: `${NODE}/24`, gateway: GATEWAY },
       host: { device: 'tp0', address: '10.244.1.1/32' },
-      pods: PODS.map((address, i) => ({ name: `p${i}`, netns: rig.full(`p${i}`), device: 'eth0', address })),
+      pods: PODS.map((address, i) => pod(`p${i}`, rig.full(`p${i}`), address)),
       masquerade: [{ from: '10.244.0.0/16', notTo: ['10.244.0.0/16'] }],
       services: [service('default/dns', VIP, [PODS[1], PODS[2]])],
     };
@@ -156,6 +160,86 @@ describe('tunpath apply', function () {
     assert.equal(await rig.run('node', 'ip', 'route', 'show', '198.51.100.0/24'), '');
   });
 
+  it('pods come, are readdressed and go, with everything else as it was', async () => {
+    const answers = async (address: string) => (await rig.exec('p0', 'ping', '-c1', '-W1', address)).code === 0;
+    const with3 = (address: string): Spec => ({
+      ...base,
+      pods: [...(base.pods as Spec[]), pod('p3', rig.full('p3'), address)],
+    });
+    const ports = async () =>
+      (await rig.get<{ name: string; rxPackets: number }>('node', 'ports')).map(({ name }) => name);
+    const before = await ports();
+
+    const added = await change(with3('10.244.1.13'));
+    assert.deepEqual(
+      (added.changes as Spec[]).map(({ what, change, names }) => [what, change, names]),
+      [['pods', 'added', 'p3']],
+    );
+    assert.equal(await answers('10.244.1.13'), true);
+    assert.match(await rig.run('node', 'ip', 'route', 'show', '10.244.1.13'), /dev tp0/);
+
+    await change(with3('10.244.1.14'));
+    assert.deepEqual([await answers('10.244.1.13'), await answers('10.244.1.14')], [false, true]);
+    assert.equal(await rig.run('node', 'ip', 'route', 'show', '10.244.1.13'), '');
+
+    await change(base);
+    assert.equal(await answers('10.244.1.14'), false);
+    assert.equal((await rig.exec('p3', 'ip', 'link', 'show', 'eth0')).code === 0, false, 'its device is gone');
+    assert.deepEqual(await ports(), before);
+  });
+
+  it('the host port goes and comes', async () => {
+    const { host: _host, ...without } = base;
+    await change(without);
+    assert.notEqual((await rig.exec('node', 'ip', 'link', 'show', 'tp0')).code, 0);
+    await change(base);
+    assert.equal(await hostRoute(VIP), true);
+    assert.equal((await rig.exec('p0', 'ping', '-c1', '-W1', '10.244.1.1')).code, 0);
+  });
+
+  it('the MTU of pods follows the tunnel', async () => {
+    const mtu = async () => /mtu (\d+)/.exec(await rig.run('p0', 'ip', 'link', 'show', 'eth0'))?.[1];
+    await change({ ...base, tunnel: { protocol: 'ipip', peers: [] } });
+    assert.equal(await mtu(), '1480');
+    await change(base);
+    assert.equal(await mtu(), '1500');
+  });
+
+  it('what the kernel refuses leaves everything as it was', async () => {
+    const before = [await services(), await rig.get('node', 'routes'), (await rig.get('node', 'ports')).length];
+    await rig.run('p3', 'ip', 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'eth1');
+    const more = [...(base.pods as Spec[]), pod('p3', rig.full('p3'), '10.244.1.13')];
+    const { code, stderr } = await apply({
+      ...base,
+      pods: more,
+      services: [],
+      tunnel: { protocol: 'ipip', peers: [] },
+    });
+    await rig.run('p3', 'ip', 'link', 'del', 'eth0');
+    assert.equal(code, 1);
+    assert.match(stderr, /eth0/);
+    assert.deepEqual(
+      [await services(), await rig.get('node', 'routes'), (await rig.get('node', 'ports')).length],
+      before,
+    );
+  });
+
+  it('masquerade rules keep number and hits wherever they stand', async () => {
+    const rule = { from: '10.244.0.0/16', notTo: ['10.244.0.0/16'] };
+    const other = { from: '10.9.0.0/16', notTo: ['10.244.0.0/16'] };
+    const rows = async () => {
+      const all = await rig.get<{ rule: number | null; from: string; flows: number }>('node', 'masquerade');
+      return all.map(({ rule, from, flows }) => [rule, from, flows] as const);
+    };
+    assert.equal((await rig.exec('p0', 'ping', '-c1', '-W1', GATEWAY)).code, 0);
+    const [[number, , hits]] = await rows();
+    assert.ok(hits > 0, 'the gateway has been asked');
+    await change({ ...base, masquerade: [other, rule] });
+    const [first, second] = await rows();
+    assert.deepEqual(second, [number, '10.244.0.0/16', hits]);
+    assert.ok(first[0]! > number!, 'a new rule has a new number');
+  });
+
   it('the same again changes nothing', async () => {
     const applied = await change(base);
     assert.deepEqual(
@@ -167,6 +251,7 @@ describe('tunpath apply', function () {
         masquerade: false,
         routes: 0,
         tunnel: false,
+        changes: [],
         longestStopMs: 0,
       },
     );
@@ -179,14 +264,13 @@ describe('tunpath apply', function () {
         s => ({ ...s, uplink: { ...(s.uplink as Spec), mac: '02:00:00:00:00:09' } }),
         /spec\.uplink\.mac: cannot change/,
       ],
-      ['a pod less', s => ({ ...s, pods: (s.pods as Spec[]).slice(1) }), /spec\.pods\[0\].*: cannot change/],
+      [
+        'a pod whose namespace is not there',
+        s => ({ ...s, pods: [...(s.pods as Spec[]), pod('p9', 'nowhere', '10.244.1.99')] }),
+        /spec\.pods\[3\]\.netns: network namespace .*nowhere.* does not exist/,
+      ],
       ['another profile', s => ({ ...s, profile: 'calico' }), /spec\.profile: cannot change/],
       ['another table size', s => ({ ...s, conntrack: { size: 1000 } }), /spec\.conntrack\.size: cannot change/],
-      [
-        'another MTU',
-        s => ({ ...s, tunnel: { protocol: 'ipip', peers: [] } }),
-        /spec\.tunnel\.protocol: .*1500 to 1480/,
-      ],
     ];
     for (const [name, edit, message] of refused) {
       it(name, async () => {

@@ -1,12 +1,13 @@
 /** Options that every packet of a GENEVE tunnel carries: on the wire, on receipt, and in all that follows from their length. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'mocha';
-import { compile, mtusOf } from '../../datapath/control/compile.ts';
 import { formatProblems, loadConfig } from '../../datapath/control/load-config.ts';
 import { resolveTap, withUplink } from '../../datapath/control/resolved.ts';
 import { quotesTunnel, readQuote } from '../../datapath/mtu/tunnel-quote.ts';
 import { Packet } from '../../datapath/packet/packet.ts';
 import { PROFILES, type ProfileName } from '../../datapath/profile.ts';
+import { compile } from '../../datapath/program/compile.ts';
+import { mtusOf } from '../../datapath/program/mtus.ts';
 import { overheadOf } from '../../datapath/tunnel/overhead.ts';
 import { type GeneveOption, TUNNEL_GENEVE } from '../../datapath/tunnel/spec.ts';
 import * as v from '../../datapath/verdict.ts';
@@ -146,6 +147,6 @@ spec:
     assert.deepEqual(mtusOf(load('')), { tunnel: 1450, device: 1450, route: 0 });
     const config = load(', options: [{ class: 0x014B, type: 1, data: "005000000a60000A" }]');
     assert.deepEqual(mtusOf(config), { tunnel: 1438, device: 1438, route: 0 });
-    assert.deepEqual(compile(config).tunnel?.options, [DSR]);
+    assert.deepEqual(compile(config).tunnels[0].options, [DSR]);
   });
 });

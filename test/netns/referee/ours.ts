@@ -8,9 +8,9 @@ import { MemoryDevice } from '../../../datapath/io/memory.ts';
 import { hasPorts } from '../../../datapath/nat/rewrite.ts';
 import { Pool } from '../../../datapath/packet/pool.ts';
 import { PORT_POD, PORT_UPLINK } from '../../../datapath/port.ts';
-import { createDatapath } from '../../../datapath/program.ts';
+import { createDatapath } from '../../../datapath/program/install.ts';
+import { type HopProgram, hopProgram } from '../../../datapath/program/program.ts';
 import { Random } from '../../../datapath/random.ts';
-import type { NextHop } from '../../../datapath/route/nexthop.ts';
 import * as hops from '../../../datapath/route/nexthop.ts';
 import { VERDICT_NAMES } from '../../../datapath/verdict.ts';
 import { arpFrame, dotted, ethernet, ip } from '../../fixtures/packets.ts';
@@ -48,8 +48,8 @@ export class OurNode implements Node {
       in: new MemoryDevice(pool, { name: 'in', mtu: 9000 }),
       out: new MemoryDevice(pool, { name: 'out', layer: 2, mtu: OUT_MTU }),
     };
-    const hop = ({ kind = hops.HOP_REFUSE, ...fields }: Partial<NextHop>) =>
-      hops.nextHop(kind, { transit: 1, ...fields });
+    const hop = ({ kind = hops.HOP_REFUSE, ...fields }: Partial<HopProgram>) =>
+      hopProgram(kind, { transit: 1, ...fields });
     const inside = [...CLIENTS, INSIDE_BACKEND].map(ip);
     const host = (address: number, hop: number) => ({ prefix: address, length: 32, hop });
     const cluster = { address: ip('10.1.0.0'), length: 16 };
@@ -60,14 +60,14 @@ export class OurNode implements Node {
         underlay: { address: ip(OUTSIDE_ADDRESS), prefixLength: 24, macHi: MAC.hi, macLo: MAC.lo, mtu: OUT_MTU },
         hostAddress: ip(INSIDE_ADDRESS),
         ports: [
-          { kind: PORT_POD, name: 'in', addresses: inside, identity: 0 },
-          { kind: PORT_UPLINK, name: 'out', addresses: [ip(OUTSIDE_ADDRESS)], identity: 2 },
+          { kind: PORT_POD, name: 'in', addresses: inside, identity: 0, place: '' },
+          { kind: PORT_UPLINK, name: 'out', addresses: [ip(OUTSIDE_ADDRESS)], identity: 2, place: '' },
         ],
         nextHops: [
           hop({}),
-          hop({ kind: hops.HOP_POD, port: 0, mtu: 9000 }),
+          hop({ kind: hops.HOP_POD, port: 'pod in', mtu: 9000 }),
           hop({ kind: hops.HOP_HOST }),
-          hop({ kind: hops.HOP_GATEWAY, port: 1, gateway: ip(GATEWAY), mtu: OUT_MTU, transit: 0 }),
+          hop({ kind: hops.HOP_GATEWAY, port: 'uplink out', gateway: ip(GATEWAY), mtu: OUT_MTU, transit: 0 }),
         ],
         routes: [
           ...inside.map(address => host(address, 1)),
@@ -75,7 +75,7 @@ export class OurNode implements Node {
           host(ip(OUTSIDE_ADDRESS), 2),
           { prefix: 0, length: 0, hop: 3 },
         ],
-        tunnel: null,
+        tunnels: [],
         neighbors: [],
         nat: {
           capacity: 1 << 16,

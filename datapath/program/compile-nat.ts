@@ -1,16 +1,16 @@
 /** Services and masquerade rules of a configuration as the datapath's plain data. */
 import * as states from '../conntrack/timeouts.ts';
+import { contains } from '../control/address.ts';
+import type { MasqueradeRuleConfig, NodeSpec, ServiceConfig } from '../control/config.ts';
+import type { PortRange } from '../control/host-ports.ts';
+import { addressesOf } from '../control/service-config.ts';
+import { parseAddress, parseCidr } from '../control/validated.ts';
 import type { MasqueradeRule, Prefix } from '../nat/masquerade.ts';
 import type { NatProgram } from '../nat/nat.ts';
 import type { SelectorKind } from '../nat/select.ts';
 import type { Service, ServiceEndpoint } from '../nat/service.ts';
 import { PROFILES } from '../profile.ts';
 import { PROTO_SCTP, PROTO_TCP, PROTO_UDP } from '../wire/ipv4.ts';
-import { contains } from './address.ts';
-import type { MasqueradeRuleConfig, NodeSpec, ServiceConfig } from './config.ts';
-import type { PortRange } from './host-ports.ts';
-import { addressesOf } from './service-config.ts';
-import { parseAddress, parseCidr } from './validated.ts';
 
 const PROTOCOLS = { TCP: PROTO_TCP, UDP: PROTO_UDP, SCTP: PROTO_SCTP } as const;
 

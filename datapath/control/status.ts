@@ -1,0 +1,169 @@
+/** A running node as rows: `tunpath status` and the kinds of `get` that are about its ports and routes. */
+import {
+  type Counters,
+  PORT_RX_BYTES,
+  PORT_RX_DROPPED,
+  PORT_RX_PACKETS,
+  PORT_TX_BYTES,
+  PORT_TX_DROPPED,
+  PORT_TX_PACKETS,
+} from '../counters.ts';
+import { OFFLOADS } from '../io/device.ts';
+import type { DeviceHandle } from '../io/handle.ts';
+import { PORT_KINDS } from '../port.ts';
+import { outerHeaderOf } from '../program/compile-tunnel.ts';
+import { mtusOf } from '../program/mtus.ts';
+import { type HopProgram, type PortProgram, portKey } from '../program/program.ts';
+import { TOO_BIG_NAMES } from '../route/nexthop.ts';
+import { formatAddress, formatCidr, formatMac } from './address.ts';
+import type { ResolvedConfig } from './resolved.ts';
+
+/** A port with what the control plane knows of it. */
+export interface PortState {
+  port: PortProgram;
+  handle: DeviceHandle;
+  /** Of its counters. */
+  number: number;
+}
+
+/** By portKey(). */
+export type PortStates = ReadonlyMap<string, PortState>;
+
+/** As the loop gives it. */
+export interface RouteRow extends Omit<HopProgram, 'kind'> {
+  prefix: number;
+  length: number;
+  kind: string;
+}
+
+export interface NeighborRow {
+  address: number;
+  mac: { hi: number; lo: number } | null;
+}
+
+/** The status, but for what only the loop knows. */
+export function statusOf(config: ResolvedConfig, ports: PortStates) {
+  const { metadata, spec } = config;
+  const { tunnel } = spec;
+  const mtus = mtusOf(config);
+  const outer = outerHeaderOf(config);
+  return {
+    node: metadata.name,
+    profile: spec.profile,
+    underlay: {
+      kind: spec.uplink.kind,
+      interface: 'interface' in spec.uplink.written ? spec.uplink.written.interface : null,
+      device: spec.uplink.device,
+      address: spec.uplink.address,
+      mac: spec.uplink.mac,
+      gateway: spec.uplink.gateway ?? null,
+      mtu: spec.uplink.mtu,
+    },
+    tunnel: {
+      protocol: tunnel.protocol,
+      ...('port' in tunnel ? { port: tunnel.port, vni: tunnel.vni, mac: tunnel.mac } : {}),
+      peers: tunnel.peers.map(peer => peer.address),
+      acceptFrom: tunnel.acceptFrom,
+      mtu: mtus.tunnel,
+    },
+    ...(outer === undefined
+      ? {}
+      : {
+          outer: {
+            ttl: outer.ttl,
+            dscp: outer.dscp,
+            df: outer.df === 'inherit' ? outer.df : outer.df === 1 ? 'set' : 'clear',
+            ecn: outer.ecn,
+            ...(tunnel.protocol === 'ipip' ? {} : { udpChecksum: outer.udpChecksum }),
+          },
+        }),
+    mtu: { pods: mtus.device, tooBig: spec.mtu.tooBig, clampMss: spec.mtu.clampMss },
+    ports: Array.from(ports.values(), ({ port, handle }) => ({
+      name: port.name,
+      kind: PORT_KINDS[port.kind],
+      device: handle.name,
+      mtu: handle.mtu,
+      ...offloadsOf(handle, config),
+    })),
+  };
+}
+
+/** What a device does for us, and of the rest why not. */
+function offloadsOf(
+  { kind, offloads, refused }: DeviceHandle,
+  config: ResolvedConfig,
+): { offloads: string[]; refused: string[] } {
+  const names = OFFLOADS.filter(offload => (offloads & offload.bits) !== 0).map(({ name }) => name);
+  if (kind !== 'tap' || config.spec.tunnel.protocol !== 'ipip') return { offloads: names, refused };
+  return {
+    offloads: names.filter(name => name !== 'tunnel'),
+    refused: [...refused, 'tunnel: there is none for IPIP, whose superpackets are cut in software'],
+  };
+}
+
+export function portRows(ports: PortStates, counters: Counters): unknown[] {
+  return Array.from(ports.values(), ({ port, handle, number }) => ({
+    name: port.name,
+    kind: PORT_KINDS[port.kind],
+    device: handle.name,
+    addresses: port.addresses.map(formatAddress),
+    identity: port.identity,
+    mtu: handle.mtu,
+    rxPackets: counters.ofPort(number, PORT_RX_PACKETS),
+    rxBytes: counters.ofPort(number, PORT_RX_BYTES),
+    rxDropped: counters.ofPort(number, PORT_RX_DROPPED),
+    txPackets: counters.ofPort(number, PORT_TX_PACKETS),
+    txBytes: counters.ofPort(number, PORT_TX_BYTES),
+    txDropped: counters.ofPort(number, PORT_TX_DROPPED),
+  }));
+}
+
+export function neighborRows(rows: NeighborRow[], device: string): unknown[] {
+  return rows.map(({ address, mac, ...rest }) => ({
+    address: formatAddress(address),
+    mac: mac === null ? null : formatMac(mac.hi, mac.lo),
+    device,
+    ...rest,
+  }));
+}
+
+export function routeRows(rows: RouteRow[], config: ResolvedConfig, ports: PortStates): unknown[] {
+  const uplink = config.spec.uplink.device;
+  return rows.map(row => {
+    const to =
+      row.length === 0 ? 'default' : row.length === 32 ? formatAddress(row.prefix) : formatCidr(row.prefix, row.length);
+    const base = { to, kind: row.kind, mtu: row.mtu, tooBig: TOO_BIG_NAMES[row.tooBig] };
+    const via = row.gateway === 0 ? null : formatAddress(row.gateway);
+    switch (row.kind) {
+      case 'tunnel':
+        return { ...base, via: formatAddress(row.peerAddress), device: row.tunnel, underlayVia: via };
+      case 'gateway':
+        return { ...base, via, device: uplink };
+      case 'onlink':
+        return { ...base, via: null, device: uplink };
+      case 'pod': {
+        const state = ports.get(row.port);
+        return { ...base, via: null, device: state?.handle.name ?? null, pod: state?.port.name ?? null };
+      }
+      case 'host':
+        // With a gateway it leads on, through the host's kernel.
+        return { ...base, via, device: config.spec.host?.device ?? null };
+      default:
+        return { ...base, via: null, device: null };
+    }
+  });
+}
+
+/** The ports of a program in its order, with handles and numbers. */
+export function portStates(
+  ports: readonly PortProgram[],
+  handleOf: (key: string, index: number) => DeviceHandle,
+  numberOf: (key: string, index: number) => number,
+): PortStates {
+  return new Map(
+    ports.map((port, i) => {
+      const key = portKey(port);
+      return [key, { port, handle: handleOf(key, i), number: numberOf(key, i) }];
+    }),
+  );
+}

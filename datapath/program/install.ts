@@ -1,0 +1,282 @@
+/**
+ * A program in the tables of a datapath: gives everything its small number, and applies changes between two bursts. Runs in
+ * the loop's thread. A number is not given to another thing while anything refers to it.
+ */
+import type { Clock } from '../clock.ts';
+import type { Counters } from '../counters.ts';
+import { Datapath } from '../forward.ts';
+import type { Device } from '../io/device.ts';
+import { gone } from '../io/gone.ts';
+import type { DeviceHandle } from '../io/handle.ts';
+import { MasqueradeRules } from '../nat/masquerade.ts';
+import { Nat } from '../nat/nat.ts';
+import type { Pool } from '../packet/pool.ts';
+import { PORT_POD, Port } from '../port.ts';
+import { PROFILES, type Profile } from '../profile.ts';
+import type { Random } from '../random.ts';
+import type { Lpm } from '../route/lpm.ts';
+import { type NextHop, nextHop } from '../route/nexthop.ts';
+import { Tunnel } from '../tunnel/tunnel.ts';
+import type { Change } from './diff.ts';
+import {
+  findFaults,
+  type HopProgram,
+  hopKey,
+  type PortProgram,
+  type Program,
+  portKey,
+  type TunnelProgram,
+} from './program.ts';
+
+export interface Environment {
+  pool: Pool;
+  counters: Counters;
+  clock: Clock;
+  random: Random;
+  /** Zeroed memory for the flow table; ordinary memory without it. */
+  memory?: (bytes: number) => Uint8Array;
+  /** An empty table to use: for whoever makes many datapaths, as a new one takes 20 ms. */
+  routes?: Lpm;
+}
+
+/** A datapath over `devices`, one for each port of the program, in order. @throws RangeError as install() */
+export function createDatapath(program: Program, devices: readonly Device[], environment: Environment): Datapath {
+  return new Installation(program, devices, environment).datapath;
+}
+
+export class Installation {
+  readonly datapath: Datapath;
+  private readonly environment: Environment;
+  private readonly profile: Profile;
+  private readonly ports = new Map<string, Port>();
+  private readonly freePorts: number[] = [];
+  private readonly tunnels = new Map<string, Tunnel>();
+  private readonly hops = new HopNumbers();
+  /** Stands in the place of ports that are gone, for packets that came by one and wait for something. */
+  private tombstone: Port | null = null;
+
+  /**
+   * The ports get the numbers 0, 1, 2..., in order.
+   * @throws RangeError for a program that refers to what it does not have
+   */
+  constructor(program: Program, devices: readonly Device[], environment: Environment) {
+    const faults = findFaults(program);
+    if (faults.length > 0) throw new RangeError(faults.join('; '));
+    const { pool, random, memory } = environment;
+    this.environment = environment;
+    this.profile = PROFILES[program.profile];
+    const { profile } = this;
+    const { underlay, hostAddress } = program;
+    this.datapath = new Datapath({ ...environment, profile, underlay, hostAddress });
+    const { datapath } = this;
+    program.ports.forEach((port, i) => {
+      this.addPort(portKey(port), port, devices[i]);
+    });
+    for (const tunnel of program.tunnels) this.setTunnel(tunnel);
+    const numbers = program.nextHops.map((hop, i) => (i === 0 ? 0 : this.numberOf(hop)));
+    const { routes } = program;
+    for (const { hop } of routes) this.hops.use(numbers[hop]);
+    if (environment.routes === undefined) {
+      datapath.routes.replaceAll(
+        Int32Array.from(routes, route => route.prefix),
+        Uint8Array.from(routes, route => route.length),
+        Int32Array.from(routes, route => numbers[route.hop]),
+      );
+    } else for (const { prefix, length, hop } of routes) datapath.routes.insert(prefix, length, numbers[hop]);
+    for (const { address, macHi, macLo } of program.neighbors) datapath.neighbors.addPermanent(address, macHi, macLo);
+    datapath.nat = program.nat === null ? null : new Nat(program.nat, profile, pool.view, random, memory);
+  }
+
+  /** The number of a port: of its counters, too. */
+  portNumbers(): [key: string, number: number][] {
+    return Array.from(this.ports, ([key, port]) => [key, port.index]);
+  }
+
+  /** A next hop of the datapath, by its number, as the program has it. */
+  hopOf(number: number): HopProgram {
+    return this.hops.program(number);
+  }
+
+  /**
+   * Applies changes, in order; packets are not processed meanwhile.
+   * @param open the device of a port that is new or gets another one
+   */
+  apply(changes: readonly Change[], open: (handle: DeviceHandle) => Device): void {
+    const { datapath } = this;
+    for (const change of changes) {
+      switch (change.kind) {
+        case 'port':
+          if (change.port === null) this.removePort(change.key);
+          else this.setPort(change.key, change.port, change.handle === undefined ? null : open(change.handle));
+          break;
+        case 'host':
+          datapath.hostAddress = change.address;
+          break;
+        case 'tunnel':
+          if (change.tunnel === null) this.removeTunnel(change.name);
+          else this.setTunnel(change.tunnel);
+          break;
+        case 'route':
+          this.setRoute(change.prefix, change.length, change.hop);
+          break;
+        case 'nat': {
+          const { pool, random, memory } = this.environment;
+          datapath.nat ??= new Nat(change.nat, this.profile, pool.view, random, memory);
+          break;
+        }
+        case 'addresses':
+          datapath.nat?.services.setNodeAddresses(change.node);
+          datapath.nat?.services.setNetworks(change.services);
+          break;
+        case 'service':
+          if (change.service === null) datapath.nat?.services.remove(change.name);
+          else datapath.nat?.services.set(change.service);
+          break;
+        case 'rules':
+          if (datapath.nat !== null) datapath.nat.rules = new MasqueradeRules(change.rules, datapath.nat.rules);
+          break;
+      }
+    }
+  }
+
+  // ---------------------------------------------------------------- ports
+
+  private setPort(key: string, program: PortProgram, device: Device | null): void {
+    const port = this.ports.get(key);
+    if (port === undefined) {
+      if (device !== null) this.addPort(key, program, device);
+      return;
+    }
+    if (device === null) {
+      port.setOwner(program);
+      return;
+    }
+    this.put(key, program, device, port.index);
+    port.device.close();
+  }
+
+  private addPort(key: string, program: PortProgram, device: Device): void {
+    const number = this.freePorts.shift() ?? this.datapath.ports.length;
+    this.environment.counters.clearPort(number);
+    this.put(key, program, device, number);
+  }
+
+  private put(key: string, program: PortProgram, device: Device, index: number): void {
+    const { pool, counters } = this.environment;
+    const port = new Port({ index, ...program, device, pool, counters });
+    this.ports.set(key, port);
+    this.datapath.putPort(port);
+  }
+
+  /** The device is closed, which removes it. */
+  private removePort(key: string): void {
+    const port = this.ports.get(key);
+    if (port === undefined) return;
+    const { pool, counters } = this.environment;
+    this.tombstone ??= new Port({
+      index: this.datapath.ports.length,
+      kind: PORT_POD,
+      name: '',
+      device: gone,
+      addresses: [],
+      identity: 0,
+      pool,
+      counters,
+    });
+    this.datapath.putPort(this.tombstone);
+    // Packets wait for ARP and for fragments: they came by no port that there is.
+    for (const p of pool.packets) if (p.inPort === port.index) p.inPort = this.tombstone.index;
+    this.datapath.removePort(port, this.tombstone);
+    this.ports.delete(key);
+    this.freePorts.push(port.index);
+    port.device.close();
+  }
+
+  // ---------------------------------------------------------------- tunnels
+
+  private setTunnel(program: TunnelProgram): void {
+    const { pool, counters, random } = this.environment;
+    const tunnel = new Tunnel(program, this.profile, pool.view, counters, random);
+    this.tunnels.set(program.name, tunnel);
+    this.datapath.tunnel = tunnel;
+    for (const [number, hop] of this.hops.entries()) {
+      if (hop.tunnel === program.name) this.datapath.nextHops[number].peer = tunnel.findPeer(hop.peerAddress);
+    }
+  }
+
+  private removeTunnel(name: string): void {
+    if (this.datapath.tunnel === this.tunnels.get(name)) this.datapath.tunnel = null;
+    this.tunnels.delete(name);
+  }
+
+  // ---------------------------------------------------------------- routes
+
+  private setRoute(prefix: number, length: number, hop: HopProgram | null): void {
+    const { routes } = this.datapath;
+    const before = routes.get(prefix, length);
+    if (hop === null) routes.delete(prefix, length);
+    else {
+      const number = this.numberOf(hop);
+      this.hops.use(number);
+      routes.insert(prefix, length, number);
+    }
+    // Behind the route: whoever looks it up meets the old hop or the new one.
+    if (before !== 0) this.hops.release(before);
+  }
+
+  /** The number of a next hop, which is put in its place if it is new. */
+  private numberOf(hop: HopProgram): number {
+    const known = this.hops.find(hop);
+    if (known !== 0) return known;
+    const number = this.hops.add(hop);
+    this.datapath.nextHops[number] = this.resolve(hop);
+    return number;
+  }
+
+  private resolve({ port, tunnel, ...hop }: HopProgram): NextHop {
+    return nextHop(hop.kind, {
+      ...hop,
+      port: this.ports.get(port)?.index ?? -1,
+      peer: this.tunnels.get(tunnel)?.findPeer(hop.peerAddress) ?? -1,
+    });
+  }
+}
+
+/** Numbers of next hops, from 1; one that no route leads to any more is free. */
+class HopNumbers {
+  private readonly numbers = new Map<string, number>();
+  private readonly programs: HopProgram[] = [];
+  private readonly uses: number[] = [0];
+  private readonly free: number[] = [];
+
+  find(hop: HopProgram): number {
+    return this.numbers.get(hopKey(hop)) ?? 0;
+  }
+
+  add(hop: HopProgram): number {
+    const number = this.free.shift() ?? this.uses.length;
+    this.numbers.set(hopKey(hop), number);
+    this.programs[number] = hop;
+    this.uses[number] = 0;
+    return number;
+  }
+
+  program(number: number): HopProgram {
+    return this.programs[number];
+  }
+
+  /** Those that routes lead to. */
+  entries(): [number: number, hop: HopProgram][] {
+    return Array.from(this.numbers.values(), number => [number, this.programs[number]]);
+  }
+
+  use(number: number): void {
+    this.uses[number]++;
+  }
+
+  release(number: number): void {
+    if (--this.uses[number] > 0) return;
+    this.numbers.delete(hopKey(this.programs[number]));
+    this.free.push(number);
+  }
+}

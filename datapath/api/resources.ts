@@ -88,6 +88,7 @@ export const RESOURCES: readonly Resource[] = [
     categories: ['cilium'],
     subresources: status,
   }),
+  resource('cilium.io/v2', 'CiliumIdentity', false, { shortNames: ['ciliumid'], categories: ['cilium'] }),
   resource('cilium.io/v2', 'CiliumNode', false, {
     shortNames: ['cn', 'ciliumn'],
     categories: ['cilium'],

@@ -119,11 +119,14 @@ const node = z.object({
   status: anything.optional(),
 });
 
+const identity = z.object({ 'security-labels': labels });
+
 const ZOD = {
   IPPool: ipPool,
   CiliumLoadBalancerIPPool: loadBalancerPool,
   CiliumL2AnnouncementPolicy: l2Policy,
   CiliumEndpoint: endpoint,
+  CiliumIdentity: identity,
   CiliumNode: node,
 };
 

@@ -325,6 +325,11 @@ const KINDS: Record<string, Column[]> = {
     column('IPv4', ({ status }) => status?.networking?.addressing?.[0]?.ipv4 ?? ''),
     column('IPv6', ({ status }) => status?.networking?.addressing?.[0]?.ipv6 ?? ''),
   ],
+  CiliumIdentity: [
+    NAME,
+    column('Namespace', identity => identity['security-labels']?.['k8s:io.kubernetes.pod.namespace'] ?? ''),
+    AGE,
+  ],
   CiliumNode: [
     NAME,
     column('CiliumInternalIP', ({ spec }) => ciliumAddress(spec, 'CiliumInternalIP')),

@@ -1,0 +1,142 @@
+/**
+ * One moment of a packet, as the loop writes it into a ring and the control plane reads it: fixed words, then the first
+ * bytes of the packet. Positions are words from the record's start; word 0 is the ring's (memory/record-ring.ts).
+ */
+import type { RecordRing } from '../memory/record-ring.ts';
+
+/** It came in by a port; as it was read. */
+export const KIND_RECEIVED = 1;
+/** It leaves by a port; as it is written. */
+export const KIND_SENT = 2;
+/** It ended here; `detail` is the reason. */
+export const KIND_DROPPED = 3;
+/** It has taken a step of the path; `detail` is the step. */
+export const KIND_STEP = 4;
+
+// What is known of a packet beside its numbers: bits of STATE.
+export const STATE_PARSED = 1;
+export const STATE_TRACKED = 2;
+export const STATE_NEW = 4;
+export const STATE_REPLY = 8;
+export const STATE_RELATED = 16;
+export const STATE_TRANSLATED = 32;
+/** The node made it itself. */
+export const STATE_LOCAL = 64;
+/** Both directions of its flow have been seen. */
+export const STATE_ANSWERED = 128;
+
+export const KIND = 1;
+export const DETAIL = 2;
+/** CONTINUE or the verdict of a step. */
+export const VERDICT = 3;
+/** Milliseconds since 1970, a double. */
+export const TIME = 4;
+/** Counts the packets of a watch; the same for every moment of one packet. */
+export const NUMBER = 6;
+export const IN_PORT = 7;
+export const SRC = 8;
+export const DST = 9;
+/** srcPort << 16 | dstPort. */
+export const PORTS = 10;
+export const PROTOCOL = 11;
+/** TCP flags, or ICMP type << 8 | code. */
+export const L4_BITS = 12;
+export const IDENTITY = 13;
+export const TUNNEL_SOURCE = 14;
+export const STATE = 15;
+export const NEXT_HOP = 16;
+export const RULE = 17;
+export const BACKEND = 18;
+export const SERVICE_PORT = 19;
+export const POLICY = 20;
+export const MARK = 21;
+/** Bytes of the packet, and how many of them follow. */
+export const LENGTH = 22;
+export const CAPTURED = 23;
+export const GSO_SIZE = 24;
+/** 2: the bytes begin with an Ethernet header; 3: with an IP header. */
+export const LAYER = 25;
+/** The flow as its first packet came: source, destination, ports. */
+export const ORIGINAL = 26;
+/** The flow as its answers come. */
+export const REPLY = 29;
+export const WORDS = 32;
+export const HEADER_BYTES = WORDS * 4;
+
+export interface Tuple {
+  src: number;
+  dst: number;
+  srcPort: number;
+  dstPort: number;
+}
+
+/** A record as an object. Addresses int32. */
+export interface WatchRecord {
+  kind: number;
+  detail: number;
+  verdict: number;
+  timeMs: number;
+  number: number;
+  inPort: number;
+  src: number;
+  dst: number;
+  srcPort: number;
+  dstPort: number;
+  protocol: number;
+  l4Bits: number;
+  identity: number;
+  tunnelSource: number;
+  state: number;
+  nextHop: number;
+  rule: number;
+  backend: number;
+  servicePort: number;
+  policy: number;
+  mark: number;
+  length: number;
+  gsoSize: number;
+  layer: number;
+  original: Tuple;
+  reply: Tuple;
+  /** The first bytes of the packet; a copy. */
+  bytes: Uint8Array;
+}
+
+/** Reads the record at `at` (bytes) of the ring. */
+export function readRecord(ring: RecordRing, at: number): WatchRecord {
+  const { words, doubles, bytes } = ring;
+  const word = at >> 2;
+  const tuple = (from: number): Tuple => ({
+    src: words[word + from],
+    dst: words[word + from + 1],
+    srcPort: words[word + from + 2] >>> 16,
+    dstPort: words[word + from + 2] & 0xffff,
+  });
+  const data = at + HEADER_BYTES;
+  return {
+    kind: words[word + KIND],
+    detail: words[word + DETAIL],
+    verdict: words[word + VERDICT],
+    timeMs: doubles[(word + TIME) >> 1],
+    number: words[word + NUMBER] >>> 0,
+    inPort: words[word + IN_PORT],
+    ...tuple(SRC),
+    protocol: words[word + PROTOCOL],
+    l4Bits: words[word + L4_BITS],
+    identity: words[word + IDENTITY],
+    tunnelSource: words[word + TUNNEL_SOURCE],
+    state: words[word + STATE],
+    nextHop: words[word + NEXT_HOP],
+    rule: words[word + RULE],
+    backend: words[word + BACKEND],
+    servicePort: words[word + SERVICE_PORT],
+    policy: words[word + POLICY],
+    mark: words[word + MARK],
+    length: words[word + LENGTH],
+    gsoSize: words[word + GSO_SIZE],
+    layer: words[word + LAYER],
+    original: tuple(ORIGINAL),
+    reply: tuple(REPLY),
+    bytes: bytes.slice(data, data + words[word + CAPTURED]),
+  };
+}

@@ -39,6 +39,15 @@ import {
 } from './path/ingress.ts';
 import { beginJudgement, chooseBackend, chooseId, lookupRoute, masqueradeFlow, trackFlow } from './path/judge.ts';
 import { Path, type PathOptions } from './path/path.ts';
+import {
+  STEP_FLOW,
+  STEP_MASQUERADE,
+  STEP_PARSE,
+  STEP_ROUTE,
+  STEP_SERVICE,
+  STEP_SOURCE,
+  STEP_TUNNEL,
+} from './path/watcher.ts';
 import { PORT_UPLINK, type Port } from './port.ts';
 import * as hops from './route/nexthop.ts';
 import { CONTINUE, DROP_NEIGHBOR_UNREACHABLE, DROP_NO_PORT, TAKEN } from './verdict.ts';
@@ -148,6 +157,7 @@ export class Datapath extends Path {
   }
 
   private enter(p: Packet, port: Port): void {
+    if (this.watcher !== null) this.watcher.received(p, port);
     let v = port.kind === PORT_UPLINK ? this.fromUplink(p) : this.fromPodOrHost(p, port);
     if (v === CONTINUE) v = this.forward(p);
     if (v !== TAKEN) this.drop(p, v);
@@ -157,20 +167,21 @@ export class Datapath extends Path {
 
   /** Steps 1 and 2. */
   private fromPodOrHost(p: Packet, port: Port): number {
-    let v = checkSource(this, p, port);
+    let v = this.took(STEP_SOURCE, p, checkSource(this, p, port));
     if (v !== CONTINUE) return v;
-    v = parsePacket(this, p);
+    v = this.took(STEP_PARSE, p, parsePacket(this, p));
     return v === CONTINUE ? refusePodTunnel(this, p, port) : v;
   }
 
   private fromUplink(p: Packet): number {
     let v = openFrame(this, p);
     if (v !== CONTINUE) return v;
-    v = parsePacket(this, p);
+    v = this.took(STEP_PARSE, p, parsePacket(this, p));
     if (v !== CONTINUE) return v;
-    v = checkForeignSource(this, p);
+    v = this.took(STEP_SOURCE, p, checkForeignSource(this, p));
     if (v !== CONTINUE) return v;
-    return this.tunnel !== null && p.dst === this.underlay.address ? openTunnel(this, p, this.tunnel) : CONTINUE;
+    if (this.tunnel === null || p.dst !== this.underlay.address) return CONTINUE;
+    return this.took(STEP_TUNNEL, p, openTunnel(this, p, this.tunnel));
   }
 
   /** From step 3 on: a parsed packet, wherever it came from. @returns TAKEN, or why it ends here */
@@ -191,18 +202,19 @@ export class Datapath extends Path {
     beginJudgement(p);
     let v: number;
     if (nat !== null) {
-      v = trackFlow(this, p, nat);
+      v = this.took(STEP_FLOW, p, trackFlow(this, p, nat));
       if (v !== CONTINUE) return v;
       if (p.isNew !== 0) {
-        v = chooseBackend(this, p, nat);
+        v = this.took(STEP_SERVICE, p, chooseBackend(this, p, nat));
         if (v !== CONTINUE) return v;
       }
     }
     // 5. egress policy stands here.
-    v = lookupRoute(this, p);
+    v = this.took(STEP_ROUTE, p, lookupRoute(this, p));
     if (v !== CONTINUE) return v;
     // 7. ingress policy stands here.
-    return nat !== null && p.isNew !== 0 ? masqueradeFlow(this, p, nat) : CONTINUE;
+    if (nat === null || p.isNew === 0) return CONTINUE;
+    return this.took(STEP_MASQUERADE, p, masqueradeFlow(this, p, nat));
   }
 
   private forwardFragment(p: Packet, nat: Nat): number {

@@ -50,6 +50,12 @@ export interface PortOwner {
   identity: number;
 }
 
+/** Who looks at what leaves by a port. */
+export interface PortWatcher {
+  sent(p: Packet, port: Port): void;
+  dropped(p: Packet, reason: number): void;
+}
+
 export class Port {
   readonly index: number;
   readonly kind: number;
@@ -66,6 +72,7 @@ export class Port {
    * out to a pod, where its kernel then handles one packet instead of 45. Null where the device takes no superpackets.
    */
   private readonly coalescer: Coalescer | null;
+  watcher: PortWatcher | null = null;
   private readonly tx: Packet[] = [];
   private readonly errors = new Int32Array(TX_LIMIT);
   private txCount = 0;
@@ -146,6 +153,7 @@ export class Port {
 
   /** Queues a packet that is complete for this device; it is written at the next flush. Takes ownership. */
   queue(p: Packet): void {
+    if (this.watcher !== null) this.watcher.sent(p, this);
     this.tx[this.txCount++] = p;
     if (this.txCount >= TX_LIMIT) this.flush();
   }
@@ -172,6 +180,7 @@ export class Port {
       } else {
         counters.port(this.index, PORT_TX_DROPPED, segmentsOf(pool.view, p));
         counters.drop(dropReason(error), p.len);
+        if (this.watcher !== null) this.watcher.dropped(p, dropReason(error));
       }
       pool.release(p);
     }

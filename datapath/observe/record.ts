@@ -14,16 +14,13 @@ export const KIND_DROPPED = 3;
 export const KIND_STEP = 4;
 
 // What is known of a packet beside its numbers: bits of STATE.
-export const STATE_PARSED = 1;
-export const STATE_TRACKED = 2;
-export const STATE_NEW = 4;
-export const STATE_REPLY = 8;
-export const STATE_RELATED = 16;
-export const STATE_TRANSLATED = 32;
+export const STATE_TRACKED = 1;
+export const STATE_NEW = 2;
+export const STATE_REPLY = 4;
+export const STATE_RELATED = 8;
+export const STATE_TRANSLATED = 16;
 /** The node made it itself. */
-export const STATE_LOCAL = 64;
-/** Both directions of its flow have been seen. */
-export const STATE_ANSWERED = 128;
+export const STATE_LOCAL = 32;
 
 export const KIND = 1;
 export const DETAIL = 2;
@@ -56,19 +53,8 @@ export const CAPTURED = 23;
 export const GSO_SIZE = 24;
 /** 2: the bytes begin with an Ethernet header; 3: with an IP header. */
 export const LAYER = 25;
-/** The flow as its first packet came: source, destination, ports. */
-export const ORIGINAL = 26;
-/** The flow as its answers come. */
-export const REPLY = 29;
-export const WORDS = 32;
+export const WORDS = 26;
 export const HEADER_BYTES = WORDS * 4;
-
-export interface Tuple {
-  src: number;
-  dst: number;
-  srcPort: number;
-  dstPort: number;
-}
 
 /** A record as an object. Addresses int32. */
 export interface WatchRecord {
@@ -96,8 +82,6 @@ export interface WatchRecord {
   length: number;
   gsoSize: number;
   layer: number;
-  original: Tuple;
-  reply: Tuple;
   /** The first bytes of the packet; a copy. */
   bytes: Uint8Array;
 }
@@ -106,12 +90,6 @@ export interface WatchRecord {
 export function readRecord(ring: RecordRing, at: number): WatchRecord {
   const { words, doubles, bytes } = ring;
   const word = at >> 2;
-  const tuple = (from: number): Tuple => ({
-    src: words[word + from],
-    dst: words[word + from + 1],
-    srcPort: words[word + from + 2] >>> 16,
-    dstPort: words[word + from + 2] & 0xffff,
-  });
   const data = at + HEADER_BYTES;
   return {
     kind: words[word + KIND],
@@ -120,7 +98,10 @@ export function readRecord(ring: RecordRing, at: number): WatchRecord {
     timeMs: doubles[(word + TIME) >> 1],
     number: words[word + NUMBER] >>> 0,
     inPort: words[word + IN_PORT],
-    ...tuple(SRC),
+    src: words[word + SRC],
+    dst: words[word + DST],
+    srcPort: words[word + PORTS] >>> 16,
+    dstPort: words[word + PORTS] & 0xffff,
     protocol: words[word + PROTOCOL],
     l4Bits: words[word + L4_BITS],
     identity: words[word + IDENTITY],
@@ -135,8 +116,6 @@ export function readRecord(ring: RecordRing, at: number): WatchRecord {
     length: words[word + LENGTH],
     gsoSize: words[word + GSO_SIZE],
     layer: words[word + LAYER],
-    original: tuple(ORIGINAL),
-    reply: tuple(REPLY),
     bytes: bytes.slice(data, data + words[word + CAPTURED]),
   };
 }

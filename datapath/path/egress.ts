@@ -17,6 +17,7 @@ import * as ipv4 from '../wire/ipv4.ts';
 import { answerEcho } from './icmp.ts';
 import { checkTtlAndMtu, clampToPath, isFromHost, mtuOf, uncutMtuOf, wireLength } from './mtu.ts';
 import { MAX_PIECES, type Path } from './path.ts';
+import { STEP_ENCAPSULATE, STEP_MTU, STEP_NEIGHBOR } from './watcher.ts';
 
 // ---------------------------------------------------------------- by destination
 
@@ -24,7 +25,7 @@ export function sendToPod(path: Path, p: Packet, hop: NextHop): number {
   // Linux decrements wherever it forwards; Cilium at delivery, whoever sent.
   const forwarded = path.decrementAtDelivery || !isFromHost(path, p);
   const port = path.ports[hop.port];
-  const v = checkTtlAndMtu(path, p, hop, forwarded);
+  const v = path.took(STEP_MTU, p, checkTtlAndMtu(path, p, hop, forwarded));
   if (v === CONTINUE) return deliver(path, p, port, counters.EVENT_DELIVERED_POD);
   return v === MUST_CUT ? cutAndSend(path, p, hop, port) : v;
 }
@@ -46,7 +47,7 @@ export function sendToUnderlay(path: Path, p: Packet, hop: NextHop): number {
   if (foreign && hop.transit === 0) return verdict.DROP_NOT_ROUTED;
   // Cilium's tunnel node leaves the TTL alone on the way in; what comes from a tunnel and goes on is decremented always.
   const intoTunnel = hop.kind === hops.HOP_TUNNEL && path.decrementAtDelivery && inPort.kind === PORT_POD;
-  const v = checkTtlAndMtu(path, p, hop, !intoTunnel && !isFromHost(path, p));
+  const v = path.took(STEP_MTU, p, checkTtlAndMtu(path, p, hop, !intoTunnel && !isFromHost(path, p)));
   if (v === CONTINUE) return encapsulate(path, p, hop, uplink);
   return v === MUST_CUT ? cutAndSend(path, p, hop, uplink) : v;
 }
@@ -130,6 +131,7 @@ function encapsulate(path: Path, p: Packet, hop: NextHop, uplink: Port): number 
   if (tunnel !== null) {
     p.innerNetwork = p.off;
     tunnel.encap(p, hop.peer);
+    path.took(STEP_ENCAPSULATE, p, CONTINUE);
     path.counters.event(counters.EVENT_ENCAPSULATED);
   }
   return sendToNeighbor(path, p, hop.kind === hops.HOP_ONLINK ? p.dst : hop.gateway, uplink);
@@ -166,8 +168,9 @@ function sendToNeighbor(path: Path, p: Packet, address: number, uplink: Port): n
   p.push(ethernet.HEADER_LEN);
   const n = neighbors.resolve(address, path.now);
   if (n < 0) return verdict.DROP_NEIGHBOR_TABLE_FULL;
-  if (!neighbors.usable(n)) return neighbors.hold(n, p);
+  if (!neighbors.usable(n)) return path.took(STEP_NEIGHBOR, p, neighbors.hold(n, p));
   neighbors.writeHeader(n, p.off);
+  path.took(STEP_NEIGHBOR, p, CONTINUE);
   uplink.queue(p);
   return TAKEN;
 }

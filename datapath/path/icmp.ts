@@ -25,6 +25,7 @@ export function answer(path: Path, p: Packet, type: number, code: number, info: 
   const e = buildIcmpError(path.pool, p, type, code, info, errorSource(path, p));
   if (e === null) return;
   e.inPort = p.inPort;
+  e.trace = p.trace;
   e.identity = IDENTITY_REMOTE_NODE;
   path.counters.event(
     type === icmp.TIME_EXCEEDED

@@ -21,6 +21,7 @@ import type { NextHop } from '../route/nexthop.ts';
 import * as hops from '../route/nexthop.ts';
 import type { Tunnel } from '../tunnel/tunnel.ts';
 import { DONE } from '../verdict.ts';
+import type { Watcher } from './watcher.ts';
 
 /** Linux's gc_thresh3: as many neighbours as a default kernel would keep. */
 export const NEIGHBORS = 1024;
@@ -75,6 +76,8 @@ export abstract class Path {
   readonly reassembly: Reassembly;
   readonly pathMtu: PathMtu;
   readonly limiter = new IcmpLimiter();
+  /** Set by watch(). */
+  watcher: Watcher | null = null;
 
   // On what systems disagree (profile.ts).
   readonly relayTunnelErrors: boolean;
@@ -161,6 +164,19 @@ export abstract class Path {
     this.ports[port.index] = port;
     if (port.kind === PORT_UPLINK) this.uplink = port;
     if (port.kind === PORT_HOST) this.host = port;
+    port.watcher = this.watcher;
+  }
+
+  /** Reports a step of a packet that somebody follows. @returns the verdict */
+  took(step: number, p: Packet, verdict: number): number {
+    if (p.trace !== 0 && this.watcher !== null) this.watcher.stepped(p, step, verdict);
+    return verdict;
+  }
+
+  /** Lets somebody look at packets; null: nobody looks. */
+  watch(watcher: Watcher | null): void {
+    this.watcher = watcher;
+    for (const port of this.ports) port.watcher = watcher;
   }
 
   /** @param instead what packets that came by it are taken to have come by */
@@ -185,6 +201,7 @@ export abstract class Path {
     if (reason !== DONE) {
       this.counters.drop(reason, p.len);
       this.counters.port(p.inPort, counters.PORT_RX_DROPPED, 1);
+      if (this.watcher !== null) this.watcher.dropped(p, reason);
     }
     this.pool.release(p);
   }

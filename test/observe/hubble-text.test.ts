@@ -27,7 +27,6 @@ const directory: Directory = {
   serviceOf: (address, port) => (address === ip('10.96.0.10') && port === 80 ? 'default/web' : ''),
 };
 
-const NOTHING = { src: 0, dst: 0, srcPort: 0, dstPort: 0 };
 const SYN: WatchRecord = {
   kind: KIND_SENT,
   detail: 1,
@@ -53,8 +52,6 @@ const SYN: WatchRecord = {
   length: 60,
   gsoSize: 0,
   layer: 3,
-  original: NOTHING,
-  reply: NOTHING,
   bytes: new Uint8Array(0),
 };
 

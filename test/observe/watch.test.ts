@@ -1,0 +1,234 @@
+import assert from 'node:assert/strict';
+import fc from 'fast-check';
+import { RecordRing } from '../../datapath/memory/record-ring.ts';
+import { TO_OVERLAY } from '../../datapath/observe/flow.ts';
+import {
+  KIND_DROPPED,
+  KIND_RECEIVED,
+  KIND_SENT,
+  KIND_STEP,
+  readRecord,
+  STATE_NEW,
+  STATE_REPLY,
+  STATE_TRACKED,
+  type WatchRecord,
+} from '../../datapath/observe/record.ts';
+import { POINT_IN, POINT_OUT, Watch, Watches, type WatchSpec } from '../../datapath/observe/watch.ts';
+import { dotted } from '../../datapath/packet/build.ts';
+import { STEP_NAMES } from '../../datapath/path/watcher.ts';
+import { CONTINUE, DROP_INVALID_SOURCE, DROP_ROUTE_REFUSED, VERDICT_NAMES } from '../../datapath/verdict.ts';
+import * as tcp from '../../datapath/wire/tcp.ts';
+import { pattern, tcp4, udp4 } from '../fixtures/packets.ts';
+import { fromWire, POD, POD2, REMOTE, TestNode } from '../forward-rig.ts';
+
+const NOTHING: Omit<WatchSpec, 'ring'> = {
+  filter: '',
+  flows: false,
+  drops: false,
+  points: [],
+  steps: false,
+  snapLen: 0,
+};
+
+interface Watched {
+  node: TestNode;
+  watch: Watch;
+  /** Records since the last call. */
+  take(): WatchRecord[];
+}
+
+function watched(
+  spec: Partial<WatchSpec>,
+  options: ConstructorParameters<typeof TestNode>[0] = {},
+  bytes = 1 << 16,
+): Watched {
+  const node = new TestNode(options);
+  const watch = new Watch(
+    node.datapath,
+    { ...NOTHING, ring: RecordRing.allocate(bytes), ...spec },
+    () => 1_790_000_000_123.5,
+  );
+  node.datapath.watch(watch);
+  return {
+    node,
+    watch,
+    take: () => {
+      const records: WatchRecord[] = [];
+      watch.ring.drain(at => records.push(readRecord(watch.ring, at)), 1000);
+      return records;
+    },
+  };
+}
+
+const SERVICE = {
+  name: 'default/web',
+  addresses: ['10.96.0.10'],
+  ports: [{ port: 80, targetPort: 8080 }],
+  endpoints: [{ address: POD2 }],
+};
+
+describe('watch', () => {
+  it('flows: the first packet of a direction, SYN, FIN and RST, and one every 5 s of the rest', () => {
+    const { node, take } = watched({ flows: true }, { services: [SERVICE] });
+    const request = { src: POD, dst: '10.96.0.10', sport: 40_000, dport: 80 };
+    const answer = { src: POD2, dst: POD, sport: 8080, dport: 40_000 };
+    const seen = () =>
+      take().map(r => [dotted(r.src), r.dstPort, r.l4Bits, r.state & (STATE_NEW | STATE_REPLY | STATE_TRACKED)]);
+    node.send('p1', tcp4({ ...request, flags: tcp.SYN, seq: 1 }));
+    assert.deepEqual(seen(), [[POD, 8080, tcp.SYN, STATE_TRACKED | STATE_NEW]]);
+    node.send('p2', tcp4({ ...answer, flags: tcp.SYN | tcp.ACK_FLAG, seq: 9, ack: 2 }));
+    assert.deepEqual(seen(), [['10.96.0.10', 40_000, tcp.SYN | tcp.ACK_FLAG, STATE_TRACKED | STATE_REPLY]]);
+    for (let i = 0; i < 5; i++) node.send('p1', tcp4({ ...request, seq: 2, ack: 10 }));
+    assert.deepEqual(seen(), [], 'the direction is known');
+    node.clock.advance(5001);
+    node.send('p1', tcp4({ ...request, seq: 2, ack: 10 }), tcp4({ ...request, seq: 2, ack: 10 }));
+    assert.equal(seen().length, 1);
+    node.send('p1', tcp4({ ...request, flags: tcp.FIN | tcp.ACK_FLAG, seq: 2, ack: 10 }));
+    assert.deepEqual(seen(), [[POD, 8080, tcp.FIN | tcp.ACK_FLAG, STATE_TRACKED]]);
+  });
+
+  it('flows into a tunnel are those of the inner packet', () => {
+    const { node, take } = watched({ flows: true }, { protocol: 'vxlan' });
+    node.meetNeighbors();
+    take();
+    node.send('p1', udp4({ src: POD, dst: REMOTE, dport: 53 }));
+    const [record, ...rest] = take();
+    assert.deepEqual(rest, []);
+    assert.deepEqual(
+      [record.kind, record.verdict, dotted(record.dst), record.dstPort, record.timeMs],
+      [KIND_SENT, TO_OVERLAY, REMOTE, 53, 1_790_000_000_123.5],
+    );
+  });
+
+  it('drops: each with its reason and the bytes as they were', () => {
+    const { node, take } = watched({ drops: true, snapLen: 65_535 });
+    const spoofed = udp4({ src: '1.2.3.4', dst: POD2, payload: pattern(100) });
+    const lost = udp4({ src: POD, dst: '0.1.2.3' });
+    node.send('p1', spoofed, udp4({ src: POD, dst: POD2 }), lost);
+    const records = take();
+    assert.deepEqual(
+      records.map(r => [r.kind, VERDICT_NAMES[r.detail], dotted(r.src), r.length]),
+      [
+        [KIND_DROPPED, VERDICT_NAMES[DROP_INVALID_SOURCE], '1.2.3.4', spoofed.length],
+        [KIND_DROPPED, VERDICT_NAMES[DROP_ROUTE_REFUSED], POD, lost.length],
+      ],
+    );
+    assert.deepEqual(records[0].bytes, spoofed);
+  });
+
+  it('points: every packet once where it comes in and once where it leaves, cut to the snap length', () => {
+    const points = [
+      { port: 'p1', bits: POINT_IN },
+      { port: 'ul0', bits: POINT_OUT },
+    ];
+    const { node, take } = watched({ points, snapLen: 64, filter: 'udp' }, { protocol: 'vxlan' });
+    node.meetNeighbors();
+    take();
+    node.send('p1', udp4({ src: POD, dst: REMOTE, payload: pattern(200) }), tcp4({ src: POD, dst: POD2 }));
+    node.send('p2', udp4({ src: POD2, dst: POD }));
+    const records = take();
+    assert.deepEqual(
+      records.map(r => [r.kind, r.detail, r.layer, r.length, r.bytes.length]),
+      [
+        [KIND_RECEIVED, 0, 3, 228, 64],
+        [KIND_SENT, node.port('ul0').index, 2, 14 + 50 + 228, 64],
+      ],
+    );
+    assert.equal(records[0].number, records[1].number, 'one packet, one number');
+  });
+
+  it('steps: a packet through the path, to its end', () => {
+    const { node, take } = watched(
+      { steps: true, filter: 'dst port 80', snapLen: 100 },
+      { protocol: 'vxlan', services: [SERVICE] },
+    );
+    node.send('p2', udp4({ src: POD2, dst: POD, dport: 53 }));
+    node.send('p1', tcp4({ src: POD, dst: '10.96.0.10', dport: 80, flags: tcp.SYN }));
+    const words = take().map(r => {
+      if (r.kind === KIND_RECEIVED) return `in ${r.detail}`;
+      if (r.kind === KIND_SENT) return `out ${r.detail}`;
+      assert.equal(r.kind, KIND_STEP);
+      assert.equal(r.verdict, CONTINUE);
+      return `${STEP_NAMES[r.detail]} ${dotted(r.dst)}:${r.dstPort}`;
+    });
+    assert.deepEqual(words, [
+      'in 0',
+      'source check 10.96.0.10:80',
+      'parse 10.96.0.10:80',
+      'flow 10.96.0.10:80',
+      `service ${POD2}:8080`,
+      `route ${POD2}:8080`,
+      `masquerade ${POD2}:8080`,
+      `TTL and MTU ${POD2}:8080`,
+      'out 1',
+    ]);
+    node.send('p1', udp4({ src: POD, dst: '0.1.2.3', dport: 80 }));
+    const last = take().filter(r => r.kind === KIND_DROPPED || r.kind === KIND_STEP);
+    assert.ok(last.some(r => r.kind === KIND_DROPPED && r.detail === DROP_ROUTE_REFUSED));
+    assert.ok(
+      last.some(r => r.kind === KIND_STEP && STEP_NAMES[r.detail] === 'route' && r.verdict === DROP_ROUTE_REFUSED),
+    );
+  });
+
+  it('a ring that is full loses records, counts them, and nothing else changes', () => {
+    const all = { points: [{ port: '', bits: POINT_IN | POINT_OUT }], snapLen: 100 };
+    const { node, watch, take } = watched(all, {}, 1024);
+    for (let i = 0; i < 100; i++) node.send('p1', udp4({ src: POD, dst: POD2, payload: pattern(50) }));
+    assert.equal(node.device('p2').collect().length, 100);
+    assert.equal(take().length + watch.ring.lost, 200);
+    assert.ok(watch.ring.lost > 150);
+  });
+
+  it('several watch side by side, and who has left sees no more', () => {
+    const node = new TestNode();
+    const watches = new Watches();
+    const make = (filter: string) =>
+      new Watch(node.datapath, { ...NOTHING, ring: RecordRing.allocate(1 << 14), filter, drops: true }, () => 0);
+    const [tcpWatch, udpWatch] = [make('tcp'), make('udp')];
+    watches.add(tcpWatch);
+    watches.add(udpWatch);
+    node.datapath.watch(watches);
+    const count = (watch: Watch) => watch.ring.drain(() => {}, 100);
+    const lost = () => node.send('p1', udp4({ src: POD, dst: '0.1.2.3' }), tcp4({ src: POD, dst: '0.1.2.3' }));
+    lost();
+    assert.deepEqual([count(tcpWatch), count(udpWatch)], [1, 1]);
+    assert.equal(watches.remove(udpWatch), 1);
+    lost();
+    assert.deepEqual([count(tcpWatch), count(udpWatch)], [1, 0]);
+  });
+
+  it('changes nothing: with and without a watcher the same packets come out', function () {
+    this.timeout(60_000);
+    const packet = fc.record({
+      port: fc.constantFrom('p1', 'p2', 'ul0'),
+      src: fc.constantFrom(POD, POD2, REMOTE, '9.9.9.9'),
+      dst: fc.constantFrom(POD, POD2, REMOTE, '10.96.0.10', '9.9.9.9', '192.168.10.1'),
+      dport: fc.constantFrom(80, 8080, 53),
+      len: fc.nat(1600),
+      isTcp: fc.boolean(),
+    });
+    fc.assert(
+      fc.property(fc.array(packet, { maxLength: 20 }), packets => {
+        const options = { protocol: 'vxlan' as const, services: [SERVICE] };
+        const all = { flows: true, drops: true, steps: true, snapLen: 65_535, points: [{ port: '', bits: 3 }] };
+        const runs = [new TestNode(options), watched(all, options).node].map(node => {
+          for (const { port, isTcp, len, ...rest } of packets) {
+            const bytes = isTcp
+              ? tcp4({ ...rest, flags: tcp.SYN, payload: pattern(len) })
+              : udp4({ ...rest, payload: pattern(len) });
+            node.send(port, port === 'ul0' ? fromWire(bytes) : bytes);
+          }
+          const out = ['p1', 'p2', 'ul0'].map(name =>
+            node
+              .device(name)
+              .collect()
+              .map(b => Buffer.from(b).toString('hex')),
+          );
+          return { out, counters: node.counters.snapshot() };
+        });
+        assert.deepEqual(runs[1], runs[0]);
+      }),
+      { numRuns: 15 },
+    );
+  });
+});

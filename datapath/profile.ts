@@ -115,8 +115,8 @@ export interface Profile {
    */
   readonly mtuAt: 'device' | 'route';
   /**
-   * Source of a flow from outside to a service, where its policy is Cluster. kube-proxy masquerades all of them; Cilium
-   * keeps the client's address for a backend on the node that was asked.
+   * Source of a flow to a node port, a load balancer or an external address, where its policy is Cluster. kube-proxy
+   * masquerades all of them; Cilium keeps a pod's address, and an outside client's for a backend on the node that was asked.
    */
   readonly externalService: 'always-masquerade' | 'keep-for-local-backend';
 }

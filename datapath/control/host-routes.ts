@@ -1,7 +1,7 @@
 /** The kernel's routes by the host port: all that the datapath can reach, for the node's own processes. */
-
+import { SERVICE_LOOPBACK, SERVICE_OWN } from '../nat/service.ts';
 import { mtusOf } from '../program/mtus.ts';
-import { formatCidr, parseCidr } from './address.ts';
+import { formatAddress, formatCidr, parseCidr } from './address.ts';
 import type { ResolvedConfig } from './resolved.ts';
 import { allAddressesOf } from './service-config.ts';
 
@@ -30,6 +30,9 @@ export function hostRoutes(config: ResolvedConfig): string[] {
     if (Number(length) < 32) add(networkOf(uplink.address), nodeAddress);
     if (uplink.gateway !== undefined && Number(length) === 32) add(`${uplink.gateway}/32`, nodeAddress);
   }
+  // Where services lead the node to itself, and its processes to ports of services at its own address.
+  if (services.length > 0)
+    for (const own of [SERVICE_LOOPBACK, SERVICE_OWN]) add(`${formatAddress(own)}/32`, hostAddress);
   // Those of the service network that no service has, too: the datapath refuses and counts what is sent to them.
   for (const network of serviceCIDR) add(network, hostAddress);
   for (const address of new Set(services.flatMap(allAddressesOf))) {

@@ -1,6 +1,6 @@
 /** Services, flows and ports as rows for `tunpath get`. */
 import type { FlowRow } from '../conntrack/conntrack.ts';
-import type { BackendRow, Service, ServicePort } from '../nat/service.ts';
+import { type BackendRow, SERVICE_OWN, type Service, type ServicePort } from '../nat/service.ts';
 import { PROTO_GRE, PROTO_ICMP, PROTO_SCTP, PROTO_TCP, PROTO_UDP } from '../wire/ipv4.ts';
 import { formatAddress } from './address.ts';
 import type { MasqueradeRuleConfig } from './config.ts';
@@ -50,7 +50,9 @@ export function serviceRows(services: PortedService[]): unknown[] {
       externalTrafficPolicy: service.externalTrafficPolicy ?? 'Cluster',
     });
     const at = (addresses: readonly number[] | undefined, type: string) =>
-      (addresses ?? []).map(address => row(formatAddress(address), port.port, type));
+      (addresses ?? [])
+        .filter(address => address !== SERVICE_OWN)
+        .map(address => row(formatAddress(address), port.port, type));
     return [
       ...at(service.clusterAddresses, 'ClusterIP'),
       ...at(service.externalAddresses, 'ExternalIP'),

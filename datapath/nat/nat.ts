@@ -56,7 +56,7 @@ export class Nat {
       memory,
     });
     // A sequence of its own: which backend a request gets then follows from the seed and the requests before it alone.
-    this.services = new Services(new Random(random.next()));
+    this.services = new Services(new Random(random.next()), profile.externalService === 'always-masquerade');
     this.conntrack.backends = this.services;
     this.services.setNodeAddresses(program.nodeAddresses);
     this.services.setNetworks(program.serviceNetworks ?? []);

@@ -67,6 +67,22 @@ export interface Service {
   externalTrafficPolicy?: TrafficPolicy;
 }
 
+/**
+ * The node as it sees itself through a service that leads back to it: its own address would be answered without us.
+ * Cilium's default of the same (--ipv4-service-loopback-address), and the address behind it: where the node's kernel sends
+ * what is for a port of a service at an address of its own (control/own-ports.ts).
+ */
+export const SERVICE_LOOPBACK = 0xa9fe2a01 | 0; // 169.254.42.1
+export const SERVICE_OWN = 0xa9fe2a02 | 0; // 169.254.42.2
+
+// Who begins a flow.
+/** A pod of the cluster. */
+export const FROM_POD = 0;
+/** Somebody who came by the uplink, and no tunnel. */
+export const FROM_OUTSIDE = 1;
+/** The node itself. */
+export const FROM_NODE = 2;
+
 // How the flow came to the service.
 export const VIA_CLUSTER = 0;
 export const VIA_EXTERNAL = 1;
@@ -140,9 +156,16 @@ export class Services implements BackendOwner {
   private backendCount = 0;
   private readonly freeBackends: number[] = [];
 
+  /**
+   * Whether a pod's flow to a node port, a load balancer or an external address is masqueraded where the policy is Cluster:
+   * kube-proxy does (KUBE-EXT), Cilium's socket layer keeps the pod's address.
+   */
+  private readonly masqueradePods: boolean;
+
   /** @param seed of the maglev hash; the same on all nodes */
-  constructor(random: Random, seed = 0x5eed) {
+  constructor(random: Random, masqueradePods = true, seed = 0x5eed) {
     this.random = random;
+    this.masqueradePods = masqueradePods;
     this.seed = seed;
     this.frontends = new CountTable(1024, random);
     this.addresses = new CountTable(1024, random);
@@ -211,13 +234,13 @@ export class Services implements BackendOwner {
   /**
    * Picks a backend for a new flow.
    *
-   * @param external 1 for a packet from outside the cluster (the uplink), 0 from a pod or the node itself
+   * @param client FROM_*
    * @returns CONTINUE: to a service if `p.backend` is not 0 (then backendAddress, backendPort, servicePort, via and
    *   masquerade are set, too); to no service's address if it is 0. DROP_NO_SERVICE_ENDPOINT and
    *   DROP_UNKNOWN_SERVICE_PORT are answered as kube-proxy's REJECT (ICMP 3/3); DROP_NO_LOCAL_SERVICE_ENDPOINT,
    *   DROP_SERVICE_SOURCE_RANGE and DROP_UNALLOCATED_SERVICE_ADDRESS are silent.
    */
-  select(p: Packet, external: number, now: number): number {
+  select(p: Packet, client: number, now: number): number {
     p.backend = 0;
     const known = this.addresses.get(p.dst, 0, 0);
     if (known === 0 || !hasPorts(p.protocol)) return this.judgeOther(p.dst);
@@ -240,7 +263,7 @@ export class Services implements BackendOwner {
     }
 
     // From inside the cluster, external addresses lead everywhere, whatever their policy (kube-proxy's short cut).
-    const local = via === VIA_CLUSTER ? port.internalLocal : port.externalLocal && external !== 0;
+    const local = via === VIA_CLUSTER ? port.internalLocal : port.externalLocal && client === FROM_OUTSIDE;
     const candidates = local ? port.local : port.cluster;
     if (candidates.size === 0) {
       return port.cluster.size > 0 ? DROP_NO_LOCAL_SERVICE_ENDPOINT : DROP_NO_SERVICE_ENDPOINT;
@@ -252,8 +275,14 @@ export class Services implements BackendOwner {
     p.backendPort = this.backendPort[backend];
     p.servicePort = number;
     p.via = via;
-    p.masquerade = p.backendAddress === p.src || (external !== 0 && !local) ? 1 : 0;
+    p.masquerade = p.backendAddress === p.src || this.mustMasquerade(client, via, port, local) ? 1 : 0;
     return CONTINUE;
+  }
+
+  /** kube-proxy's writeServiceChains: what is in no pod network, and what is for an external address under policy Cluster. */
+  private mustMasquerade(client: number, via: number, port: Port, local: boolean): boolean {
+    if (client === FROM_POD) return via !== VIA_CLUSTER && !port.externalLocal && this.masqueradePods;
+    return client === FROM_NODE || via === VIA_CLUSTER || !local;
   }
 
   /** As kube-proxy in its nftables mode, for all protocols; without a service network as in its iptables mode. */

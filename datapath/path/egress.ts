@@ -33,7 +33,8 @@ export function sendToPod(path: Path, p: Packet, hop: NextHop): number {
 export function sendToHost(path: Path, p: Packet, hop: NextHop): number {
   const { host } = path;
   if (host === null || !host.owns(p.dst)) return answerEcho(path, p);
-  if (path.ports[p.inPort] === host && p.local === 0) return verdict.DROP_ROUTE_LOOP;
+  // With its own source its kernel would not take it back; with another it is a service of the node that leads to itself.
+  if (path.ports[p.inPort] === host && p.local === 0 && p.src === p.sender) return verdict.DROP_ROUTE_LOOP;
   if (hop.clampMss !== 0) clampToPath(path, p, hop);
   return deliver(path, p, host, counters.EVENT_DELIVERED_HOST);
 }

@@ -1,8 +1,9 @@
 /** Steps 3 to 8: a packet gets its final addresses, and the next hop that it goes to. */
 import type { Nat } from '../nat/nat.ts';
+import { FROM_NODE, FROM_OUTSIDE, FROM_POD, SERVICE_LOOPBACK } from '../nat/service.ts';
 import { KEEP_ID, type Packet } from '../packet/packet.ts';
 import { segmentsOf } from '../packet/segment.ts';
-import { PORT_UPLINK } from '../port.ts';
+import { PORT_HOST, PORT_UPLINK } from '../port.ts';
 import type { NextHop } from '../route/nexthop.ts';
 import * as hops from '../route/nexthop.ts';
 import * as verdict from '../verdict.ts';
@@ -40,8 +41,10 @@ export function trackFlow(path: Path, p: Packet, nat: Nat): number {
 export function chooseBackend(path: Path, p: Packet, nat: Nat): number {
   const { conntrack: flows, services } = nat;
   const { dst } = p;
-  const outside = path.ports[p.inPort].kind === PORT_UPLINK && p.tunnelSource === 0;
-  const v = services.select(p, outside ? 1 : 0, path.now);
+  const { kind } = path.ports[p.inPort];
+  const outside = kind === PORT_UPLINK && p.tunnelSource === 0;
+  const client = outside ? FROM_OUTSIDE : kind === PORT_HOST ? FROM_NODE : FROM_POD;
+  const v = services.select(p, client, path.now);
   if (v === verdict.DROP_NO_SERVICE_ENDPOINT || v === verdict.DROP_UNKNOWN_SERVICE_PORT) {
     answer(path, p, icmp.UNREACHABLE, icmp.CODE_PORT_UNREACHABLE, 0); // kube-proxy's REJECT
   }
@@ -73,7 +76,8 @@ export function masqueradeFlow(path: Path, p: Packet, nat: Nat): number {
   const { conntrack: flows, rules } = nat;
   const hop = path.nextHops[p.hop];
   // Towards a pod or a peer the interface is the host's; on the uplink it is the underlay's.
-  const own = hop.kind === hops.HOP_POD || hop.kind === hops.HOP_TUNNEL ? path.hostAddress : path.underlay.address;
+  const inside = hop.kind === hops.HOP_POD || hop.kind === hops.HOP_TUNNEL;
+  const own = inside ? path.hostAddress : hop.kind === hops.HOP_HOST ? SERVICE_LOOPBACK : path.underlay.address;
   let v = CONTINUE;
   p.rule = 0;
   if (p.backend !== 0 && mustReturnHere(path, p, hop)) {
@@ -116,8 +120,11 @@ export function chooseId(path: Path, p: Packet): void {
 /** Would the backend's answer miss us? Then the flow must carry our source. */
 function mustReturnHere(path: Path, p: Packet, hop: NextHop): boolean {
   if (p.masquerade === 0) return false;
+  const fromNode = path.ports[p.inPort].kind === PORT_HOST;
+  // What the node itself gets it answers by way of here, unless it asked itself.
+  if (hop.kind === hops.HOP_HOST) return fromNode && hop.gateway === 0;
   // Cilium keeps the client's address for a backend on the node that was asked; a hairpin needs ours in any case.
-  return path.alwaysMasquerade || hop.kind !== hops.HOP_POD || p.src === p.dst;
+  return path.alwaysMasquerade || fromNode || hop.kind !== hops.HOP_POD || p.src === p.dst;
 }
 
 /** No flow could be made, for want of a port or of a place in the table. */

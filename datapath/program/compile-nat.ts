@@ -8,7 +8,7 @@ import { parseAddress, parseCidr } from '../control/validated.ts';
 import type { MasqueradeRule, Prefix } from '../nat/masquerade.ts';
 import type { NatProgram } from '../nat/nat.ts';
 import type { SelectorKind } from '../nat/select.ts';
-import type { Service, ServiceEndpoint } from '../nat/service.ts';
+import { SERVICE_OWN, type Service, type ServiceEndpoint } from '../nat/service.ts';
 import { PROFILES } from '../profile.ts';
 import { PROTO_SCTP, PROTO_TCP, PROTO_UDP } from '../wire/ipv4.ts';
 
@@ -49,6 +49,17 @@ interface Here {
   own: readonly number[];
 }
 
+/** Where node ports answer, of the node's own addresses. @param nodeAddress of the uplink (int32) */
+export function nodePortAddresses(
+  { spec: { host, nodePortAddresses } }: { spec: Pick<NodeSpec, 'host' | 'nodePortAddresses'> },
+  nodeAddress: number,
+): number[] {
+  if (nodePortAddresses === undefined) return [nodeAddress];
+  const own = host === undefined ? [nodeAddress] : [nodeAddress, parseCidr(host.address).address];
+  const networks = nodePortAddresses.map(parseCidr);
+  return own.filter(address => networks.some(network => contains(network, address)));
+}
+
 /**
  * @param nodeAddress of the uplink (int32)
  * @param range where translated flows get their ports from instead of the profile's range
@@ -59,17 +70,7 @@ export function compileNat(
   nodeAddress: number,
   range?: PortRange,
 ): NatProgram | null {
-  const {
-    services,
-    masquerade,
-    conntrack,
-    profile,
-    pods,
-    host,
-    zone,
-    serviceCIDR = [],
-    nodePortAddresses,
-  } = config.spec;
+  const { services, masquerade, conntrack, profile, pods, host, zone, serviceCIDR = [] } = config.spec;
   if (services.length === 0 && masquerade.length === 0) return null;
   const seconds: Record<number, number> = {};
   for (const [name, state] of Object.entries(STATES)) {
@@ -83,16 +84,13 @@ export function compileNat(
     pods: new Set(pods.map(pod => parseCidr(pod.address).address)),
     own,
   };
-  const answering = nodePortAddresses?.map(parseCidr);
   return {
     capacity: conntrack.size,
     perSource: conntrack.perSource,
     timeouts: { profile: PROFILES[profile].timeouts, seconds },
     ports: { profile: PROFILES[profile].ports, range: range === undefined ? undefined : [range.low, range.high] },
-    nodeAddresses:
-      answering === undefined
-        ? [nodeAddress]
-        : own.filter(address => answering.some(network => contains(network, address))),
+    // As own-ports.ts leads the node's own processes here.
+    nodeAddresses: [...nodePortAddresses(config, nodeAddress), ...(host === undefined ? [] : [SERVICE_OWN])],
     serviceNetworks: serviceCIDR.map(prefix),
     services: services.map(service => compileService(service, here)),
     rules: masquerade.map(compileRule),
@@ -101,11 +99,15 @@ export function compileNat(
 
 function compileService(service: ServiceConfig, here: Here): Service {
   const addresses = addressesOf(service);
+  const withOwn = (list: string[]) => {
+    const numbers = list.map(parseAddress);
+    return numbers.some(address => here.own.includes(address)) ? [...numbers, SERVICE_OWN] : numbers;
+  };
   return {
     name: service.name,
     clusterAddresses: addresses.cluster.map(parseAddress),
-    loadBalancerAddresses: addresses.loadBalancer.map(parseAddress),
-    externalAddresses: addresses.external.map(parseAddress),
+    loadBalancerAddresses: withOwn(addresses.loadBalancer),
+    externalAddresses: withOwn(addresses.external),
     sourceRanges: service.loadBalancerSourceRanges.map(prefix),
     ports: service.ports.map((port, i) => ({
       protocol: PROTOCOLS[port.protocol],

@@ -104,9 +104,10 @@ describe('control/services', () => {
 
   it('answers node ports at those of its addresses that nodePortAddresses holds, else at the uplink’s', () => {
     const at = (more: object) => programOf({ ...service([]), ...more }).nat!.nodeAddresses.map(dotted);
-    assert.deepEqual(at({}), ['192.168.10.1']);
-    assert.deepEqual(at({ nodePortAddresses: '10.244.0.0/16' }), ['10.244.1.1']);
-    assert.deepEqual(at({ nodePortAddresses: ['0.0.0.0/0'] }), ['192.168.10.1', '10.244.1.1']);
+    const own = '169.254.42.2';
+    assert.deepEqual(at({}), ['192.168.10.1', own]);
+    assert.deepEqual(at({ nodePortAddresses: '10.244.0.0/16' }), ['10.244.1.1', own]);
+    assert.deepEqual(at({ nodePortAddresses: ['0.0.0.0/0'] }), ['192.168.10.1', '10.244.1.1', own]);
   });
 
   it('a router pod sends from the networks behind it, and gets what is for them', () => {

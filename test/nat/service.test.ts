@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { flannelRules, MasqueradeRules } from '../../datapath/nat/masquerade.ts';
 import { MAGLEV_SIZES, maglevTable, Selection } from '../../datapath/nat/select.ts';
-import { type Service, Services } from '../../datapath/nat/service.ts';
+import { FROM_NODE, FROM_OUTSIDE, FROM_POD, type Service, Services } from '../../datapath/nat/service.ts';
 import type { Packet } from '../../datapath/packet/packet.ts';
 import { parseIpv4 } from '../../datapath/packet/parse.ts';
 import { Pool } from '../../datapath/packet/pool.ts';
 import { Random } from '../../datapath/random.ts';
-import { VERDICT_NAMES } from '../../datapath/verdict.ts';
+import { CONTINUE, VERDICT_NAMES } from '../../datapath/verdict.ts';
 import { dotted, icmpEcho, ip, load, tcp4 } from '../fixtures/packets.ts';
 import { endpoint, service } from './box.ts';
 
@@ -150,16 +150,34 @@ describe('Services', () => {
     assert.equal(ask(leaving, STRANGER, '192.168.10.211', 80, 1), '10.0.0.2:1');
   });
 
-  it('masquerades what comes from outside, and hairpins, and nothing else', () => {
-    const services = make(service({ loadBalancerAddresses: [ip('192.168.10.211')] }, [`${POD}:1`]));
-    const masquerade = (src: string, dst: string, external: number) => {
-      const p = packet(src, dst);
-      services.select(p, external, 0);
-      return p.masquerade;
-    };
-    assert.equal(masquerade(STRANGER, '192.168.10.211', 1), 1);
-    assert.equal(masquerade('10.244.1.99', VIP, 0), 0);
-    assert.equal(masquerade(POD, VIP, 0), 1);
+  it('masquerades as kube-proxy or as Cilium does: who asks, where, and under which policy', () => {
+    const LB = '192.168.10.211';
+    const POD2 = '10.244.1.99';
+    /** By policy: Cluster, Local. */
+    type Wanted = [number, number];
+    const rows: [src: string, client: number, dst: string, kubeProxy: Wanted, cilium: Wanted][] = [
+      [STRANGER, FROM_OUTSIDE, VIP, [1, 1], [1, 1]],
+      [STRANGER, FROM_OUTSIDE, LB, [1, 0], [1, 0]],
+      [POD2, FROM_POD, VIP, [0, 0], [0, 0]],
+      [POD2, FROM_POD, LB, [1, 0], [0, 0]],
+      [POD, FROM_POD, VIP, [1, 1], [1, 1]], // to itself
+      ['10.244.1.1', FROM_NODE, VIP, [1, 1], [1, 1]],
+      ['10.244.1.1', FROM_NODE, LB, [1, 1], [1, 1]],
+    ];
+    for (const [i, externalTrafficPolicy] of (['Cluster', 'Local'] as const).entries()) {
+      for (const [src, client, dst, kubeProxy, cilium] of rows) {
+        for (const [masqueradePods, wanted] of [
+          [true, kubeProxy[i]],
+          [false, cilium[i]],
+        ] as const) {
+          const services = new Services(new Random(3), masqueradePods);
+          services.set(service({ loadBalancerAddresses: [ip(LB)], externalTrafficPolicy }, [`${POD}:1@`]));
+          const p = packet(src, dst);
+          assert.equal(services.select(p, client, 0), CONTINUE);
+          assert.equal(p.masquerade, wanted, `${src} to ${dst}, ${externalTrafficPolicy}, ${masqueradePods}`);
+        }
+      }
+    }
   });
 
   it('judges source ranges before anything else, for load balancer addresses only', () => {

@@ -6,13 +6,14 @@ import { ipBatch } from '../../lab/ip.ts';
 import type { UplinkConfig } from '../config.ts';
 import { QUEUE_PACKETS, withoutIpv6 } from '../kernel-side.ts';
 import { resolveTap } from '../resolved.ts';
+import { OwnPorts } from './own-ports.ts';
 import type { UplinkKind } from './uplink.ts';
 
 export const tap: UplinkKind<Extract<UplinkConfig, { kind: 'tap' }>> = {
   resolve: async written => resolveTap(written),
   findObstacles: async () => [],
-  async open({ spec }, allowed) {
-    const { device, mtu } = spec.uplink;
+  async open(config, allowed) {
+    const { device, mtu } = config.spec.uplink;
     const handle = openTunTap({ kind: 'tap', name: device, mtu, allowed });
     try {
       withoutIpv6(device);
@@ -21,6 +22,13 @@ export const tap: UplinkKind<Extract<UplinkConfig, { kind: 'tap' }>> = {
       closeHandle(handle);
       throw error;
     }
-    return { handle, status: () => [], close: async () => {} };
+    const ports = new OwnPorts(config.metadata.name);
+    ports.serve(config);
+    return {
+      handle,
+      status: () => ports.status(),
+      serve: async (...configs) => ports.serve(...configs),
+      close: async () => ports.close(),
+    };
   },
 };

@@ -1,0 +1,95 @@
+/**
+ * Ports of services at an address that the node's own kernel has: what its processes send there never leaves the kernel. A
+ * rule gives such connections the destination SERVICE_OWN, which the host port's route leads to; the datapath answers it
+ * as the node's address, and the kernel's conntrack gives the answers their source back.
+ */
+import { missingNftables, Nftables } from '../../io/nftables.ts';
+import { SERVICE_OWN } from '../../nat/service.ts';
+import { nodePortAddresses } from '../../program/compile-nat.ts';
+import { formatAddress } from '../address.ts';
+import type { ResolvedConfig } from '../resolved.ts';
+import { addressesOf } from '../service-config.ts';
+import { parseCidr } from '../validated.ts';
+import { STEERING_PREFIX } from './steering.ts';
+import type { StatusLine } from './uplink.ts';
+
+/** `ADDRESS . PROTOCOL . PORT` of everything that the kernel would keep to itself, in nft's words. */
+export function ownPorts(config: ResolvedConfig): string[] {
+  const { uplink, host, services } = config.spec;
+  if (host === undefined || !uplink.onHostPort) return [];
+  const { address } = parseCidr(uplink.address);
+  const own = formatAddress(address);
+  const atNode = nodePortAddresses(config, address).map(formatAddress);
+  const found = new Set<string>();
+  for (const service of services) {
+    const { external, loadBalancer } = addressesOf(service);
+    const isOwn = external.includes(own) || loadBalancer.includes(own);
+    for (const { protocol, port, nodePort } of service.ports) {
+      const name = protocol.toLowerCase();
+      if (isOwn) found.add(`${own} . ${name} . ${port}`);
+      if (nodePort !== undefined) for (const at of atNode) found.add(`${at} . ${name} . ${nodePort}`);
+    }
+  }
+  return [...found];
+}
+
+/** The table in nft's words, replacing the one of that name in one step. */
+export function ownPortsTable(node: string, ports: readonly string[]): string {
+  const table = `table ip ${STEERING_PREFIX}${node}`;
+  const flags = 'flags owner';
+  const elements = ports.length === 0 ? '' : `elements = { ${ports.join(', ')} }`;
+  return `${table} {\n${flags}\n}\ndelete ${table}\n${table} {
+${flags}
+set ports {
+type ipv4_addr . inet_proto . inet_service
+${elements}
+}
+chain output {
+type nat hook output priority -100
+ip daddr . ip protocol . th dport @ports dnat to ${formatAddress(SERVICE_OWN)}
+}
+}
+`;
+}
+
+/** The rules of a running node; none until there is a port. */
+export class OwnPorts {
+  private readonly node: string;
+  private nftables: Nftables | null = null;
+  private ports: string[] = [];
+  private problem: string | null = null;
+
+  constructor(node: string) {
+    this.node = node;
+  }
+
+  /** What each of the configurations needs. What stands in the way is in the status: nothing else fails for it. */
+  serve(...configs: ResolvedConfig[]): void {
+    this.ports = [...new Set(configs.flatMap(ownPorts))];
+    if (this.ports.length === 0 && this.nftables === null) return;
+    this.problem = missingNftables() ?? null;
+    if (this.problem !== null) return;
+    try {
+      this.nftables ??= new Nftables();
+      this.nftables.run(ownPortsTable(this.node, this.ports));
+    } catch (error) {
+      this.problem = (error as Error).message;
+    }
+  }
+
+  status(): StatusLine[] {
+    if (this.ports.length === 0) return [];
+    const what = 'own-ports';
+    if (this.problem === null) {
+      return [
+        { what, how: `a rule of nftables leads processes of this node to ${this.ports.length} ports of services` },
+      ];
+    }
+    return [{ what, how: `processes of this node do not reach services at its own address: ${this.problem}` }];
+  }
+
+  close(): void {
+    this.nftables?.close();
+    this.nftables = null;
+  }
+}

@@ -1,11 +1,12 @@
 /**
  * Does NAT hold at scale? A SYN flood beside established connections; every port of a masquerade address taken; ten
- * thousand services of which one changes.
+ * thousand services of which one changes; a million flows opened, and what stops the loop meanwhile.
  *
- *   node dist/bench/nat-scale.js [-o json] [--flood N] [--services N,N,...]
+ *   node dist/bench/nat-scale.js [-o json] [--flood N] [--services N,N,...] [--flows N]
  */
 import { formatGrid } from '../datapath/cli/table.ts';
 import { environment } from './environment.ts';
+import { openFlows } from './nat-scale/open-flows.ts';
 import { takeAllPorts } from './nat-scale/ports.ts';
 import { changeServices } from './nat-scale/services.ts';
 import { floodWithSyns } from './nat-scale/syn-flood.ts';
@@ -20,13 +21,15 @@ const flood = floodWithSyns(Number(argument('--flood', '10000000')), 1000);
 const ports = takeAllPorts();
 const counts = argument('--services', '10,100,1000,10000').split(',').map(Number);
 const services = counts.map(count => changeServices(count));
+const flows = Number(argument('--flows', '1000000'));
+const opened = (['linux', 'rfc'] as const).map(profile => openFlows(flows, profile));
 
 function print(title: string, rows: [string, unknown][]): void {
   process.stdout.write(`\n${title}\n${formatGrid(['WHAT', 'SEEN'], rows)}`);
 }
 
 if (json) {
-  const results = { flood: { ...flood, drops: Object.fromEntries(flood.drops) }, ports, services };
+  const results = { flood: { ...flood, drops: Object.fromEntries(flood.drops) }, ports, services, opened };
   process.stdout.write(`${JSON.stringify({ environment: environment(), results }, null, 2)}\n`);
 } else {
   const { cpu, cores, node } = environment();
@@ -85,4 +88,11 @@ if (json) {
     ]);
   }
   process.stdout.write(`\nA change to one service\n${formatGrid(titles, table)}`);
+  for (const o of opened) {
+    print(`${o.flows} flows through one masquerade address, each to another server, profile ${o.profile}`, [
+      ['ns per new flow', o.nsPerFlow.toFixed(0)],
+      ['burst of 64 new flows: median, longest', `${o.medianBurstMs.toFixed(3)} ms, ${o.longestBurstMs.toFixed(3)} ms`],
+      ['while all expire: ticks, longest', `${o.ticks}, ${o.longestTickMs.toFixed(3)} ms`],
+    ]);
+  }
 }

@@ -60,8 +60,6 @@ export const BURST = 64;
 /** A smaller flow table stays in the cache, and a smaller burst leaves nothing to overlap. */
 const LOOK_AHEAD_FLOWS = 4096;
 const LOOK_AHEAD_BURST = 4;
-/** How often an idle node looks for flows that have run out; a busy one looks after each round. */
-const NAT_TICK_MS = 1000;
 
 export class Datapath extends Path {
   private readonly slots: Packet[] = [];
@@ -152,8 +150,7 @@ export class Datapath extends Path {
     const wait = Math.min(this.neighbors.tick(now), this.virtual.tick(now), this.reassembly.tick(now));
     this.flush();
     if (this.nat === null) return wait;
-    this.nat.tick(now);
-    return Math.min(wait, NAT_TICK_MS);
+    return Math.min(wait, this.nat.tick(now));
   }
 
   private enter(p: Packet, port: Port): void {

@@ -11,7 +11,7 @@ import { BURST, type Datapath } from './forward.ts';
 import { monotonicClock } from './io/clock.ts';
 import type { Device } from './io/device.ts';
 import { createDevice, type DeviceHandle } from './io/handle.ts';
-import { hugeMemory } from './io/huge-memory.ts';
+import { hugeMemory, residentMemory } from './io/huge-memory.ts';
 import * as libc from './io/libc.ts';
 import { Uring } from './io/uring.ts';
 import { SLOT_BYTES } from './packet/packet.ts';
@@ -116,7 +116,7 @@ class Loop {
     this.ioUring = typeof ring === 'string' ? ring : 'in use';
     this.busyPollMs = data.busyPoll / 1000;
     this.open = handle => createDevice(handle, pool, typeof ring === 'string' ? null : ring);
-    const environment = { pool, counters: this.counters, clock: monotonicClock, random, memory: hugeMemory };
+    const environment = { pool, counters: this.counters, clock: monotonicClock, random, memory: residentMemory };
     this.installation = new Installation(data.program, data.devices.map(this.open), environment);
     this.datapath = this.installation.datapath;
     this.eventAddress = libc.addressOf(this.eventWord);

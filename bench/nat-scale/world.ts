@@ -19,6 +19,7 @@ import type { Service } from '../../datapath/nat/service.ts';
 import type { Packet } from '../../datapath/packet/packet.ts';
 import { Pool } from '../../datapath/packet/pool.ts';
 import { PORT_POD, PORT_UPLINK } from '../../datapath/port.ts';
+import type { ProfileName } from '../../datapath/profile.ts';
 import { createDatapath } from '../../datapath/program/install.ts';
 import { hopProgram } from '../../datapath/program/program.ts';
 import { Random } from '../../datapath/random.ts';
@@ -129,7 +130,13 @@ export class World {
   readonly inside: SegmentDevice;
   readonly outside: SegmentDevice;
 
-  constructor(options: { capacity: number; services?: Service[]; rules?: MasqueradeRule[] }) {
+  constructor(options: {
+    capacity: number;
+    services?: Service[];
+    rules?: MasqueradeRule[];
+    profile?: ProfileName;
+    memory?: (bytes: number) => Uint8Array;
+  }) {
     const pool = new Pool(2048);
     const { clock, counters } = this;
     this.inside = new SegmentDevice(pool, 'inside', 3);
@@ -137,7 +144,7 @@ export class World {
     const hop = (kind: number, port: string, gateway = 0) => hopProgram(kind, { port, gateway, mtu: 1500 });
     this.datapath = createDatapath(
       {
-        profile: 'linux',
+        profile: options.profile ?? 'linux',
         underlay: { address: NODE, prefixLength: 24, macHi: MAC.hi, macLo: MAC.lo, mtu: 1500 },
         hostAddress: NODE,
         ports: [
@@ -167,7 +174,7 @@ export class World {
         },
       },
       [this.inside, this.outside],
-      { pool, counters, clock, random: new Random(20261121) },
+      { pool, counters, clock, random: new Random(20261121), memory: options.memory },
     );
     this.meetGateway();
   }

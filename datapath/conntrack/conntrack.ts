@@ -187,7 +187,7 @@ export class Conntrack implements FlowOwner {
     this.mappings =
       options.mappings === undefined
         ? null
-        : new EndpointMappings(options.mappings.capacity, options.random, options.mappings.filtering);
+        : new EndpointMappings(options.mappings.capacity, options.random, options.mappings.filtering, options.memory);
   }
 
   /**
@@ -424,9 +424,9 @@ export class Conntrack implements FlowOwner {
     return (this.table.words[(flow << ENTRY_SHIFT) + META] & FLAG_SEEN_REPLY) !== 0;
   }
 
-  /** Expires flows, a bounded number per call. To be called once per burst. */
-  tick(now: number): void {
-    this.table.tick(now | 0);
+  /** Expires flows, a bounded number per call. To be called once per burst. @returns as FlowTable.tick */
+  tick(now: number): number {
+    return this.table.tick(now | 0);
   }
 
   /**

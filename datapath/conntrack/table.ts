@@ -14,10 +14,10 @@
  * An entry past its deadline is gone for every lookup at once; its memory is collected by `sweep`, which walks a bounded
  * stretch of the table at a time.
  */
+import { CountTable } from '../memory/count-table.ts';
+import { hash3, powerOfTwo } from '../memory/hash.ts';
 import type { Random } from '../random.ts';
 import { PROTO_TCP } from '../wire/ipv4.ts';
-import { CountTable } from './count-table.ts';
-import { hash3, powerOfTwo } from './hash.ts';
 import { TCP_CLOSE, TCP_FIN_WAIT } from './timeouts.ts';
 
 // Words of an entry. First cache line: all that UDP, ICMP and lookups need.
@@ -84,8 +84,9 @@ const LRU_SAMPLE = 16;
 const EVICT_STRIDE = 0.618;
 /** The whole table is swept in this time... */
 const SWEEP_MS = 5000;
-/** ...unless that is more entries than this per call (about 50 us). */
+/** ...unless that is more entries than this per call (about 50 us), or more expired flows than a burst can make. */
 const SWEEP_MAX = 16384;
+const EXPIRE_MAX = 64;
 
 export type FullPolicy = 'drop-new' | 'evict-unassured-first' | 'lru';
 
@@ -98,7 +99,10 @@ export interface TableOptions {
   whenFull?: FullPolicy;
   /** Flows that one source address may have; 0: no limit. */
   perSource?: number;
-  /** Zeroed memory for entries and index; huge pages halve the time of a hit in a big table (bench/conntrack.ts). */
+  /**
+   * Zeroed memory for entries and index. Huge pages halve the time of a hit in a big table (bench/conntrack.ts), and memory
+   * that is there from the start spares the loop the first touch of each.
+   */
   memory?: (bytes: number) => Uint8Array;
 }
 
@@ -143,6 +147,8 @@ export class FlowTable {
   private free = 0;
   private cursor = 1;
   private sweptAt = 0;
+  /** Entries that tick() is behind with. */
+  private due = 0;
   private readonly sources: CountTable | null;
 
   // The parts of TableStats, in doubles: they pass 2^31.
@@ -163,7 +169,7 @@ export class FlowTable {
     this.k2 = random.next();
     this.whenFull = options.whenFull ?? 'evict-unassured-first';
     this.perSource = options.perSource ?? 0;
-    this.sources = this.perSource > 0 ? new CountTable(capacity, random) : null;
+    this.sources = this.perSource > 0 ? new CountTable(capacity, random, capacity) : null;
   }
 
   /** The scratch entry for packets of the node's own. That for all others is entry 0. */
@@ -288,21 +294,35 @@ export class FlowTable {
     return (this.words[base + META] & FLAG_USED) !== 0 && !this.isOver(base, now);
   }
 
-  /** Sweeps as many entries as time has passed for. To be called once per burst or so. @returns flows expired */
+  /**
+   * Sweeps as many entries as time has passed for, but only so many at once. To be called once per burst or so.
+   * @returns entries that are left to sweep: if not 0, it wants to be called again when there is nothing else to do
+   */
   tick(now: number): number {
     const elapsed = (now - this.sweptAt) | 0;
-    if (elapsed <= 0) return 0;
-    const due = Math.ceil((this.highWater * Math.min(elapsed, SWEEP_MS)) / SWEEP_MS);
-    this.sweptAt = now | 0;
-    return this.sweep(now, Math.min(due, SWEEP_MAX));
+    if (elapsed > 0) {
+      const passed = Math.ceil((this.highWater * Math.min(elapsed, SWEEP_MS)) / SWEEP_MS);
+      this.due = Math.min(this.due + passed, this.highWater);
+      this.sweptAt = now | 0;
+    }
+    this.due -= this.look(now, Math.min(this.due, SWEEP_MAX), EXPIRE_MAX);
+    return this.due;
   }
 
   /** Looks at the next `limit` entries and frees those that have expired. @returns how many */
   sweep(now: number, limit: number): number {
+    const { used } = this;
+    this.look(now, Math.min(limit, this.highWater), limit);
+    return used - this.used;
+  }
+
+  /** Frees what has expired of the next `limit` entries, until there were `most`. @returns entries looked at */
+  private look(now: number, limit: number, most: number): number {
     const { words } = this;
     let expired = 0;
+    let looked = 0;
     let at = this.cursor;
-    for (let n = Math.min(limit, this.highWater); n > 0; n--) {
+    while (looked < limit && expired < most) {
       if (at > this.highWater) at = 1;
       const base = at << ENTRY_SHIFT;
       if ((words[base + META] & FLAG_USED) !== 0 && this.isOver(base, now)) {
@@ -310,9 +330,10 @@ export class FlowTable {
         expired++;
       }
       at++;
+      looked++;
     }
     this.cursor = at;
-    return expired;
+    return looked;
   }
 
   /**

@@ -37,6 +37,7 @@ export const PROT_WRITE = 2;
 export const MAP_SHARED = 0x01;
 export const MAP_POPULATE = 0x8000;
 export const MADV_HUGEPAGE = 14;
+export const MADV_POPULATE_WRITE = 23;
 /** -1 when it fails. */
 export const mmap: (
   address: number,

@@ -9,7 +9,8 @@
  *
  * All memory is taken at the start.
  */
-import { hash3, powerOfTwo } from '../conntrack/hash.ts';
+import { ArrivalList } from '../memory/arrival-list.ts';
+import { hash3, powerOfTwo } from '../memory/hash.ts';
 import type { Packet } from '../packet/packet.ts';
 import type { Random } from '../random.ts';
 import { CONTINUE, DROP_FRAGMENT_DUPLICATE, DROP_FRAGMENT_MALFORMED, DROP_FRAGMENT_OVERLAP } from '../verdict.ts';
@@ -19,37 +20,6 @@ import * as ipv4 from '../wire/ipv4.ts';
 const WORDS = 256;
 const UNKNOWN = -1;
 const NONE = -1;
-
-/** Some of the numbers [0, capacity) in an order of arrival, each at most once; any can be taken out. */
-export class ArrivalList {
-  /** The one that has been in longest, or -1. */
-  first = NONE;
-  private last = NONE;
-  private readonly before: Int32Array;
-  private readonly after: Int32Array;
-
-  constructor(capacity: number) {
-    this.before = new Int32Array(capacity);
-    this.after = new Int32Array(capacity);
-  }
-
-  append(i: number): void {
-    this.before[i] = this.last;
-    this.after[i] = NONE;
-    if (this.last === NONE) this.first = i;
-    else this.after[this.last] = i;
-    this.last = i;
-  }
-
-  remove(i: number): void {
-    const before = this.before[i];
-    const after = this.after[i];
-    if (before === NONE) this.first = after;
-    else this.after[before] = after;
-    if (after === NONE) this.last = before;
-    else this.before[after] = before;
-  }
-}
 
 export class DatagramTable {
   readonly capacity: number;

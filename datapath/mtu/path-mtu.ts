@@ -2,8 +2,8 @@
  * Path MTU discovery for the tunnel's own packets (RFC 1191): what the underlay's routers say in ICMP "fragmentation
  * needed", by destination. An error is believed only after tunnel-quote.ts has seen that it quotes a packet of ours.
  */
-import { CountTable } from '../conntrack/count-table.ts';
 import { type Counters, EVENT_PATH_MTU_LOWERED } from '../counters.ts';
+import { CountTable } from '../memory/count-table.ts';
 import type { Random } from '../random.ts';
 
 /** Every IPv4 link takes this (RFC 791 section 3.2): no path is believed to be narrower (RFC 1191 section 3). */

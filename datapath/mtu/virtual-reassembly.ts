@@ -16,6 +16,7 @@
  * the destination to notice and say (RFC 792; Linux's conntrack is silent likewise, frag_expire_skip_icmp in ip_expire).
  */
 import { type Counters, EVENT_FRAGMENTS_HELD } from '../counters.ts';
+import { ArrivalList } from '../memory/arrival-list.ts';
 import type { Packet } from '../packet/packet.ts';
 import type { Pool } from '../packet/pool.ts';
 import type { Random } from '../random.ts';
@@ -28,7 +29,7 @@ import {
   TAKEN,
 } from '../verdict.ts';
 import * as ipv4 from '../wire/ipv4.ts';
-import { ArrivalList, DatagramTable } from './datagram-table.ts';
+import { DatagramTable } from './datagram-table.ts';
 
 /** net.ipv4.ipfrag_time. */
 export const FRAGMENT_TIMEOUT_MS = 30_000;

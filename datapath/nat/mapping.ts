@@ -6,7 +6,7 @@
  * Kept in a flow table of its own: the "original tuple" is (inside address, outside address, inside port), the "reply
  * tuple" (outside address, 0, outside port), so both are found in one lookup.
  */
-import { CountTable } from '../conntrack/count-table.ts';
+
 import {
   ENTRY_SHIFT,
   ENTRY_WORDS,
@@ -21,6 +21,7 @@ import {
   R_SRC,
   USER,
 } from '../conntrack/table.ts';
+import { CountTable } from '../memory/count-table.ts';
 import type { Random } from '../random.ts';
 
 /** Who may send to a mapping from outside. */
@@ -32,10 +33,18 @@ export class EndpointMappings {
   /** (mapping, remote address) -> flows, for address-dependent filtering. */
   private readonly remotes: CountTable;
 
-  constructor(capacity: number, random: Random, filtering: Filtering = 'address-and-port-dependent') {
+  /** @param memory as TableOptions has it */
+  constructor(
+    capacity: number,
+    random: Random,
+    filtering: Filtering = 'address-and-port-dependent',
+    memory?: (bytes: number) => Uint8Array,
+  ) {
     this.filtering = filtering;
-    this.table = new FlowTable({ capacity, random, whenFull: 'drop-new' });
-    this.remotes = new CountTable(64, random);
+    this.table = new FlowTable({ capacity, random, whenFull: 'drop-new', memory });
+    // A flow has one remote.
+    const remotes = filtering === 'address-dependent' ? capacity : 1;
+    this.remotes = new CountTable(remotes, random, remotes);
   }
 
   get size(): number {

@@ -7,6 +7,9 @@ import { type MasqueradeRule, MasqueradeRules, type Prefix } from './masquerade.
 import type { PortOptions } from './ports.ts';
 import { type Service, Services } from './service.ts';
 
+/** How often an idle node looks for flows that have run out; a busy one looks after each round. */
+const TICK_MS = 1000;
+
 export interface NatProgram {
   /** Flows that fit. */
   capacity: number;
@@ -64,9 +67,9 @@ export class Nat {
     this.rules = new MasqueradeRules(program.rules);
   }
 
-  /** Expires flows and affinities, a bounded number per call. */
-  tick(now: number): void {
-    this.conntrack.tick(now);
+  /** Expires flows and affinities, a bounded number per call. @returns milliseconds until it wants to be called again */
+  tick(now: number): number {
     this.services.tick(now);
+    return this.conntrack.tick(now) > 0 ? 0 : TICK_MS;
   }
 }

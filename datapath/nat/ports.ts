@@ -6,7 +6,7 @@
  * this keeps how many ports are taken: exhaustion is known at once and `get nat` can show it. A destination with many
  * flows also gets a bitmap of its ports, so that the last free port is found in about 1 us and not in 64 k lookups.
  */
-import { CountTable } from '../conntrack/count-table.ts';
+
 import type { FlowTable } from '../conntrack/table.ts';
 import {
   ENTRY_SHIFT,
@@ -24,6 +24,7 @@ import {
   TCP_SEEN,
 } from '../conntrack/table.ts';
 import { TCP_CLOSE, TCP_SYN_SENT, TCP_TIME_WAIT } from '../conntrack/timeouts.ts';
+import { CountTable } from '../memory/count-table.ts';
 import type { Random } from '../random.ts';
 import { PROTO_ICMP, PROTO_TCP } from '../wire/ipv4.ts';
 import { hasPorts } from './rewrite.ts';
@@ -49,7 +50,8 @@ const MAX_PROBES = 128;
 /** Flows to one destination from which on it has a bitmap, and below which it loses it. */
 const BITMAP_FROM = 1024;
 const BITMAP_UNTIL = 256;
-/** 8 KiB each. */
+/** A bit for each port. */
+const BITMAP_WORDS = 2048;
 const MAX_BITMAPS = 512;
 
 export class PortAllocator {
@@ -61,7 +63,9 @@ export class PortAllocator {
   private readonly random: Random;
   /** (outside address, destination, port | protocol << 16) -> flows, bitmap number. */
   private readonly groups: CountTable;
-  private readonly bitmaps: Int32Array[] = [];
+  /** One behind the other; what no destination has used yet is address space only. */
+  private readonly bitmaps = new Int32Array(MAX_BITMAPS * BITMAP_WORDS);
+  private bitmapsUsed = 0;
   private readonly freeBitmaps: number[] = [];
 
   /** Allocations that found no port, and closed connections whose port was taken early. */
@@ -76,7 +80,8 @@ export class PortAllocator {
     if (max !== 0 && !(min >= 1 && min <= max && max <= 65535)) throw new RangeError(`port range ${min}-${max}`);
     this.min = min;
     this.max = max;
-    this.groups = new CountTable(1024, random);
+    // A flow is in one group.
+    this.groups = new CountTable(table.capacity, random, table.capacity);
   }
 
   /**
@@ -143,7 +148,7 @@ export class PortAllocator {
     }
     if (bitmap !== 0) {
       const port = outsidePort(words[base + R_PORTS], protocol);
-      this.bitmaps[bitmap - 1][port >>> 5] |= 1 << (port & 31);
+      this.bitmaps[(bitmap - 1) * BITMAP_WORDS + (port >>> 5)] |= 1 << (port & 31);
     }
   }
 
@@ -163,7 +168,7 @@ export class PortAllocator {
     const bitmap = this.groups.extra(at);
     if (bitmap !== 0) {
       const port = outsidePort(words[base + R_PORTS], protocol);
-      this.bitmaps[bitmap - 1][port >>> 5] &= ~(1 << (port & 31));
+      this.bitmaps[(bitmap - 1) * BITMAP_WORDS + (port >>> 5)] &= ~(1 << (port & 31));
       if (count < BITMAP_UNTIL) {
         this.freeBitmaps.push(bitmap);
         this.groups.setExtra(at, 0);
@@ -237,7 +242,7 @@ export class PortAllocator {
     const at = this.groups.find(address, words[base + R_SRC], destinationKey(words[base + R_PORTS], protocol));
     const bitmap = at < 0 ? 0 : this.groups.extra(at);
     if (bitmap !== 0) {
-      const port = this.searchBitmap(this.bitmaps[bitmap - 1], base, address, low, high, protocol, now);
+      const port = this.searchBitmap(bitmap, base, address, low, high, protocol, now);
       if (port !== NO_PORT) return port;
     } else {
       let attempts = Math.min(range, MAX_PROBES);
@@ -268,7 +273,7 @@ export class PortAllocator {
    * are missing; each is learnt the first time it is met.
    */
   private searchBitmap(
-    bitmap: Int32Array,
+    bitmap: number,
     base: number,
     address: number,
     low: number,
@@ -276,12 +281,14 @@ export class PortAllocator {
     protocol: number,
     now: number,
   ): number {
+    const { bitmaps } = this;
+    const first = (bitmap - 1) * BITMAP_WORDS;
     const start = low + this.random.below(high - low + 1);
     let port = start;
     let end = high;
     for (let round = 0; round < 2; round++) {
       while (port <= end) {
-        const free = ~(bitmap[port >>> 5] | ((1 << (port & 31)) - 1));
+        const free = ~(bitmaps[first + (port >>> 5)] | ((1 << (port & 31)) - 1));
         if (free === 0) {
           port = ((port >>> 5) + 1) << 5;
           continue;
@@ -292,7 +299,7 @@ export class PortAllocator {
         if (ref < 0) return port;
         const holder = (ref >>> 1) << ENTRY_SHIFT;
         // Only flows counted here clear their bit again.
-        if (this.table.words[holder + EXTERNAL] !== 0) bitmap[port >>> 5] |= 1 << (port & 31);
+        if (this.table.words[holder + EXTERNAL] !== 0) bitmaps[first + (port >>> 5)] |= 1 << (port & 31);
         port++;
       }
       port = low;
@@ -338,12 +345,10 @@ export class PortAllocator {
   private takeBitmap(): number {
     const free = this.freeBitmaps.pop();
     if (free !== undefined) {
-      this.bitmaps[free - 1].fill(0);
+      this.bitmaps.fill(0, (free - 1) * BITMAP_WORDS, free * BITMAP_WORDS);
       return free;
     }
-    if (this.bitmaps.length >= MAX_BITMAPS) return 0;
-    this.bitmaps.push(new Int32Array(2048));
-    return this.bitmaps.length;
+    return this.bitmapsUsed < MAX_BITMAPS ? ++this.bitmapsUsed : 0;
   }
 }
 

@@ -1,5 +1,5 @@
 /** How a service port picks one of its backends for a new flow. */
-import { hash3 } from '../conntrack/hash.ts';
+import { hash3 } from '../memory/hash.ts';
 import type { Random } from '../random.ts';
 
 export type SelectorKind = 'random' | 'round-robin' | 'weighted' | 'maglev';

@@ -9,7 +9,7 @@
  * searched for. Its number is used again when its last flow has ended.
  */
 import type { BackendOwner } from '../conntrack/conntrack.ts';
-import { CountTable } from '../conntrack/count-table.ts';
+import { CountTable } from '../memory/count-table.ts';
 import type { Packet } from '../packet/packet.ts';
 import type { Random } from '../random.ts';
 import {
@@ -116,7 +116,9 @@ export interface BackendRow {
   gone: boolean;
 }
 
-/** Clients remembered for affinity; allocated at once, since a table that grows would stop the loop. */
+/** Frontends, addresses and endpoints that tables take without being copied; more than clusters have (150,000 pods). */
+const ROOM = 1 << 18;
+/** Clients remembered for affinity. */
 const MAX_AFFINITY = 1 << 16;
 // Bits in the address table: the low ones count what an address serves as.
 const NODE_ADDRESS = 1 << 24;
@@ -167,9 +169,9 @@ export class Services implements BackendOwner {
     this.random = random;
     this.masqueradePods = masqueradePods;
     this.seed = seed;
-    this.frontends = new CountTable(1024, random);
-    this.addresses = new CountTable(1024, random);
-    this.endpoints = new CountTable(1024, random);
+    this.frontends = new CountTable(ROOM, random);
+    this.addresses = new CountTable(ROOM, random);
+    this.endpoints = new CountTable(ROOM, random);
     this.affinity = new CountTable(MAX_AFFINITY, random, MAX_AFFINITY);
   }
 

@@ -27,7 +27,7 @@
  * The medians have the same order. Huge pages from mmap made no difference outside the noise; the default route as above
  * costs 3 ns.
  */
-import { Arena, grow } from './arena.ts';
+import { Arena, grow } from '../memory/arena.ts';
 
 /** Values are 1 to this. Words below 0 name a block. */
 export const MAX_VALUE = 0xffffff;

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { Worker } from 'node:worker_threads';
-import { hugeMemory } from '../../datapath/io/huge-memory.ts';
+import { hugeMemory, residentMemory } from '../../datapath/io/huge-memory.ts';
 import { addressOf } from '../../datapath/io/libc.ts';
 
 const MIB = 1 << 20;
@@ -26,6 +27,21 @@ describe('memory in huge pages', () => {
       memory[0] = memory[bytes - 1] = 7;
       assert.equal(memory[bytes - 1], 7);
     }
+  });
+
+  it('is there before it is touched, where a loop will fill it', () => {
+    // In a process of its own: here, memory that other tests gave back may serve.
+    const script = `
+      import { residentMemory } from ${JSON.stringify(MODULE.href)};
+      const before = process.memoryUsage().rss;
+      const memory = residentMemory(${32 * MIB + 100});
+      console.log(JSON.stringify({ grown: process.memoryUsage().rss - before, length: memory.length }));
+    `;
+    const said = execFileSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' });
+    const { grown, length } = JSON.parse(said);
+    assert.ok(grown >= 32 * MIB, `${grown / MIB} MiB`);
+    assert.equal(length, 32 * MIB + 100);
+    assert.ok(residentMemory(3 * MIB).every(byte => byte === 0));
   });
 
   it('goes with the thread that took it', async () => {

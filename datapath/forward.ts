@@ -60,6 +60,9 @@ export const BURST = 64;
 /** A smaller flow table stays in the cache, and a smaller burst leaves nothing to overlap. */
 const LOOK_AHEAD_FLOWS = 4096;
 const LOOK_AHEAD_BURST = 4;
+/** Beyond every timeout of what holds packets; again, for a timeout may make a packet that is held in turn. */
+const LAST_TICK_MS = 3_600_000;
+const LAST_TICKS = 32;
 
 export class Datapath extends Path {
   private readonly slots: Packet[] = [];
@@ -100,6 +103,7 @@ export class Datapath extends Path {
     for (let i = 0; i < left; i++) {
       const p = slots[i];
       p.inPort = port.index;
+      p.owner = this.id;
       this.enter(p, port);
     }
     for (let i = 0; i < n; i++) {
@@ -151,6 +155,24 @@ export class Datapath extends Path {
     this.flush();
     if (this.nat === null) return wait;
     return Math.min(wait, this.nat.tick(now));
+  }
+
+  /**
+   * Gives every packet back to the pool, for others who use it: what waits for a neighbour or for fragments ends as if it had
+   * waited in vain. Nothing may be read or sent afterwards.
+   */
+  close(): void {
+    const { neighbors, virtual, reassembly } = this;
+    for (let i = 0; i < LAST_TICKS && neighbors.held + this.fragmentsHeld > 0; i++) {
+      this.now += LAST_TICK_MS;
+      neighbors.tick(this.now);
+      virtual.tick(this.now);
+      reassembly.tick(this.now);
+      this.flush();
+    }
+    this.flush();
+    for (const p of this.slots) this.pool.release(p);
+    this.slots.length = 0;
   }
 
   private enter(p: Packet, port: Port): void {

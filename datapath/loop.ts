@@ -1,34 +1,39 @@
 /**
- * The loop's thread. It alone owns the tables, so they need no locks; it sleeps in poll() until a device or the control
- * plane has something for it. Requests come through a message port, read synchronously after an eventfd has woken us:
- * in-band, between two bursts, so a change is seen by all packets after it and by none before.
+ * The loop's thread: it drives the nodes that it is given, over devices and in real time. It alone owns their tables, so they
+ * need no locks; it sleeps until a device or the control plane has something for it (drive/poll.ts, drive/requests.ts).
+ * Between nodes of one loop packets cross segments by reference: all have one pool.
  */
-import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { receiveMessageOnPort, workerData } from 'node:worker_threads';
 import './inlining.ts';
-import type { FlowRow } from './conntrack/conntrack.ts';
-import { Counters, EVENT_WAKEUPS } from './counters.ts';
-import { BURST, type Datapath } from './forward.ts';
-import { monotonicClock } from './io/clock.ts';
-import type { Device } from './io/device.ts';
-import { createDevice, type DeviceHandle } from './io/handle.ts';
-import { hugeMemory, residentMemory } from './io/huge-memory.ts';
+import { Counters } from './counters.ts';
+import { LoopNode, type LoopShare } from './drive/loop-node.ts';
+import { Poller, type Source } from './drive/poll.ts';
+import type {
+  ImpairRequest,
+  LoopData,
+  LoopMethod,
+  LoopRequest,
+  LoopResponse,
+  NodeData,
+  NodeMethod,
+  SegmentData,
+  Spot,
+} from './drive/requests.ts';
+import { readTime } from './io/clock.ts';
+import { hugeMemory } from './io/huge-memory.ts';
 import * as libc from './io/libc.ts';
+import { TunTap } from './io/tuntap.ts';
 import { Uring } from './io/uring.ts';
 import { SLOT_BYTES } from './packet/packet.ts';
 import { Pool } from './packet/pool.ts';
-import { NEIGHBORS } from './path/path.ts';
-import type { Port } from './port.ts';
-import type { Change } from './program/diff.ts';
-import { Installation } from './program/install.ts';
-import type { Program } from './program/program.ts';
-import { Random } from './random.ts';
-import { HOP_NAMES } from './route/nexthop.ts';
+import { Segment } from './segment/segment.ts';
 
-/** Packets in flight and held: a burst, its fragments, and what waits for ARP. Untouched slots cost address space only. */
+/**
+ * Packets in flight and held: a burst, its fragments, and what waits for ARP; and for each further node its burst and a share.
+ * Untouched slots cost address space only.
+ */
 const SLOTS = 4096;
-
-/** Flow table entries looked at for one request: about 0.1 ms of the loop's time. */
-const FLOWS_PER_REQUEST = 1024;
+const SLOTS_PER_NODE = 256;
 
 /**
  * A round that has sent on so many packets without flow control lets others have the processor. Who reads them may be
@@ -38,162 +43,135 @@ const FLOWS_PER_REQUEST = 1024;
  */
 const YIELD_AFTER = 16;
 
-const POLLIN = 1;
-const POLLERR = 8;
-const POLLHUP = 16;
-const POLLNVAL = 32;
-/** struct pollfd: int fd; short events; short revents. */
-const POLLFD_BYTES = 8;
-
-export interface LoopData {
-  program: Program;
-  /** One for each port of the program, in order. */
-  devices: DeviceHandle[];
-  counters: SharedArrayBuffer;
-  control: MessagePort;
-  /** eventfd that is written after a message has been posted to `control`. */
-  wakeFd: number;
-  seed: number;
-  ioUring: 'auto' | 'off';
-  /** Microseconds to look for packets again and again before the thread sleeps; 0: it sleeps at once. */
-  busyPoll: number;
-}
-
-export interface LoopRequest {
-  id: number;
-  method:
-    | 'routes'
-    | 'neighbors'
-    | 'tables'
-    | 'io'
-    | 'flows'
-    | 'services'
-    | 'ports-in-use'
-    | 'masquerade-hits'
-    | 'change'
-    | 'ports'
-    | 'stop';
-  params?: unknown;
-}
-
-export interface LoopResponse {
-  id: number;
-  /** How long packets had to wait for it, ms. */
-  tookMs?: number;
-  result?: unknown;
-  error?: string;
-}
+/** So often a packet may cross from node to node before devices have their turn again. */
+const HOPS_PER_ROUND = 8;
 
 class Loop {
-  private readonly datapath: Datapath;
-  private readonly control: MessagePort;
-  private readonly counters: Counters;
-  private readonly installation: Installation;
-  private readonly open: (handle: DeviceHandle) => Device;
-  private readonly wakeFd: number;
-  /** What is waited for: these ports, in order, and behind them the control plane. */
-  private polled: Port[] = [];
-  /** Ports whose device is gone, though nobody has closed it. */
-  private readonly dead = new Set<Port>();
-  private pollView = new DataView(new ArrayBuffer(0));
-  private pollAddress = 0;
-  /** Kept: the kernel reads and writes it by its address. */
-  private pollBytes = new Uint8Array(0);
+  private readonly data: LoopData;
+  private readonly pool: Pool;
+  private readonly ring: Uring | string;
+  private readonly nodes: LoopNode[] = [];
+  private readonly segments = new Map<string, Segment>();
+  private readonly segmentList: Segment[] = [];
+  private readonly kernelSources: Source[] = [];
+  private readonly poller = new Poller();
+  /** Now, in ms, with its fraction: for what lies on segments. */
+  private readonly time = new Float64Array(1);
+  private readonly share: LoopShare;
   private readonly eventWord = new Int32Array(2);
-  private readonly eventAddress: number;
-  /** 'in use', or why not. */
-  private readonly ioUring: string;
-  private readonly busyPollMs: number;
+  private readonly eventAddress = libc.addressOf(this.eventWord);
+  private busyPollMs = 0;
   private running = true;
 
   constructor(data: LoopData) {
-    const pool = new Pool(SLOTS, hugeMemory(SLOTS * SLOT_BYTES));
-    this.counters = new Counters(data.counters);
-    this.control = data.control;
-    this.wakeFd = data.wakeFd;
-    const random = new Random(data.seed);
-    const ring = data.ioUring === 'auto' ? Uring.open() : 'off by the configuration';
-    this.ioUring = typeof ring === 'string' ? ring : 'in use';
-    this.busyPollMs = data.busyPoll / 1000;
-    this.open = handle => createDevice(handle, pool, typeof ring === 'string' ? null : ring);
-    const environment = { pool, counters: this.counters, clock: monotonicClock, random, memory: residentMemory };
-    this.installation = new Installation(data.program, data.devices.map(this.open), environment);
-    this.datapath = this.installation.datapath;
-    this.eventAddress = libc.addressOf(this.eventWord);
-    this.pollPorts();
+    this.data = data;
+    const slots = SLOTS + SLOTS_PER_NODE * Math.max(0, data.nodes - 1);
+    this.pool = new Pool(slots, hugeMemory(slots * SLOT_BYTES));
+    this.ring = Uring.open();
+    const { pool, ring, segments } = this;
+    this.share = { pool, ring, segments, failed: (node, error) => this.fail(node, error) };
+    readTime(this.time);
+    for (const segment of data.segments) this.addSegment(segment);
+    this.poll();
   }
 
-  /** Sets up what is waited for, after ports have come or gone. */
-  private pollPorts(): void {
-    const { ports } = this.datapath;
-    for (const port of this.dead) if (!ports.includes(port)) this.dead.delete(port);
-    this.polled = ports.filter(port => port.device.fd >= 0 && !this.dead.has(port));
-    this.pollBytes = new Uint8Array((this.polled.length + 1) * POLLFD_BYTES);
-    this.pollView = new DataView(this.pollBytes.buffer);
-    this.pollAddress = libc.addressOf(this.pollBytes);
-    this.polled.forEach((port, i) => {
-      this.setPollFd(i, port.device.fd);
-    });
-    this.setPollFd(this.polled.length, this.wakeFd);
+  private addSegment({ name, mtu, seed, impairments, ports, tap, mirror }: SegmentData): void {
+    const { pool, time } = this;
+    const segment = new Segment({ name, mtu, pool, counters: new Counters(), time, seed, impairments });
+    for (const { node, from, to } of ports) {
+      if (from !== undefined) segment.impairPort(node, 'from', from);
+      if (to !== undefined) segment.impairPort(node, 'to', to);
+    }
+    if (tap !== null) {
+      const port = segment.attachKernel(
+        new TunTap(tap, pool, typeof this.ring === 'string' ? null : this.ring),
+        mirror,
+      );
+      this.kernelSources.push({ fd: tap.fd, read: () => port.receive() });
+    }
+    this.segments.set(name, segment);
+    this.segmentList.push(segment);
   }
 
-  private setPollFd(index: number, fd: number): void {
-    this.pollView.setInt32(index * POLLFD_BYTES, fd, true);
-    this.pollView.setInt16(index * POLLFD_BYTES + 4, POLLIN, true);
-  }
-
-  private revents(index: number): number {
-    return this.pollView.getInt16(index * POLLFD_BYTES + 6, true);
+  /** Sets up what is waited for, after nodes or their ports have come or gone. */
+  private poll(): void {
+    const wake: Source = { fd: this.data.wakeFd, read: () => this.handleRequests() };
+    this.poller.set([...this.nodes.flatMap(({ sources }) => sources), ...this.kernelSources, wake]);
+    this.busyPollMs = this.nodes.reduce((most, { busyPollMs }) => Math.max(most, busyPollMs), 0);
   }
 
   /** Runs until it is told to stop. */
   run(): void {
-    const { datapath, counters } = this;
+    const { poller, time } = this;
     while (this.running) {
-      const ports = this.polled;
-      // After every round, for what was read may have set a timer.
-      const timeout = datapath.tick();
-      const ready = this.wait(ports.length + 1, timeout);
-      if (ready > 0) {
-        counters.event(EVENT_WAKEUPS);
-        // One burst for every port that has something: a busy port waits for the others between its bursts.
-        for (let i = 0; i < ports.length; i++) {
-          const events = this.revents(i);
-          if (events & POLLIN) {
-            if (datapath.receive(ports[i]) < 0) this.bury(i);
-          } else if (events & (POLLERR | POLLHUP | POLLNVAL)) this.bury(i);
-        }
-        if (this.revents(ports.length) & POLLIN) this.handleRequests();
-        if (datapath.uncontrolled >= YIELD_AFTER) libc.schedYield();
-        datapath.uncontrolled = 0;
-      }
+      readTime(time);
+      const wait = this.runTimers() - time[0];
+      const ready = poller.wait(wait, this.busyPollMs);
+      readTime(time);
+      if (ready > 0) poller.read();
+      this.carryOver();
+      this.yieldToReaders();
     }
-    for (const port of datapath.ports) port.device.close();
+    for (const node of this.nodes) node.close();
+    for (const segment of this.segmentList) segment.close();
   }
 
-  /** The device of a port is gone: nothing more comes from it. */
-  private bury(index: number): void {
-    this.dead.add(this.polled[index]);
-    this.setPollFd(index, -1);
+  /** @returns when the next timer is due; now, while anything waits in memory */
+  private runTimers(): number {
+    const { nodes, segmentList, time } = this;
+    const now = time[0];
+    let due = Number.POSITIVE_INFINITY;
+    for (let i = 0; i < nodes.length; i++) due = Math.min(due, nodes[i].tick(now));
+    for (let i = 0; i < segmentList.length; i++) due = Math.min(due, segmentList[i].run());
+    for (let i = 0; i < nodes.length; i++) if (nodes[i].hasPending) return now;
+    return due;
   }
 
-  /** Waits until something is ready, or `timeout` is over. @returns how many are */
-  private wait(count: number, timeout: number): number {
-    const { pollAddress, busyPollMs } = this;
-    if (busyPollMs > 0) {
-      const end = performance.now() + Math.min(busyPollMs, timeout);
-      do {
-        const ready = libc.poll(pollAddress, count, 0);
-        if (ready !== 0) return ready;
-      } while (performance.now() < end);
+  /** Takes packets from node to node, across segments. */
+  private carryOver(): void {
+    const { nodes, segmentList } = this;
+    if (segmentList.length === 0) return;
+    for (let hops = 0; hops < HOPS_PER_ROUND; hops++) {
+      let any = false;
+      for (let i = 0; i < nodes.length; i++) if (nodes[i].receivePending()) any = true;
+      if (!any) break;
     }
-    return libc.poll(pollAddress, count, pollTimeout(timeout));
+    for (let i = 0; i < segmentList.length; i++) segmentList[i].flush();
   }
 
-  private handleRequests(): void {
-    libc.read(this.wakeFd, this.eventAddress, 8);
+  private yieldToReaders(): void {
+    let sent = 0;
+    for (let i = 0; i < this.nodes.length; i++) {
+      const { datapath } = this.nodes[i];
+      sent += datapath.uncontrolled;
+      datapath.uncontrolled = 0;
+    }
+    if (sent >= YIELD_AFTER) libc.schedYield();
+  }
+
+  /** A fault of our own in one node: it is taken out, and the others go on. */
+  private fail(node: LoopNode, error: unknown): void {
+    this.remove(node);
+    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    this.data.control.postMessage({ id: -1, node: node.name, error: text } satisfies LoopResponse);
+    try {
+      node.close();
+    } catch {
+      // It is out of order: whatever it still holds is lost to the pool.
+    }
+  }
+
+  private remove(node: LoopNode): void {
+    const at = this.nodes.indexOf(node);
+    if (at >= 0) this.nodes.splice(at, 1);
+    this.poll();
+  }
+
+  private handleRequests(): number {
+    const { control, wakeFd } = this.data;
+    libc.read(wakeFd, this.eventAddress, 8);
     const started = performance.now();
-    for (let m = receiveMessageOnPort(this.control); m !== undefined; m = receiveMessageOnPort(this.control)) {
+    for (let m = receiveMessageOnPort(control); m !== undefined; m = receiveMessageOnPort(control)) {
       const request = m.message as LoopRequest;
       const response: LoopResponse = { id: request.id };
       try {
@@ -202,72 +180,68 @@ class Loop {
         response.error = error instanceof Error ? error.message : String(error);
       }
       response.tookMs = performance.now() - started;
-      this.control.postMessage(response);
+      control.postMessage(response);
+    }
+    return 0;
+  }
+
+  private handle({ node: name, method, params }: LoopRequest): unknown {
+    if (name === undefined) return this.handleOwn(method as LoopMethod, params);
+    const node = this.nodes.find(one => one.name === name);
+    if (node === undefined) throw new Error(`no node ${name} in this loop`);
+    try {
+      return node.handle(method as NodeMethod, params);
+    } finally {
+      node.isActive = true;
+      if (method === 'change') {
+        node.findPorts();
+        this.poll();
+      }
     }
   }
 
-  private handle(request: LoopRequest): unknown {
-    const { datapath } = this;
-    switch (request.method) {
-      case 'routes':
-        return Array.from(datapath.routes.entries(), ({ prefix, length, value }) => {
-          const hop = this.installation.hopOf(value);
-          return { prefix, length, ...hop, kind: HOP_NAMES[hop.kind] };
-        });
-      case 'neighbors':
-        return datapath.neighbors.entries(monotonicClock.now());
-      case 'tables': {
-        const nat = datapath.nat;
-        const flows =
-          nat === null
-            ? []
-            : [{ table: 'conntrack', used: nat.conntrack.table.used, size: nat.conntrack.table.capacity }];
-        return [
-          ...flows,
-          { table: 'routes', used: datapath.routes.size, size: 1 << 24, bytes: datapath.routes.memoryBytes },
-          { table: 'neighbors', used: datapath.neighbors.size, size: NEIGHBORS },
-          { table: 'fragments', used: datapath.fragmentsHeld, size: SLOTS },
-          { table: 'packets', used: SLOTS - datapath.pool.available - BURST, size: SLOTS },
-        ];
-      }
-      case 'io':
-        return { ioUring: this.ioUring };
-      case 'flows': {
-        // A piece at a time, so that a long table does not stop the loop.
-        const rows: FlowRow[] = [];
-        const next = datapath.nat?.conntrack.list(
-          request.params as number,
-          FLOWS_PER_REQUEST,
-          monotonicClock.now(),
-          rows,
-        );
-        return { next: next ?? 0, rows };
-      }
-      case 'services':
-        return datapath.nat === null ? [] : Array.from(datapath.nat.services.rows());
-      case 'ports-in-use':
-        return datapath.nat?.conntrack.ports.usage() ?? [];
-      case 'masquerade-hits':
-        return datapath.nat === null ? null : { numbers: datapath.nat.rules.numbers, hits: datapath.nat.rules.hits };
-      case 'change':
-        try {
-          this.installation.apply(request.params as Change[], this.open);
-        } finally {
-          this.pollPorts();
-        }
+  private handleOwn(method: LoopMethod, params: unknown): unknown {
+    switch (method) {
+      case 'start':
+        this.nodes.push(new LoopNode(params as NodeData, this.share));
+        this.poll();
         return null;
-      case 'ports':
-        return this.installation.portNumbers();
-      case 'stop':
+      case 'stop': {
+        const node = this.nodes.find(({ name }) => name === params);
+        if (node === undefined) return null;
+        this.remove(node);
+        node.close();
+        return null;
+      }
+      case 'segments':
+        return this.segmentList.map(segment => segment.row());
+      case 'impairments': {
+        const { segment, port } = params as Spot;
+        return this.segmentOf(segment, port).impairmentsOf(port);
+      }
+      case 'impair': {
+        const { segment: name, port, impairments } = params as ImpairRequest;
+        const segment = this.segmentOf(name, port);
+        if (port === undefined) segment.impair(impairments);
+        else segment.impairPort(port.name, port.direction, impairments);
+        return null;
+      }
+      case 'end':
         this.running = false;
         return null;
     }
   }
-}
 
-/** Milliseconds for poll(): rounded up, or it would spin through the last fraction; -1 sleeps until something happens. */
-function pollTimeout(ms: number): number {
-  return ms > 0x7fffffff ? -1 : Math.ceil(ms);
+  /** @throws Error for a segment that is not there, or has no such port */
+  private segmentOf(name: string, port: Spot['port']): Segment {
+    const segment = this.segments.get(name);
+    if (segment === undefined) throw new Error(`no segment ${name} in this loop`);
+    const names = segment.portNames();
+    if (port !== undefined && !names.includes(port.name)) {
+      throw new Error(`segment ${name} has no port ${port.name}: expected one of ${names.join(', ')}`);
+    }
+    return segment;
+  }
 }
 
 const data = workerData as LoopData;

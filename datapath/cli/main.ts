@@ -33,8 +33,9 @@ function buildProgram(): Command {
 
   program
     .command('node')
-    .description('run one node in the foreground until SIGTERM')
-    .requiredOption('--config <file>', 'NodeConfig, YAML; read again at SIGHUP')
+    .description('run one node, or several in one process, in the foreground until SIGTERM')
+    .requiredOption('--config <file...>', 'NodeConfig, YAML, or a directory of them; read again at SIGHUP', together)
+    .option('--loops <count>', 'threads that several nodes are spread over; default: by the processors', countOf, 0)
     .addOption(new Option('--log-format <format>').choices(LOG_FORMATS).default('text').env('TUNPATH_LOG_FORMAT'))
     .addOption(new Option('--log-level <level>').choices(LOG_LEVELS).default('info').env('TUNPATH_LOG_LEVEL'))
     .addOption(new Option('--state-dir <directory>', 'where what is applied outlives the node').env('STATE_DIRECTORY'))
@@ -95,6 +96,7 @@ function buildProgram(): Command {
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./conformance.ts')).conformance(flags)));
 
+  addSegment(program.command('segment').description('Ethernets in the processes of nodes, and what spoils them'));
   addMtu(program.command('mtu').description('what size of packet passes, and who refuses the next one'));
   addLab(program.command('lab').description('a cluster in network namespaces of this machine'));
   addHost(
@@ -102,6 +104,37 @@ function buildProgram(): Command {
   );
   addBench(program.command('bench').description('measurements, with where and how they were made'));
   return program;
+}
+
+function addSegment(segment: Command): void {
+  segment
+    .command('list')
+    .description('segments, their ports, and the impairments of each')
+    .option(...NODE)
+    .option(...OUTPUT)
+    .action(ends(async flags => (await import('./segment.ts')).list(flags)));
+  segment
+    .command('set')
+    .description('change what is named; the rest stays. Names and units are those of tc netem and tbf')
+    .argument('<segment>', 'as `segment list` names it')
+    .option('--from <node>', 'what this node sends, instead of the whole wire')
+    .option('--to <node>', 'what this node gets')
+    .option('--delay <time>', '5ms, 200us; 0: none')
+    .option('--jitter <time>', 'around the delay')
+    .option('--distribution <name>', 'of the jitter: uniform, normal, pareto')
+    .option('--loss <share>', '0.1%, or in bursts: "gemodel P [R [1-H [1-K]]]"')
+    .option('--duplicate <share>', 'sent twice')
+    .option('--reorder <share>', 'not delayed')
+    .option('--corrupt <share>', 'with one bit turned over')
+    .option('--rate <rate>', '10mbit, 1gbit; 0: no limit')
+    .option('--burst <size>', 'that may exceed the rate at once: 16kb')
+    .option('--limit <count>', 'of packets that wait, or with a rate a size: 100kb')
+    .option('--ce-threshold <size>', 'waiting bytes from which on ECN marks Congestion Experienced')
+    .option('--mtu <bytes>', 'longest IP packet')
+    .option('--icmp <what>', 'passed, filtered')
+    .option('--clear', 'no impairments, but those named beside it')
+    .option(...NODE)
+    .action(ends(async (name, flags) => (await import('./segment.ts')).set(name, flags)));
 }
 
 function addMtu(mtu: Command): void {
@@ -338,6 +371,16 @@ function addBench(bench: Command): void {
     .option('--check', 'exit 1 if something became slower beyond doubt')
     .option(...OUTPUT)
     .action(ends(async (before, after, flags) => (await import('./bench.ts')).compare(before, after, flags)));
+}
+
+/** Values of an option that may be repeated, or have several. */
+function together(value: string, before: string[] = []): string[] {
+  return [...before, value];
+}
+
+function countOf(value: string): number {
+  if (!/^[1-9]\d{0,2}$/.test(value)) throw new UsageError(`got ${value}, expected a number of loops from 1 to 999`);
+  return Number(value);
 }
 
 /** What stands behind `--` is the command's own, and where options pass through commander leaves the dashes in. */

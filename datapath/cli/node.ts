@@ -1,5 +1,10 @@
-/** `tunpath node --config FILE`: one node in the foreground, until SIGTERM or SIGINT; SIGHUP reads the file again. */
-import { readFileSync } from 'node:fs';
+/**
+ * `tunpath node --config FILE...`: one node, or several in one process, in the foreground, until SIGTERM or SIGINT; SIGHUP
+ * reads the files again.
+ */
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { type Capability, missingCapabilities, RUNNING } from '../control/capabilities.ts';
 import type { NodeConfig } from '../control/config.ts';
 import { findObstacles, openPods } from '../control/devices.ts';
@@ -7,27 +12,105 @@ import { type HandedOver, handOver, hasMoreThanNeeded, takeHandedOver } from '..
 import { loadConfig, type Problem, problemAt } from '../control/load-config.ts';
 import { type Lock, lockPath, releaseLock, takeLock } from '../control/lock.ts';
 import { Log, type LogFormat, type LogLevel } from '../control/log.ts';
+import { Loops, type Placed } from '../control/loops.ts';
 import { type ApplyResult, Node } from '../control/node.ts';
 import * as notify from '../control/notify.ts';
 import type { ResolvedConfig } from '../control/resolved.ts';
 import { chooseSeed, expectedSeed } from '../control/seed.ts';
+import type { SegmentConfig } from '../control/segment-config.ts';
 import { AppliedState, sha256 } from '../control/state.ts';
 import { resolveUplink } from '../control/uplink/index.ts';
 import { DONE, describeFileError, NO, USAGE } from './exit.ts';
 
 export interface NodeFlags {
-  config: string;
+  /** Files, or directories of them. */
+  config: string[];
+  loops: number;
   logFormat: LogFormat;
   logLevel: LogLevel;
   stateDir?: string;
   dropCapabilities?: boolean;
 }
 
-/** @returns the exit code: 0 stopped as asked, 1 it could not run, 2 bad input */
+/** A node that may be started. */
+interface Prepared {
+  name: string;
+  file: string;
+  text: string;
+  config: ResolvedConfig;
+  configSha256: string;
+  segments: SegmentConfig[];
+  state: AppliedState | null;
+  log: Log;
+}
+
+/**
+ * One node, or several in one process: then what is wrong with one ends that one alone.
+ * @returns the exit code: 0 stopped as asked, 1 it could not run, 2 bad input
+ */
 export async function node(flags: NodeFlags): Promise<number> {
-  const { config: file } = flags;
   const nameless = new Log({ format: flags.logFormat, level: flags.logLevel });
   const handed = takeHandedOver();
+  let files: string[];
+  try {
+    files = flags.config.flatMap(filesOf);
+  } catch (error) {
+    nameless.error(describeFileError(error));
+    return USAGE;
+  }
+  if (flags.dropCapabilities && files.length !== 1) {
+    nameless.error(`--drop-capabilities: got ${files.length} configurations, expected one`);
+    return USAGE;
+  }
+  const seed = chooseSeed();
+  if (seed === undefined) {
+    nameless.error(expectedSeed);
+    return USAGE;
+  }
+  const prepared: Prepared[] = [];
+  let worst = DONE;
+  for (const file of files) {
+    const one = await prepare(file, flags, nameless, handed);
+    if (typeof one === 'number') worst = Math.max(worst, one);
+    else prepared.push(one);
+  }
+  const [nodes, segments] = joinSegments(prepared, nameless);
+  if (nodes.length < prepared.length) worst = USAGE;
+  if (nodes.length === 0) return worst;
+
+  let loops: Loops;
+  try {
+    loops = await Loops.start(nodes.map(placeOf), segments, flags.loops);
+  } catch (error) {
+    nameless.error((error as Error).message);
+    return NO;
+  }
+  try {
+    return Math.max(worst, await run(nodes, loops, { seed, handed, drop: flags.dropCapabilities === true, nameless }));
+  } finally {
+    await loops.end();
+  }
+}
+
+function filesOf(name: string): string[] {
+  if (!statSync(name, { throwIfNoEntry: false })?.isDirectory()) return [name];
+  return readdirSync(name)
+    .filter(entry => /\.(ya?ml|json)$/.test(entry))
+    .sort()
+    .map(entry => join(name, entry));
+}
+
+function placeOf({ name, config: { spec } }: Prepared): Placed {
+  return spec.uplink.kind === 'segment' ? { name, segment: spec.uplink.device } : { name };
+}
+
+/** Reads a configuration and looks at what it needs; what stands in the way is logged. @returns an exit code then */
+async function prepare(
+  file: string,
+  flags: NodeFlags,
+  nameless: Log,
+  handed: HandedOver | null,
+): Promise<Prepared | number> {
   let text: string;
   try {
     text = readFileSync(file, 'utf8');
@@ -43,10 +126,11 @@ export async function node(flags: NodeFlags): Promise<number> {
   const state = flags.stateDir === undefined ? null : new AppliedState(flags.stateDir, name);
   const wanted = (state && lastApplied(state, text, file, handed === null ? log : null)) ?? {
     config: loaded.config,
+    segments: loaded.segments,
     text,
   };
 
-  const missing = missingCapabilities(neededBy(wanted.config, handed));
+  const missing = missingCapabilities(neededBy(wanted.config, wanted.segments, handed));
   if (missing.length > 0) {
     log.error(`needs ${missing.join(' and ')}: run it as root, or with these capabilities (capabilities(7))`);
     return NO;
@@ -57,88 +141,174 @@ export async function node(flags: NodeFlags): Promise<number> {
     for (const obstacle of obstacles) nameless.error(`${file}: ${obstacle}`);
     return USAGE;
   }
-  const seed = chooseSeed();
-  if (seed === undefined) {
-    nameless.error(expectedSeed);
-    return USAGE;
-  }
   const configSha256 = sha256(wanted.text);
   if (handed !== null && handed.configSha256 !== configSha256) {
     log.error(`${file} has changed while the node started`);
     return NO;
   }
-
-  let lock: Lock | null = handed?.lock ?? null;
-  try {
-    lock ??= takeLock(lockPath(name));
-    // With no capability to spare there is nothing to drop.
-    if (flags.dropCapabilities && handed === null && hasMoreThanNeeded()) {
-      const pods = await openPods(config);
-      log.debug(`${pods.length} pods are set up; goes on with ${RUNNING.join(' and ')} alone`);
-      handOver({ configSha256, lock, pods });
-    }
-    return await run({ config, file, seed, pods: handed?.pods, state, log });
-  } catch (error) {
-    log.error((error as Error).message);
-    return NO;
-  } finally {
-    if (lock !== null) releaseLock(lock);
-  }
+  return { name, file, text: wanted.text, config, configSha256, segments: wanted.segments, state, log };
 }
 
-/** Runs the node to its end. @throws Error when it cannot start */
-async function run(options: {
-  config: ResolvedConfig;
-  file: string;
-  seed: number;
-  pods: HandedOver['pods'] | undefined;
-  state: AppliedState | null;
-  log: Log;
-}): Promise<number> {
-  const { config, file, seed, pods, state, log } = options;
-  // From here on there is something to remove: a signal that comes while the node starts ends it once it has started.
-  let running: Node | null = null;
+/** The segments of all files, and the nodes that fit onto them; what is wrong with the others is logged. */
+function joinSegments(prepared: readonly Prepared[], log: Log): [Prepared[], SegmentConfig[]] {
+  const segments = new Map<string, SegmentConfig>();
+  const twice = new Set<Prepared>();
+  for (const one of prepared) {
+    for (const segment of one.segments) {
+      const { name } = segment.metadata;
+      const known = segments.get(name);
+      if (known === undefined) segments.set(name, segment);
+      else if (!isDeepStrictEqual(known, segment)) {
+        log.error(`${one.file}: got another segment ${name}, expected one of each name in a process`);
+        twice.add(one);
+      }
+    }
+  }
+  const names = new Set<string>();
+  const fitting = prepared.filter(one => {
+    if (twice.has(one)) return false;
+    const report = (path: string[], message: string) => {
+      log.problem(problemAt(one.text, one.file, path, message));
+      return false;
+    };
+    if (names.has(one.name))
+      return report(['metadata', 'name'], `got "${one.name}" again, expected a name for each node`);
+    names.add(one.name);
+    const { kind, device, mtu } = one.config.spec.uplink;
+    if (kind !== 'segment') return true;
+    const segment = segments.get(device);
+    if (segment === undefined) {
+      const known =
+        segments.size === 0 ? 'of a Segment document beside it' : `one of ${[...segments.keys()].join(', ')}`;
+      return report(['spec', 'uplink', 'segment'], `got "${device}", expected ${known}`);
+    }
+    if (mtu <= segment.spec.mtu) return true;
+    return report(
+      ['spec', 'uplink', 'mtu'],
+      `got ${mtu}, expected at most ${segment.spec.mtu}, which segment ${device} carries`,
+    );
+  });
+  return [fitting, [...segments.values()]];
+}
+
+/** Runs nodes to their end. @returns the exit code */
+async function run(
+  prepared: readonly Prepared[],
+  loops: Loops,
+  { seed, handed, drop, nameless }: { seed: number; handed: HandedOver | null; drop: boolean; nameless: Log },
+): Promise<number> {
+  // From here on there is something to remove: a signal that comes while a node starts ends it once it has started.
+  const running = new Map<Prepared, Node>();
   let asked = false;
   const stop = () => {
     asked = true;
     notify.stopping();
-    void running?.stop();
+    for (const node of running.values()) void node.stop();
   };
   // Not `once`: while a command runs, execa listens as well, and ends us if it then finds itself alone.
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
-
-  const onApply = (result: ApplyResult, text: string, from: string) => {
-    report(log, result, text, from);
-    return result.applied === undefined || state === null ? null : keep(state, text, file, log);
-  };
-  const onRequest = (method: string) => log.debug(`request ${method}`);
-  const onError = (error: Error) => log.error(`${error.message}; packets flow on`);
-  running = await Node.start(config, { seed, pods, onApply, onRequest, onError });
-  // The loop has its own thread: what fails in this one costs an answer or a line of the log, and no packets.
+  // Loops have their own threads: what fails in this one costs an answer or a line of the log, and no packets.
   const survive = (error: unknown) =>
-    log.error(`fault beside the path of packets, which flow on: ${error instanceof Error ? error.stack : error}`);
+    nameless.error(`fault beside the path of packets, which flow on: ${error instanceof Error ? error.stack : error}`);
+
+  /** @returns null if it cannot be had, which has been logged */
+  const startOne = async (one: Prepared): Promise<Started | null> => {
+    const { name, config, configSha256, log } = one;
+    let lock: Lock | null = handed?.lock ?? null;
+    try {
+      lock ??= takeLock(lockPath(name));
+      // With no capability to spare there is nothing to drop.
+      if (drop && handed === null && hasMoreThanNeeded()) {
+        const pods = await openPods(config);
+        log.debug(`${pods.length} pods are set up; goes on with ${RUNNING.join(' and ')} alone`);
+        handOver({ configSha256, lock, pods });
+      }
+      const restart = { isWanted: false };
+      const node = await start(one, loops, seed, handed?.pods, () => {
+        restart.isWanted = true;
+      });
+      running.set(one, node);
+      if (asked) void node.stop();
+      return { node, lock, restart };
+    } catch (error) {
+      log.error((error as Error).message);
+      if (lock !== null) releaseLock(lock);
+      return null;
+    }
+  };
+  const runOne = async (one: Prepared, first: Promise<Started | null>): Promise<number> => {
+    for (let started = await first; ; started = await startOne(one)) {
+      if (started === null) return NO;
+      const code = await untilEnd(started.node, one.log);
+      running.delete(one);
+      releaseLock(started.lock);
+      if (asked || !started.restart.isWanted) return code;
+      one.log.info('starts again');
+    }
+  };
+
+  const firsts = prepared.map(startOne);
+  const ends = prepared.map((one, i) => runOne(one, firsts[i]));
+  await Promise.all(firsts);
   process.on('uncaughtException', survive).on('unhandledRejection', survive);
-  process.on('SIGHUP', () => void reload(running!, file, log).finally(() => notify.ready(summary(config))));
-  if (asked) stop();
-  else {
-    log.ready();
-    notify.ready(summary(config));
+  const summary = () => summaryOf([...running.keys()].map(({ config }) => config));
+  process.on('SIGHUP', () => {
+    notify.reloading();
+    const reloads = [...running].map(([{ file, log }, node]) => reload(node, file, log));
+    void Promise.all(reloads).finally(() => notify.ready(summary()));
+  });
+  if (!asked && running.size > 0) {
+    (prepared.length === 1 ? prepared[0].log : nameless).ready();
+    notify.ready(summary());
   }
+  return Math.max(...(await Promise.all(ends)));
+}
+
+interface Started {
+  node: Node;
+  lock: Lock;
+  /** Whether it is to be started again when it has ended. */
+  restart: { isWanted: boolean };
+}
+
+/** @throws Error when it cannot start */
+function start(
+  { config, file, state, log }: Prepared,
+  loops: Loops,
+  seed: number,
+  pods: HandedOver['pods'] | undefined,
+  onRestart: () => void,
+): Promise<Node> {
+  return Node.start(config, {
+    seed,
+    loops,
+    pods,
+    onApply: (result, text, from) => {
+      report(log, result, text, from);
+      return result.applied === undefined || state === null ? null : keep(state, text, file, log);
+    },
+    onRequest: method => log.debug(`request ${method}`),
+    onError: error => log.error(`${error.message}; packets flow on`),
+    onRestart,
+  });
+}
+
+/** @returns the exit code that it ends with */
+async function untilEnd(node: Node, log: Log): Promise<number> {
   try {
-    await running.ended;
-    await running.stop();
+    await node.ended;
+    await node.stop();
     return DONE;
   } catch (error) {
     log.error(`the loop died: ${(error as Error).stack}`);
-    await running.stop();
+    await node.stop();
     return NO;
   }
 }
 
 /** All of the file, or nothing: onApply says which. */
 async function reload(running: Node, file: string, log: Log): Promise<void> {
-  notify.reloading();
   try {
     await running.apply(readFileSync(file, 'utf8'), file);
   } catch (error) {
@@ -146,10 +316,11 @@ async function reload(running: Node, file: string, log: Log): Promise<void> {
   }
 }
 
-function neededBy({ spec }: NodeConfig, handed: HandedOver | null): Capability[] {
+function neededBy({ spec }: NodeConfig, segments: readonly SegmentConfig[], handed: HandedOver | null): Capability[] {
   const needed: Capability[] = ['CAP_NET_ADMIN'];
   if (spec.uplink.kind === 'raw') needed.push('CAP_NET_RAW');
-  if (spec.pods.length > 0 && handed === null) needed.push('CAP_SYS_ADMIN');
+  const enters = spec.host?.netns !== undefined || segments.some(segment => segment.spec.tap?.netns !== undefined);
+  if (enters || (spec.pods.length > 0 && handed === null)) needed.push('CAP_SYS_ADMIN');
   return needed;
 }
 
@@ -164,7 +335,7 @@ function lastApplied(
   text: string,
   file: string,
   log: Log | null,
-): { config: NodeConfig; text: string } | null {
+): { config: NodeConfig; segments: SegmentConfig[]; text: string } | null {
   const applied = state.load(text);
   if (applied === null) return null;
   const loaded = loadConfig(applied.text, state.path);
@@ -173,7 +344,7 @@ function lastApplied(
     return null;
   }
   log?.info(`starts with what was applied at ${applied.at}; SIGHUP goes back to ${file}`);
-  return { config: loaded.config, text: applied.text };
+  return { config: loaded.config, segments: loaded.segments, text: applied.text };
 }
 
 /** @returns why it is not kept; null if it is */
@@ -204,6 +375,8 @@ function report(log: Log, { applied, problems, refused }: ApplyResult, text: str
   log.info(`${file} applied: ${parts.join(', ')}`, { file, ...applied });
 }
 
-function summary({ spec }: ResolvedConfig): string {
+function summaryOf(configs: readonly ResolvedConfig[]): string {
+  if (configs.length !== 1) return `${configs.length} nodes`;
+  const [{ spec }] = configs;
   return `${spec.uplink.kind} uplink ${spec.uplink.address}, tunnel ${spec.tunnel.protocol}, ${spec.pods.length} pods`;
 }

@@ -7,7 +7,7 @@ import type { Plan, Refusal } from './apply.ts';
 import { missingCapabilities } from './capabilities.ts';
 import { openHostPort, openPods } from './devices.ts';
 import { runBatches, runLast } from './kernel-changes.ts';
-import type { LoopThread } from './loop-thread.ts';
+import type { LoopClient } from './loop-thread.ts';
 import { namespaceExists } from './netns.ts';
 import type { ResolvedConfig } from './resolved.ts';
 import type { OpenUplink } from './uplink/uplink.ts';
@@ -35,7 +35,7 @@ export function findMissing({ config, changes }: Plan): Refusal[] {
 export interface Before {
   config: ResolvedConfig;
   program: Program;
-  loop: LoopThread;
+  loop: LoopClient;
   uplink: OpenUplink;
 }
 

@@ -69,8 +69,17 @@ const uplink = z.discriminatedUnion(
       mtu: mtu.optional(), // default: the interface's
     }),
     record({ kind: z.literal('routed'), interface: device, device }),
+    // An Ethernet in the process (segment-config.ts).
+    record({
+      kind: z.literal('segment'),
+      segment: text(labelFault),
+      mac,
+      address: interfaceAddress,
+      gateway: address.optional(),
+      mtu: mtu.default(1500),
+    }),
   ],
-  { error: expectedKind('kind', ['tap', 'raw', 'macvtap', 'routed']) },
+  { error: expectedKind('kind', ['tap', 'raw', 'macvtap', 'routed', 'segment']) },
 );
 
 /** Message of a discriminated union: either its discriminator is wrong, or it is no map at all. */
@@ -82,7 +91,11 @@ function expectedKind(field: string, values: readonly string[]) {
   };
 }
 
-const host = record({ device, address: hostAddress });
+const host = record({
+  device,
+  address: hostAddress,
+  netns: netns.optional(), // the node's own namespace; default: the one that the process runs in
+});
 
 /** As in the containers of a Kubernetes Pod. */
 const podPort = record({
@@ -187,7 +200,7 @@ function isOffload(value: unknown): value is 'auto' | 'none' | Offload[] {
   return Array.isArray(value) && value.every(item => OFFLOAD_NAMES.includes(item));
 }
 
-const offload = z.custom<'auto' | 'none' | Offload[]>(isOffload, {
+export const offload = z.custom<'auto' | 'none' | Offload[]>(isOffload, {
   abort: false,
   error: `auto, none, or a list of ${OFFLOAD_NAMES.join(', ')}`,
 });
@@ -388,6 +401,7 @@ export function completeConfig(written: WrittenConfig) {
 export type NodeConfig = ReturnType<typeof completeConfig>;
 export type NodeSpec = NodeConfig['spec'];
 export type UplinkConfig = NodeSpec['uplink'];
+export type HostConfig = NonNullable<NodeSpec['host']>;
 export type PodConfig = NodeSpec['pods'][number];
 export type RouteConfig = NodeSpec['routes'][number];
 export type MasqueradeRuleConfig = NodeSpec['masquerade'][number];

@@ -27,7 +27,12 @@ export async function findObstacles(config: ResolvedConfig): Promise<string[]> {
       ? []
       : [`spec.pods[${i}].netns: network namespace "${pod.netns}" does not exist${howToMake(pod.netns)}`],
   );
-  return [...(await uplinkObstacles(config)), ...missing];
+  const netns = config.spec.host?.netns;
+  const own =
+    netns === undefined || namespaceExists(netns)
+      ? []
+      : [`spec.host.netns: network namespace "${netns}" does not exist (ip netns add ${netns})`];
+  return [...(await uplinkObstacles(config)), ...own, ...missing];
 }
 
 function howToMake(netns: string): string {
@@ -68,12 +73,14 @@ export async function openPods(config: ResolvedConfig, pods = config.spec.pods):
 /** Opens the host port and configures it. @throws Error with nothing left behind */
 export async function openHostPort(config: ResolvedConfig): Promise<TunTapHandle> {
   const { host, uplink, offload } = config.spec;
-  const { device } = host!;
-  const handle = openTunTap({ kind: 'tun', name: device, mtu: uplink.mtu, allowed: allowedOffloads(offload) });
+  const { device, netns } = host!;
+  const name = netns === undefined ? device : passageName();
+  const handle = openTunTap({ kind: 'tun', name, mtu: uplink.mtu, allowed: allowedOffloads(offload) });
   try {
-    withoutIpv6(device);
+    if (netns === undefined) withoutIpv6(device);
+    else await ipBatch([`link set dev ${name} netns ${netns} name ${device}`]);
     await setUpHostPort(config);
-    return handle;
+    return { ...handle, name: device };
   } catch (error) {
     closeHandle(handle);
     throw error;
@@ -99,16 +106,10 @@ export async function openDevices(config: ResolvedConfig, pods: readonly TunTapH
   }
 }
 
-/** Closes what no loop has taken over. */
-export async function closeDevices({ handles, uplink }: Devices): Promise<void> {
-  await uplink.close();
-  for (const handle of handles) closeHandle(handle);
-}
-
 let passages = 0;
 
-/** Name of a pod's device until it is in its namespace: no other's. */
-function passageName(): string {
+/** Name of a device until it is in its namespace: no other's. */
+export function passageName(): string {
   return `tp${process.pid}.${passages++ % 10_000}`;
 }
 
@@ -123,10 +124,7 @@ function setUpPod(pod: PodConfig, mtus: Mtus): Promise<void> {
       `link set dev ${device} mtu ${mtu} txqueuelen ${QUEUE_PACKETS} up`,
       `route replace default dev ${device}${routeMtu}`,
     ],
-    {
-      netns: pod.netns,
-      sysctls: existsSync('/proc/sys/net/ipv6') ? { [`net/ipv6/conf/${device}/disable_ipv6`]: 1 } : {},
-    },
+    { netns: pod.netns, sysctls: sysctlsOf(device) },
   );
 }
 
@@ -134,12 +132,18 @@ function setUpPod(pod: PodConfig, mtus: Mtus): Promise<void> {
 async function setUpHostPort(config: ResolvedConfig): Promise<void> {
   const { uplink, host } = config.spec;
   const [nodeAddress] = uplink.address.split('/');
-  const { device, address } = host!;
-  await ipBatch([
+  const { device, address, netns } = host!;
+  const lines = [
     `link set dev lo up`,
     `addr add ${address} dev ${device} noprefixroute`,
     ...(uplink.onHostPort ? [`addr replace ${nodeAddress}/32 dev ${device} noprefixroute`] : []),
     `link set dev ${device} mtu ${uplink.mtu} txqueuelen ${QUEUE_PACKETS} up`,
     ...hostRoutes(config).map(route => `route append ${route}`),
-  ]);
+  ];
+  await ipBatch(lines, netns === undefined ? {} : { netns, sysctls: sysctlsOf(device) });
+}
+
+/** As withoutIpv6, in another namespace. */
+function sysctlsOf(device: string): Record<string, number> {
+  return existsSync('/proc/sys/net/ipv6') ? { [`net/ipv6/conf/${device}/disable_ipv6`]: 1 } : {};
 }

@@ -68,25 +68,26 @@ function planHost(from: ResolvedConfig, to: ResolvedConfig, change: KernelChange
   const { host } = to.spec;
   const before = from.spec.host;
   // Otherwise the device comes with all of it, or goes.
-  if (host === undefined || before?.device !== host.device) return;
-  const { device } = host;
+  if (host === undefined || before?.device !== host.device || before.netns !== host.netns) return;
+  const { device, netns } = host;
   const oldRoutes = new Set(hostRoutes(from));
   const newRoutes = new Set(hostRoutes(to));
   const added = [...newRoutes].filter(route => !oldRoutes.has(route));
   const removed = [...oldRoutes].filter(route => !newRoutes.has(route));
   if (before.address !== host.address) {
     const address = `addr add ${host.address} dev ${device} noprefixroute`;
-    change.before.push({ lines: [address], undo: [`addr del ${host.address} dev ${device}`] });
+    change.before.push({ netns, lines: [address], undo: [`addr del ${host.address} dev ${device}`] });
   }
   if (added.length > 0) {
     change.before.push({
+      netns,
       lines: added.map(route => `route append ${route}`),
       undo: added.map(route => `route del ${route}`),
     });
   }
-  if (removed.length > 0) change.last.push({ lines: removed.map(route => `route del ${route}`), undo: [] });
+  if (removed.length > 0) change.last.push({ netns, lines: removed.map(route => `route del ${route}`), undo: [] });
   if (before.address !== host.address) {
-    change.last.push({ lines: [`addr del ${before.address} dev ${device}`], undo: [] });
+    change.last.push({ netns, lines: [`addr del ${before.address} dev ${device}`], undo: [] });
   }
 }
 

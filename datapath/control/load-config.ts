@@ -8,6 +8,7 @@ import { checkSpec } from './check-config.ts';
 import { type Draft, formatPath, type Path } from './check-draft.ts';
 import { API_VERSION, completeConfig, KIND, type NodeConfig, type WrittenConfig, writtenConfig } from './config.ts';
 import { nearest } from './schema.ts';
+import { SEGMENT_KIND, type SegmentConfig, segmentConfig } from './segment-config.ts';
 import { UNDERLAY_KIND, type UnderlayConfig, underlayConfig } from './underlay.ts';
 
 export interface Problem {
@@ -19,8 +20,8 @@ export interface Problem {
 }
 
 export type LoadResult =
-  | { config: NodeConfig; warnings: Problem[]; problems?: undefined }
-  | { config?: undefined; warnings?: undefined; problems: Problem[] };
+  | { config: NodeConfig; segments: SegmentConfig[]; warnings: Problem[]; problems?: undefined }
+  | { config?: undefined; segments?: undefined; warnings?: undefined; problems: Problem[] };
 
 /** One "FILE:LINE:COLUMN: PATH: got X, expected Y" per line, without a last line feed. */
 export function formatProblems(problems: readonly Problem[]): string {
@@ -43,25 +44,42 @@ export function loadConfig(text: string, file: string): LoadResult {
     problems.push({ file, ...positionOf(offset), path: formatPath(path), message });
   };
   let config: NodeConfig | undefined;
+  const segments: SegmentConfig[] = [];
+  let own: Document.Parsed | undefined;
   const documents = parseDocuments(text, add);
-  for (const [i, document] of documents.entries()) {
-    if (i === 0) config = readDocument(document, NODE_CONFIG, add);
-    else addFurtherDocument(document, add);
+  for (const document of documents) {
+    if (kindOf(document) === SEGMENT_KIND) {
+      const segment = readDocument(document, SEGMENT, add);
+      if (segment !== undefined) segments.push(segment);
+    } else if (own === undefined) {
+      own = document;
+      config = readDocument(document, NODE_CONFIG, add);
+    } else addFurtherDocument(document, add);
   }
-  if (documents.length === 0 && problems.length === 0) add(0, [], `got nothing, expected one ${KIND}`);
-  if (problems.length === 0 && config !== undefined) {
-    const warnings = warningsAbout(config, documents[0]).map(
+  if (own === undefined && problems.length === 0) {
+    add(0, [], `got ${documents.length === 0 ? 'nothing' : `${SEGMENT_KIND} alone`}, expected one ${KIND}`);
+  }
+  if (problems.length === 0 && config !== undefined && own !== undefined) {
+    const warnings = warningsAbout(config, own).map(
       ({ offset, path, message }): Problem => ({ file, ...positionOf(offset), path: formatPath(path), message }),
     );
-    return { config, warnings };
+    return { config, segments, warnings };
   }
   problems.sort((a, b) => a.line - b.line || a.column - b.column);
   return { problems };
 }
 
+/** The kind that a document is most likely meant to be, of those that stand beside a NodeConfig; undefined: none of them. */
+function kindOf(document: Document.Parsed): string | undefined {
+  const kind = isMap(document.contents) ? document.get('kind') : undefined;
+  const meant = typeof kind === 'string' ? nearest(kind, [KIND, UNDERLAY_KIND, SEGMENT_KIND]) : undefined;
+  return meant === KIND ? undefined : meant;
+}
+
 export interface Documents {
   configs: { config: NodeConfig; at: DocumentPlace }[];
   underlays: { underlay: UnderlayConfig; at: DocumentPlace }[];
+  segments: { segment: SegmentConfig; at: DocumentPlace }[];
   problems: Problem[];
 }
 
@@ -73,17 +91,20 @@ export interface DocumentPlace {
   index: number;
 }
 
-/** Reads any number of NodeConfig and Underlay documents from one file. */
+/** Reads any number of NodeConfig, Underlay and Segment documents from one file. */
 export function loadDocuments(text: string, file: string): Documents {
   const positionOf = makePositions(text);
-  const loaded: Documents = { configs: [], underlays: [], problems: [] };
+  const loaded: Documents = { configs: [], underlays: [], segments: [], problems: [] };
   const add: Add = (offset, path, message) => {
     loaded.problems.push({ file, ...positionOf(offset), path: formatPath(path), message });
   };
   for (const [index, document] of parseDocuments(text, add).entries()) {
     const at = { file, text, index };
-    const kind = isMap(document.contents) ? document.get('kind') : undefined;
-    if (typeof kind === 'string' && nearest(kind, [KIND, UNDERLAY_KIND]) === UNDERLAY_KIND) {
+    const kind = kindOf(document);
+    if (kind === SEGMENT_KIND) {
+      const segment = readDocument(document, SEGMENT, add);
+      if (segment !== undefined) loaded.segments.push({ segment, at });
+    } else if (kind === UNDERLAY_KIND) {
       const underlay = readDocument(document, UNDERLAY, add);
       if (underlay !== undefined) loaded.underlays.push({ underlay, at });
     } else {
@@ -108,7 +129,8 @@ export function problemIn(
 
 /** A problem with a value of a configuration that is valid in itself, for a file that loadConfig has accepted. */
 export function problemAt(text: string, file: string, path: readonly PropertyKey[], message: string): Problem {
-  return problemIn({ file, text, index: 0 }, path, message);
+  const index = parseDocuments(text, () => {}).findIndex(document => kindOf(document) !== SEGMENT_KIND);
+  return problemIn({ file, text, index }, path, message);
 }
 
 /** Line and column, from 1, of an offset into `text`. (The parser's own LineCounter errs behind a syntax error.) */
@@ -354,6 +376,7 @@ interface DocumentKind<T> {
 
 const NODE_CONFIG: DocumentKind<NodeConfig> = { kind: KIND, schema: nodeConfig };
 const UNDERLAY: DocumentKind<UnderlayConfig> = { kind: UNDERLAY_KIND, schema: underlayConfig };
+const SEGMENT: DocumentKind<SegmentConfig> = { kind: SEGMENT_KIND, schema: segmentConfig };
 
 /** Takes the value at `path` out of a parsed configuration; list items leave an empty place, so that indices stay. */
 function remove(value: unknown, path: Path): void {

@@ -1,6 +1,7 @@
 /** One running node: devices, the loop's thread, and the control plane around it. */
 import type { FlowRow } from '../conntrack/conntrack.ts';
 import { Counters } from '../counters.ts';
+import type { Spot } from '../drive/requests.ts';
 import type { DeviceHandle } from '../io/handle.ts';
 import type { TunTapHandle } from '../io/tuntap.ts';
 import { PORT_POD } from '../port.ts';
@@ -10,11 +11,12 @@ import { mtusOf, podMtuOf } from '../program/mtus.ts';
 import type { Program } from '../program/program.ts';
 import { planChange, type Refusal } from './apply.ts';
 import { carryOut, findMissing } from './carry-out.ts';
-import { closeDevices, type Devices, openDevices, openPods } from './devices.ts';
+import { type Devices, openDevices, openPods } from './devices.ts';
 import type { Effect } from './effects.ts';
 import { KINDS } from './kinds.ts';
 import { loadConfig, type Problem } from './load-config.ts';
-import { LoopThread } from './loop-thread.ts';
+import type { LoopClient } from './loop-thread.ts';
+import type { Loops } from './loops.ts';
 import {
   endpointRows,
   flowRow,
@@ -68,6 +70,8 @@ export interface ApplyResult {
 
 export interface NodeOptions {
   seed: number;
+  /** Those of the process, one of which is for this node. */
+  loops: Loops;
   /** The pods' devices, where they are open already. */
   pods?: readonly TunTapHandle[];
   /**
@@ -77,6 +81,8 @@ export interface NodeOptions {
   onApply?: (result: ApplyResult, text: string, file: string) => string | null;
   /** Called with the method of every request of the control socket. */
   onRequest?: (method: string) => void;
+  /** Called when the node is to be started again once it has ended, which it then does. */
+  onRestart?: () => void;
   /** Called with what went wrong beside the path of packets; the node goes on. */
   onError?: (error: Error) => void;
 }
@@ -88,7 +94,8 @@ export class Node {
   private ports: PortStates;
   private readonly uplink: OpenUplink;
   private readonly counters: Counters;
-  private readonly loop: LoopThread;
+  private readonly loop: LoopClient;
+  private readonly loops: Loops;
   private readonly started = process.hrtime.bigint();
   private socket: { close(): Promise<void> } | null = null;
   private stopping: Promise<void> | null = null;
@@ -98,9 +105,20 @@ export class Node {
   /** Changes are made one after the other. */
   private applying: Promise<unknown> = Promise.resolve();
 
+  private readonly onRestart: NodeOptions['onRestart'];
   private readonly onApply: NonNullable<NodeOptions['onApply']>;
 
-  private constructor(config: ResolvedConfig, program: Program, devices: Devices, { seed, onApply }: NodeOptions) {
+  private constructor(
+    config: ResolvedConfig,
+    program: Program,
+    devices: Devices,
+    loop: LoopClient,
+    counters: Counters,
+    { loops, onApply, onRestart }: NodeOptions,
+  ) {
+    this.loop = loop;
+    this.loops = loops;
+    this.onRestart = onRestart;
     this.config = config;
     this.program = program;
     this.ports = portStates(
@@ -110,12 +128,10 @@ export class Node {
     );
     this.uplink = devices.uplink;
     this.onApply = onApply ?? (() => null);
-    const buffer = new Counters().values.buffer as SharedArrayBuffer;
-    this.counters = new Counters(buffer);
+    this.counters = counters;
     const nothing = samplePorts([], performance.now());
     this.portSamples = [nothing, nothing];
     this.sampler = setInterval(() => void this.samplePorts(), PORT_SAMPLE_MS).unref();
-    this.loop = new LoopThread({ program, devices: devices.handles, counters: buffer, seed, ...config.spec.loop });
   }
 
   /**
@@ -127,19 +143,32 @@ export class Node {
     const program = compile(config);
     const path = socketPath(config.metadata.name);
     const devices = await openDevices(config, options.pods ?? (await openPods(config)));
-    let node: Node | null = null;
+    const counters = new Counters();
+    let loop: LoopClient;
     try {
-      node = new Node(config, program, devices, options);
-      await Promise.race([node.loop.ready(), node.loop.ended]);
+      loop = await options.loops.threadOf(config.metadata.name).start({
+        name: config.metadata.name,
+        program,
+        devices: devices.handles,
+        counters: counters.values.buffer as SharedArrayBuffer,
+        seed: options.seed,
+        ...config.spec.loop,
+      });
+    } catch (error) {
+      // The loop has closed the devices.
+      await devices.uplink.close();
+      throw error;
+    }
+    const node = new Node(config, program, devices, loop, counters, options);
+    try {
       const handler = (method: string, params: Record<string, unknown>): Promise<unknown> => {
         options.onRequest?.(method);
-        return node!.handle(method, params);
+        return node.handle(method, params);
       };
       node.socket = await serve(path, handler, { onError: options.onError });
       return node;
     } catch (error) {
-      if (node === null) await closeDevices(devices);
-      else await node.stop();
+      await node.stop();
       throw error;
     }
   }
@@ -156,14 +185,13 @@ export class Node {
     return this.loop.ended;
   }
 
-  /** Ends the loop, which closes the devices and so removes them, and the socket. */
+  /** Ends the node in its loop, which closes the devices and so removes them, and the socket. */
   stop(): Promise<void> {
     this.stopping ??= (async () => {
       clearInterval(this.sampler);
       await this.socket?.close();
       await this.uplink.close();
-      await this.loop.request('stop').catch(() => {});
-      await this.loop.ended.catch(() => {});
+      await this.loop.stop();
     })();
     return this.stopping;
   }
@@ -181,12 +209,26 @@ export class Node {
         if (typeof text !== 'string' || typeof file !== 'string') throw new Error('apply needs text and file, strings');
         return this.apply(text, file);
       }
+      case 'segments':
+        return this.loops.segments();
+      case 'impair':
+        return this.loops.impair(
+          params.spot as Spot,
+          params.impairments as Record<string, unknown>,
+          params.clear === true,
+        );
+      case 'restart':
+        this.onRestart?.();
+        setImmediate(() => void this.stop());
+        return null;
       case 'stop':
         // Answered first: the socket closes with the node.
         setImmediate(() => void this.stop());
         return null;
       default:
-        throw new Error(`unknown method "${method}": expected status, get, config, apply or stop`);
+        throw new Error(
+          `unknown method "${method}": expected status, get, config, apply, segments, impair, restart or stop`,
+        );
     }
   }
 

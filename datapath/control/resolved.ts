@@ -56,3 +56,9 @@ export function withUplink(config: NodeConfig, uplink: ResolvedUplink): Resolved
 export function resolveTap(written: Extract<UplinkConfig, { kind: 'tap' }>): ResolvedUplink {
   return { ...written, onHostPort: true, written };
 }
+
+/** A segment's port is called like the segment. */
+export function resolveSegment(written: Extract<UplinkConfig, { kind: 'segment' }>): ResolvedUplink {
+  const { segment, ...rest } = written;
+  return { ...rest, device: segment, onHostPort: true, written };
+}

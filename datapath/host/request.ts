@@ -3,7 +3,7 @@ import { type Cidr, formatCidr, parseCidr } from '../control/address.ts';
 import { defaultTunnelPort, type UplinkConfig } from '../control/config.ts';
 import type { Facts, Nic } from './facts.ts';
 
-export type UplinkKindName = Exclude<UplinkConfig['kind'], 'tap'>;
+export type UplinkKindName = Exclude<UplinkConfig['kind'], 'tap' | 'segment'>;
 
 /** Every text has been checked. */
 export interface Request {

@@ -20,3 +20,9 @@ export const monotonicClock: Clock = {
 libc.clockGettime(libc.CLOCK_MONOTONIC, address);
 /** Counting from here, a reading stays small enough for V8 to keep it off the heap for 24 days of the process, not of the machine. */
 const firstSecond = timespec[0];
+
+/** The same clock with its fraction, into `cell[0]`: whoever reads it there gets no number on the heap. */
+export function readTime(cell: Float64Array): void {
+  libc.clockGettime(libc.CLOCK_MONOTONIC, address);
+  cell[0] = (timespec[0] - firstSecond) * 1000 + timespec[2] / 1e6;
+}

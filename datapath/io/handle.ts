@@ -1,5 +1,6 @@
 /** Opened devices, in a form that can be sent to the loop's thread: which class is behind each is decided here and only here. */
 import type { Pool } from '../packet/pool.ts';
+import type { Segment } from '../segment/segment.ts';
 import type { Device } from './device.ts';
 import * as libc from './libc.ts';
 import { closeRaw, type RawHandle, RawUplink } from './raw.ts';
@@ -10,15 +11,42 @@ import type { Uring } from './uring.ts';
  * Plain data, told apart by `kind`. Every kind has `name`, `mtu`, `offloads` (OFFLOAD_* bits in use) and `refused` (a line
  * for each offload that is not). A device of several descriptors gives the loop one to wait on, an epoll's, say.
  */
-export type DeviceHandle = TunTapHandle | RawHandle;
+export type DeviceHandle = TunTapHandle | RawHandle | SegmentHandle;
 
-/** In the loop's thread, which from then on closes it. @param ring of that thread; null: one call for each packet */
-export function createDevice(handle: DeviceHandle, pool: Pool, ring: Uring | null): Device {
+/** A port of a segment in the process. */
+export interface SegmentHandle {
+  kind: 'segment';
+  /** Of the segment. */
+  name: string;
+  /** Of the port: the node's. */
+  port: string;
+  mtu: number;
+  offloads: number;
+  refused: string[];
+}
+
+/**
+ * In the loop's thread, which from then on closes it.
+ * @param ring of that thread; null: one call for each packet
+ * @param segments of that thread, by name
+ * @throws Error for a segment that is not there, or has a port of that name already
+ */
+export function createDevice(
+  handle: DeviceHandle,
+  pool: Pool,
+  ring: Uring | null,
+  segments: ReadonlyMap<string, Segment>,
+): Device {
+  if (handle.kind === 'segment') {
+    const segment = segments.get(handle.name);
+    if (segment === undefined) throw new Error(`no segment ${handle.name} in this loop`);
+    return segment.attach(handle.port, handle.offloads);
+  }
   return handle.kind === 'raw' ? new RawUplink(handle, pool) : new TunTap(handle, pool, ring);
 }
 
 /** Closes a device that no loop has taken over. */
 export function closeHandle(handle: DeviceHandle): void {
   if (handle.kind === 'raw') closeRaw(handle);
-  else libc.close(handle.fd);
+  else if (handle.kind !== 'segment') libc.close(handle.fd);
 }

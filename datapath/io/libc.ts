@@ -23,6 +23,9 @@ export const write: (fd: number, address: number, bytes: number) => number = lib
 export const poll: (fds: number, count: number, timeoutMs: number) => number = libc.func(
   'int poll(intptr_t fds, intptr_t n, int timeout)',
 );
+/** As poll; `timeout` is the address of a struct timespec. */
+export const ppoll: (fds: number, count: number, timeout: number, mask: number, maskBytes: number) => number =
+  libc.func('int ppoll(intptr_t fds, intptr_t n, intptr_t timeout, intptr_t mask, size_t mask_n)');
 export const open: (path: string, flags: number) => number = libc.func('int open(const char *path, int flags)');
 export const close: (fd: number) => number = libc.func('int close(int fd)');
 /** ioctl whose argument is an address or a plain value. */

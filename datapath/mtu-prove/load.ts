@@ -3,7 +3,13 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { NodeConfig } from '../control/config.ts';
 import { type DocumentPlace, loadDocuments, type Problem, problemIn } from '../control/load-config.ts';
-import { type ResolvedConfig, type ResolvedUplink, resolveTap, withUplink } from '../control/resolved.ts';
+import {
+  type ResolvedConfig,
+  type ResolvedUplink,
+  resolveSegment,
+  resolveTap,
+  withUplink,
+} from '../control/resolved.ts';
 import { nearest } from '../control/schema.ts';
 import type { UnderlayConfig } from '../control/underlay.ts';
 import { parseCidr } from '../control/validated.ts';
@@ -31,7 +37,7 @@ export function loadInputs(names: readonly string[]): Inputs {
   for (const { config, at } of nodes) {
     const uplink = resolveFromFile(config);
     if (uplink === undefined) {
-      const message = `got ${config.spec.uplink.kind}, expected tap, or macvtap with an mtu: the others have those of the host's interface`;
+      const message = `got ${config.spec.uplink.kind}, expected tap, segment, or macvtap with an mtu: the others have those of the host's interface`;
       inputs.problems.push(problemIn(at, ['spec', 'uplink', 'kind'], message));
     } else {
       inputs.configs.push(withUplink(config, uplink));
@@ -56,6 +62,8 @@ function resolveFromFile({ spec: { uplink } }: NodeConfig): ResolvedUplink | und
   switch (uplink.kind) {
     case 'tap':
       return resolveTap(uplink);
+    case 'segment':
+      return resolveSegment(uplink);
     case 'macvtap':
       if (uplink.mtu === undefined) return undefined;
       return {

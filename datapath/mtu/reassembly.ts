@@ -198,6 +198,7 @@ export class Reassembly {
     a.l4 = a.start + PAYLOAD + ((p.l4 - a.start - PAYLOAD) & 7);
     a.off = a.l4;
     a.inPort = p.inPort;
+    a.owner = p.owner;
     this.slots[d] = a.slot;
     this.firstLen[d] = 0;
     this.pieces[d] = 0;

@@ -47,6 +47,7 @@ export function takeFor(pool: Pool, headerLen: number, from: number): Packet | n
  */
 export function copyContext(to: Packet, from: Packet): void {
   to.inPort = from.inPort;
+  to.owner = from.owner;
   to.src = from.src;
   to.dst = from.dst;
   to.protocol = from.protocol;

@@ -52,6 +52,8 @@ export class Packet {
 
   /** Port index it came in by. */
   inPort = 0;
+  /** Number of the path that read it (Path.id): nodes of one loop share the pool. */
+  owner = 0;
 
   // Filled by parseIpv4 (packet/parse.ts), for the IP header at `off`.
   src = 0;

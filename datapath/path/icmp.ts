@@ -26,6 +26,7 @@ export function answer(path: Path, p: Packet, type: number, code: number, info: 
   if (e === null) return;
   e.inPort = p.inPort;
   e.trace = p.trace;
+  e.owner = path.id;
   e.identity = IDENTITY_REMOTE_NODE;
   path.counters.event(
     type === icmp.TIME_EXCEEDED

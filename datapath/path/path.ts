@@ -51,7 +51,11 @@ export interface PathOptions {
   routes?: Lpm;
 }
 
+let paths = 0;
+
 export abstract class Path {
+  /** Of this thread's paths: no other's. */
+  readonly id = ++paths;
   readonly pool: Pool;
   readonly view: DataView;
   readonly counters: Counters;

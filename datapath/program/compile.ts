@@ -35,7 +35,13 @@ export function compile(config: ResolvedConfig): Program {
   }));
   if (spec.host !== undefined) {
     const addresses = spec.uplink.onHostPort ? [hostAddress, uplinkNet.address] : [hostAddress];
-    ports.push({ kind: PORT_HOST, name: spec.host.device, addresses, identity: IDENTITY_REMOTE_NODE, place: '' });
+    ports.push({
+      kind: PORT_HOST,
+      name: spec.host.device,
+      addresses,
+      identity: IDENTITY_REMOTE_NODE,
+      place: spec.host.netns ?? '',
+    });
   }
   const uplinkPort: PortProgram = {
     kind: PORT_UPLINK,

@@ -185,7 +185,9 @@ export class Installation {
     });
     this.datapath.putPort(this.tombstone);
     // Packets wait for ARP and for fragments: they came by no port that there is.
-    for (const p of pool.packets) if (p.inPort === port.index) p.inPort = this.tombstone.index;
+    for (const p of pool.packets) {
+      if (p.owner === this.datapath.id && p.inPort === port.index) p.inPort = this.tombstone.index;
+    }
     this.datapath.removePort(port, this.tombstone);
     this.ports.delete(key);
     this.freePorts.push(port.index);

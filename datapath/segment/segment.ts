@@ -151,6 +151,10 @@ export class Segment {
     return this.wanted.get(port.name)?.[port.direction] ?? UNIMPAIRED;
   }
 
+  portNames(): string[] {
+    return this.ports.flatMap(port => (port === null ? [] : [port.name]));
+  }
+
   /** A frame that a port sends. Takes ownership. */
   enter(p: Packet, port: SegmentPort): void {
     const { view } = this.pool;

@@ -70,13 +70,13 @@ const MISTAKES: { what: string; edits: [string, string][]; problems: string[] }[
   {
     what: 'no uplink kind',
     edits: [['    kind: tap\n', '']],
-    problems: ['5:3: spec.uplink.kind: got nothing, expected one of tap, raw, macvtap, routed'],
+    problems: ['5:3: spec.uplink.kind: got nothing, expected one of tap, raw, macvtap, routed, segment'],
   },
   {
     what: 'an unknown uplink kind',
     edits: [['kind: tap\n', 'kind: macvtp\n']],
     problems: [
-      '6:11: spec.uplink.kind: got "macvtp", expected one of tap, raw, macvtap, routed (did you mean "macvtap"?)',
+      '6:11: spec.uplink.kind: got "macvtp", expected one of tap, raw, macvtap, routed, segment (did you mean "macvtap"?)',
     ],
   },
   {

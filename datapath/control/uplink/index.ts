@@ -6,12 +6,13 @@ import { type ResolvedConfig, withUplink } from '../resolved.ts';
 import { macvtap } from './macvtap.ts';
 import { raw } from './raw.ts';
 import { routed } from './routed.ts';
+import { segment } from './segment.ts';
 import { tap } from './tap.ts';
 import type { OpenUplink, UplinkKind } from './uplink.ts';
 
 type Kind = UplinkConfig['kind'];
 
-const KINDS: { [K in Kind]: UplinkKind<Extract<UplinkConfig, { kind: K }>> } = { tap, raw, macvtap, routed };
+const KINDS: { [K in Kind]: UplinkKind<Extract<UplinkConfig, { kind: K }>> } = { tap, raw, macvtap, routed, segment };
 
 type Resolved = { config: ResolvedConfig; obstacles?: undefined } | { config?: undefined; obstacles: string[] };
 

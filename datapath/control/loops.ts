@@ -1,0 +1,191 @@
+/**
+ * The loops of this process, and the segments that its nodes are on. Nodes of one segment run in one loop, where packets cross
+ * it by reference; nodes that no segment joins may have loops of their own.
+ */
+import { availableParallelism } from 'node:os';
+import type { SegmentData, Spot } from '../drive/requests.ts';
+import { closeHandle } from '../io/handle.ts';
+import { openTunTap, type TunTapHandle } from '../io/tuntap.ts';
+import { ipBatch } from '../lab/ip.ts';
+import { type Impairments, UNIMPAIRED } from '../segment/impairments.ts';
+import type { SegmentRow } from '../segment/segment.ts';
+import { formatMac } from './address.ts';
+import { allowedOffloads, passageName } from './devices.ts';
+import { QUEUE_PACKETS } from './kernel-side.ts';
+import { LoopThread } from './loop-thread.ts';
+import { changeImpairments, formatImpairments } from './netem.ts';
+import type { SegmentConfig } from './segment-config.ts';
+
+/** A segment as `tunpath segment list` shows it; impairments as `formatImpairments`. */
+export interface SegmentState {
+  name: string;
+  pid: number;
+  mtu: number;
+  impairments: string;
+  waiting: number;
+  drops: SegmentRow['drops'];
+  ports: {
+    name: string;
+    kind: string;
+    from: string;
+    to: string;
+    rxPackets: number;
+    rxBytes: number;
+    txPackets: number;
+    txBytes: number;
+    waiting: number;
+  }[];
+  stations: { mac: string; port: string; ageSeconds: number }[];
+}
+
+/** A node as far as its place in the loops is concerned. */
+export interface Placed {
+  name: string;
+  /** The segment of its uplink, if it is on one. */
+  segment?: string;
+}
+
+export class Loops {
+  private readonly threads: LoopThread[];
+  private readonly threadOfNode: Map<string, LoopThread>;
+  private readonly threadOfSegment: Map<string, LoopThread>;
+
+  private constructor(
+    threads: LoopThread[],
+    threadOfNode: Map<string, LoopThread>,
+    threadOfSegment: Map<string, LoopThread>,
+  ) {
+    this.threads = threads;
+    this.threadOfNode = threadOfNode;
+    this.threadOfSegment = threadOfSegment;
+  }
+
+  /**
+   * Starts the loops and makes the segments, with their devices.
+   * @param nodes all that will run in them
+   * @param count of loops at most; 0: by the processors
+   * @throws Error with nothing left behind
+   */
+  static async start(nodes: readonly Placed[], segments: readonly SegmentConfig[], count = 0): Promise<Loops> {
+    const groups = place(nodes, segments, count > 0 ? count : Math.max(1, availableParallelism() >> 1));
+    const taps = new Map<string, TunTapHandle>();
+    try {
+      for (const segment of segments) {
+        const tap = await openTap(segment);
+        if (tap !== null) taps.set(segment.metadata.name, tap);
+      }
+    } catch (error) {
+      for (const tap of taps.values()) closeHandle(tap);
+      throw error;
+    }
+    const threadOfNode = new Map<string, LoopThread>();
+    const threadOfSegment = new Map<string, LoopThread>();
+    const threads = groups.map(group => {
+      const thread = new LoopThread({
+        nodes: group.nodes.length,
+        segments: group.segments.map(segment => segmentData(segment, taps.get(segment.metadata.name) ?? null)),
+      });
+      for (const { name } of group.nodes) threadOfNode.set(name, thread);
+      for (const { metadata } of group.segments) threadOfSegment.set(metadata.name, thread);
+      return thread;
+    });
+    return new Loops(threads, threadOfNode, threadOfSegment);
+  }
+
+  /** The loop of a node that start() was told of. */
+  threadOf(node: string): LoopThread {
+    return this.threadOfNode.get(node)!;
+  }
+
+  async segments(): Promise<SegmentState[]> {
+    const threads = [...new Set(this.threadOfSegment.values())];
+    const rows = await Promise.all(threads.map(thread => thread.request('segments') as Promise<SegmentRow[]>));
+    return rows.flat().map(stateOf);
+  }
+
+  /**
+   * Changes impairments, each value as it is written; those that are not given stay.
+   * @param clear they go, instead
+   * @returns what then holds
+   * @throws Error for a segment or a port that is not there, or values that cannot be
+   */
+  async impair(spot: Spot, written: Record<string, unknown>, clear: boolean): Promise<string> {
+    const thread = this.threadOfSegment.get(spot.segment);
+    if (thread === undefined) {
+      throw new Error(`no segment ${spot.segment}: expected one of ${[...this.threadOfSegment.keys()].join(', ')}`);
+    }
+    const now = (await thread.request('impairments', spot)) as Impairments;
+    const impairments = changeImpairments(clear ? UNIMPAIRED : now, written);
+    await thread.request('impair', { ...spot, impairments });
+    return formatImpairments(impairments);
+  }
+
+  /** Ends all loops, with the segments and their devices. */
+  async end(): Promise<void> {
+    await Promise.all(this.threads.map(thread => thread.end()));
+  }
+}
+
+interface Group {
+  nodes: Placed[];
+  segments: SegmentConfig[];
+}
+
+/** Nodes of one segment together; groups onto loops so that each has about as many nodes. */
+export function place(nodes: readonly Placed[], segments: readonly SegmentConfig[], count: number): Group[] {
+  const groups: Group[] = segments.map(segment => ({
+    nodes: nodes.filter(node => node.segment === segment.metadata.name),
+    segments: [segment],
+  }));
+  for (const node of nodes) if (node.segment === undefined) groups.push({ nodes: [node], segments: [] });
+  const loops: Group[] = Array.from({ length: Math.max(1, Math.min(count, groups.length)) }, () => ({
+    nodes: [],
+    segments: [],
+  }));
+  for (const group of groups.sort((a, b) => b.nodes.length - a.nodes.length)) {
+    const least = loops.reduce((best, loop) => (loop.nodes.length < best.nodes.length ? loop : best));
+    least.nodes.push(...group.nodes);
+    least.segments.push(...group.segments);
+  }
+  return loops;
+}
+
+function segmentData({ metadata, spec }: SegmentConfig, tap: TunTapHandle | null): SegmentData {
+  const { mtu, seed, impairments, ports } = spec;
+  return { name: metadata.name, mtu, seed, impairments, ports, tap, mirror: spec.tap?.mirror ?? false };
+}
+
+async function openTap({ spec: { mtu, tap } }: SegmentConfig): Promise<TunTapHandle | null> {
+  if (tap === undefined) return null;
+  const { device, netns, offload } = tap;
+  const name = passageName();
+  const handle = openTunTap({ kind: 'tap', name, mtu, allowed: allowedOffloads(offload) });
+  try {
+    await ipBatch([`link set dev ${name} ${netns === undefined ? '' : `netns ${netns} `}name ${device}`]);
+    await ipBatch(
+      [`link set dev ${device} mtu ${mtu} txqueuelen ${QUEUE_PACKETS} up`],
+      netns === undefined ? {} : { netns },
+    );
+    return { ...handle, name: device };
+  } catch (error) {
+    closeHandle(handle);
+    throw error;
+  }
+}
+
+function stateOf({ name, mtu, impairments, waiting, drops, ports, stations }: SegmentRow): SegmentState {
+  return {
+    name,
+    pid: process.pid,
+    mtu,
+    impairments: formatImpairments(impairments),
+    waiting,
+    drops,
+    ports: ports.map(port => ({ ...port, from: formatImpairments(port.from), to: formatImpairments(port.to) })),
+    stations: stations.map(({ hi, lo, port, ageMs }) => ({
+      mac: formatMac(hi, lo),
+      port,
+      ageSeconds: Math.floor(ageMs / 1000),
+    })),
+  };
+}

@@ -1,0 +1,24 @@
+/**
+ * `uplink.kind: segment`: a port of an Ethernet in the process (`kind: Segment`), which is there before its nodes are
+ * (control/segments.ts). Nothing is made in the kernel.
+ */
+import { OFFLOAD_CSUM, OFFLOAD_IPIP, OFFLOAD_TUNNEL } from '../../io/device.ts';
+import type { UplinkConfig } from '../config.ts';
+import { resolveSegment } from '../resolved.ts';
+import type { UplinkKind } from './uplink.ts';
+
+export const segment: UplinkKind<Extract<UplinkConfig, { kind: 'segment' }>> = {
+  resolve: async written => resolveSegment(written),
+  findObstacles: async () => [],
+  async open({ metadata, spec }, allowed) {
+    const { device, mtu } = spec.uplink;
+    const all = OFFLOAD_CSUM | OFFLOAD_TUNNEL;
+    // No kernel has a word in this: whatever is allowed is in use.
+    const offloads = (allowed & all) === all ? allowed | OFFLOAD_IPIP : allowed;
+    return {
+      handle: { kind: 'segment', name: device, port: metadata.name, mtu, offloads, refused: [] },
+      status: () => [],
+      close: async () => {},
+    };
+  },
+};

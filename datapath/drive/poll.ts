@@ -1,0 +1,90 @@
+/**
+ * Waiting for descriptors. One struct pollfd for each source stays in memory that the kernel reads and writes; a source whose
+ * device is gone stays in the list, and is not waited for any more.
+ */
+import * as libc from '../io/libc.ts';
+
+const POLLIN = 1;
+const POLLERR = 8;
+const POLLHUP = 16;
+const POLLNVAL = 32;
+/** struct pollfd: int fd; short events; short revents. */
+const POLLFD_BYTES = 8;
+
+export interface Source {
+  readonly fd: number;
+  /** Reads what is there. @returns a negative number when nothing will come any more */
+  read(): number;
+}
+
+export class Poller {
+  private sources: Source[] = [];
+  private readonly dead = new Set<Source>();
+  private view = new DataView(new ArrayBuffer(0));
+  /** Kept: the kernel knows it by its address. */
+  private bytes = new Uint8Array(0);
+  private address = 0;
+  /** struct timespec. */
+  private readonly timeout = new Int32Array(4);
+  private readonly timeoutAddress = libc.addressOf(this.timeout);
+
+  /** What is waited for from now on; those that are gone stay so. */
+  set(sources: readonly Source[]): void {
+    this.sources = sources.filter(({ fd }) => fd >= 0);
+    for (const source of this.dead) if (!this.sources.includes(source)) this.dead.delete(source);
+    this.bytes = new Uint8Array(POLLFD_BYTES * this.sources.length);
+    this.view = new DataView(this.bytes.buffer);
+    this.address = libc.addressOf(this.bytes);
+    this.sources.forEach((source, i) => {
+      this.view.setInt32(i * POLLFD_BYTES, this.dead.has(source) ? -1 : source.fd, true);
+      this.view.setInt16(i * POLLFD_BYTES + 4, POLLIN, true);
+    });
+  }
+
+  /**
+   * Waits until a source is ready, or `ms` are over.
+   * @param ms Infinity: for ever; a fraction counts
+   * @param busyMs it looks again and again for so long before it sleeps
+   * @returns how many are
+   */
+  wait(ms: number, busyMs: number): number {
+    const { address, sources } = this;
+    if (ms <= 0) return libc.poll(address, sources.length, 0);
+    let left = ms;
+    if (busyMs > 0) {
+      const began = performance.now();
+      const end = began + Math.min(busyMs, ms);
+      do {
+        const ready = libc.poll(address, sources.length, 0);
+        if (ready !== 0) return ready;
+      } while (performance.now() < end);
+      left -= performance.now() - began;
+      if (left <= 0) return 0;
+    }
+    if (left > 0x7fffffff) return libc.poll(address, sources.length, -1);
+    const seconds = Math.floor(left / 1000);
+    this.timeout[0] = seconds;
+    this.timeout[2] = Math.ceil((left - 1000 * seconds) * 1e6);
+    if (this.timeout[2] === 1e9) {
+      this.timeout[0]++;
+      this.timeout[2] = 0;
+    }
+    return libc.ppoll(address, sources.length, this.timeoutAddress, 0, 0);
+  }
+
+  /** Reads once from each source that is ready: a busy one waits for the others between its bursts. */
+  read(): void {
+    const { sources, view } = this;
+    for (let i = 0; i < sources.length; i++) {
+      const events = view.getInt16(i * POLLFD_BYTES + 6, true);
+      if (events === 0) continue;
+      const isGone = (events & POLLIN) !== 0 ? sources[i].read() < 0 : (events & (POLLERR | POLLHUP | POLLNVAL)) !== 0;
+      // It may have been taken out of the list meanwhile.
+      if (isGone && this.sources === sources) {
+        this.dead.add(sources[i]);
+        view.setInt32(i * POLLFD_BYTES, -1, true);
+      }
+      if (this.sources !== sources) return;
+    }
+  }
+}

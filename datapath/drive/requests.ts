@@ -1,0 +1,87 @@
+/**
+ * What the control plane asks of a loop. Requests come through a message port, read synchronously after an eventfd has woken
+ * the loop: in-band, between two bursts, so a change is seen by all packets after it and by none before.
+ */
+import type { MessagePort } from 'node:worker_threads';
+import type { DeviceHandle } from '../io/handle.ts';
+import type { TunTapHandle } from '../io/tuntap.ts';
+import type { Program } from '../program/program.ts';
+import type { Impairments } from '../segment/impairments.ts';
+
+export interface LoopData {
+  control: MessagePort;
+  /** eventfd that is written after a message has been posted to `control`. */
+  wakeFd: number;
+  /** Segments that its nodes are on. */
+  segments: SegmentData[];
+  /** How many nodes it will have at once: its packets follow from that. */
+  nodes: number;
+}
+
+export interface SegmentData {
+  name: string;
+  mtu: number;
+  seed: number;
+  impairments: Impairments;
+  ports: { node: string; from?: Impairments; to?: Impairments }[];
+  tap: TunTapHandle | null;
+  mirror: boolean;
+}
+
+export interface NodeData {
+  name: string;
+  program: Program;
+  /** One for each port of the program, in order. */
+  devices: DeviceHandle[];
+  counters: SharedArrayBuffer;
+  seed: number;
+  ioUring: 'auto' | 'off';
+  /** Microseconds to look for packets again and again before the thread sleeps; 0: it sleeps at once. */
+  busyPoll: number;
+}
+
+/** Asked of one node of the loop. */
+export type NodeMethod =
+  | 'routes'
+  | 'neighbors'
+  | 'tables'
+  | 'io'
+  | 'flows'
+  | 'services'
+  | 'ports-in-use'
+  | 'masquerade-hits'
+  | 'change'
+  | 'ports';
+
+/** Asked of the loop: `start` and `stop` a node, its segments, and its end. */
+export type LoopMethod = 'start' | 'stop' | 'segments' | 'impairments' | 'impair' | 'end';
+
+export interface LoopRequest {
+  id: number;
+  /** Whom it is for; absent: the loop. */
+  node?: string;
+  method: NodeMethod | LoopMethod;
+  params?: unknown;
+}
+
+/** What impairments are of: the wire of a segment, or a direction of one of its ports. */
+export interface Spot {
+  segment: string;
+  port?: { name: string; direction: 'from' | 'to' };
+}
+
+/** Parameters of `impair`; those of `impairments`, which asks, are a Spot. */
+export interface ImpairRequest extends Spot {
+  impairments: Impairments;
+}
+
+export interface LoopResponse {
+  /** Of the request; -1: a node has failed by itself. */
+  id: number;
+  /** Of a failure: whose. */
+  node?: string;
+  /** How long packets had to wait for it, ms. */
+  tookMs?: number;
+  result?: unknown;
+  error?: string;
+}

@@ -17,6 +17,8 @@
  * - Cilium: collect_md devices, bpf_skb_set_tunnel_key with TTL 64, TOS 0 and BPF_F_ZERO_CSUM_TX.
  * - Path MTU: ip_rt_min_pmtu (net/ipv4/route.c) is 512 + 20 + 20; a smaller MTU, 0 included, becomes that. Fragments:
  *   IP_FRAG_TIME (include/net/ip.h) is 30 s.
+ * - ICMP errors about tunnel packets: vxlan_err_lookup and geneve_udp_encap_err_lookup (since Linux 4.20). Martian sources:
+ *   ip_route_input_slow, and fib_validate_source with rp_filter 0 (the kernel's default; 1 and 2 also refuse broadcasts).
  * - NAT: nf_nat_core.c maps each flow by itself and never touches the identification; a full table loses an unassured flow
  *   (early_drop), Cilium's maps the one unused longest.
  * - What all agree on is no field: an outer identification of its own for every packet, VNI and version checked, GENEVE's
@@ -83,6 +85,16 @@ export interface Profile {
    * relayed to the inner sender; Linux tells nobody where the device has no fixed remote.
    */
   readonly tunnelErrors: 'ignore' | 'relay';
+  /**
+   * An ICMP error about a VXLAN or GENEVE packet whose quote ends before the VNI: 8 bytes of the UDP header are all that
+   * routers of RFC 792 quote, and easily forged. Linux believes only a tunnel header with a VNI that it knows.
+   */
+  readonly shortTunnelQuotes: 'refuse' | 'believe';
+  /**
+   * Sources from outside that no host can have. 'linux': 0.0.0.0, loopback, groups, the limited broadcast and the node's own.
+   * RFC 1812 section 5.3.7 also refuses the rest of network 0, class E, and the broadcast address of the node's subnet.
+   */
+  readonly martianSources: 'linux' | 'rfc1812';
   /** No "fragmentation needed" lowers the MTU of a path below this: net.ipv4.route.min_pmtu, or RFC 1191 section 3. */
   readonly minPathMtu: number;
   /** Its next-hop MTU is 0, from a router older than RFC 1191: down to minPathMtu, or to the next plateau of section 7. */
@@ -148,6 +160,8 @@ const linux: Profile = {
   innerDestinationMac: 'own-or-group',
   fromTunnelExit: 'tunnel',
   tunnelErrors: 'ignore',
+  shortTunnelQuotes: 'refuse',
+  martianSources: 'linux',
   minPathMtu: LINUX_MIN_PMTU,
   pathMtuOfOldRouters: 'minimum',
   fragmentSeconds: 30,
@@ -200,6 +214,8 @@ const rfc: Profile = {
   innerDestinationMac: 'own-or-group',
   fromTunnelExit: 'drop',
   tunnelErrors: 'relay',
+  shortTunnelQuotes: 'believe',
+  martianSources: 'rfc1812',
   minPathMtu: MIN_MTU,
   pathMtuOfOldRouters: 'plateau',
   fragmentSeconds: 60,

@@ -1,7 +1,7 @@
 /** Path MTU: RFC 1191 and what became of it; the four ways of RFC 4459. */
 import { fragment as cut, icmpError, patch, pattern, tcp4, udp4 } from '../packet/build.ts';
 import * as ipv4 from '../wire/ipv4.ts';
-import type { Clause } from './check.ts';
+import { type Clause, NO_GENEVE } from './check.ts';
 import { vxlanFromPeer } from './from-peer.ts';
 import { type CheckNode, GATEWAY, type Lab, NODE, PEER, POD, REMOTE, SERVER } from './node.ts';
 import { at, fate, innerOf, only, readIcmp, readIp, same, viewOf, yesNo } from './read.ts';
@@ -16,8 +16,8 @@ const toRemote = (length: number, o: Parameters<typeof udp4>[0] = {}) =>
  * Soft state of a path, seen from the pod: the MTU that it is told when its next packet does not fit, or 'fits'.
  * Of the tunnel's own packets only those with DF can be answered with "fragmentation needed".
  */
-function tunnelNode(lab: Lab): CheckNode {
-  return lab.node({ tunnel: 'vxlan', spec: { tunnel: TUNNEL_WITH_DF } });
+function tunnelNode(lab: Lab, tunnel: 'vxlan' | 'geneve' = 'vxlan'): CheckNode {
+  return lab.node({ tunnel, spec: { tunnel: { ...TUNNEL_WITH_DF, protocol: tunnel } } });
 }
 
 const TUNNEL_WITH_DF = {
@@ -175,6 +175,28 @@ export const PMTU: Clause[] = [
       run(lab) {
         const node = tunnelNode(lab);
         refuse(node, 1300, 1450, change);
+        return told(node, 1450);
+      },
+    }),
+  ),
+  ...(['vxlan', 'geneve'] as const).map(
+    (tunnel): Clause => ({
+      rfc: 792,
+      clause: '§3/4',
+      level: 'MAY',
+      requirement: `${tunnel}: "fragmentation needed" from a router that quotes 8 bytes, and so no VNI, lowers the path MTU`,
+      quote: "The internet header plus the first 64 bits of the original datagram's data.",
+      expect: 'MTU 1250',
+      deviations: [
+        {
+          sees: 'fits',
+          by: `${tunnel === 'vxlan' ? 'vxlan_err_lookup (drivers/net/vxlan/vxlan_core.c)' : 'geneve_udp_encap_err_lookup (drivers/net/geneve.c)'} wants the tunnel header, with a VNI that it knows: what a forger cannot guess`,
+        },
+      ],
+      exempt: tunnel === 'geneve' ? NO_GENEVE : {},
+      run(lab) {
+        const node = tunnelNode(lab, tunnel);
+        refuse(node, 1300, 1450, quoted => quoted.subarray(0, 28));
         return told(node, 1450);
       },
     }),

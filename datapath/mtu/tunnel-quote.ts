@@ -87,10 +87,9 @@ function readUdp(view: DataView, l4: number, end: number, tunnel: Tunnel, inner:
   if (port < tunnel.portFrom || port >= tunnel.portFrom + tunnel.portRange) return DROP_TUNNEL_ERROR_QUOTE;
   const header = l4 + udp.HEADER_LEN;
   const frame = header + vxlan.HEADER_LEN + 4 * tunnel.optionWords.length;
-  if (end - header >= vxlan.HEADER_LEN) {
-    if (view.getInt32(header) !== tunnel.headerWord) return DROP_TUNNEL_ERROR_QUOTE;
-    if (!tunnel.vniIsIdentity && view.getInt32(header + vxlan.VNI) !== tunnel.vniWord) return DROP_TUNNEL_ERROR_QUOTE;
-  }
+  if (end - header < vxlan.HEADER_LEN) return tunnel.believeShortQuotes ? CONTINUE : DROP_TUNNEL_ERROR_QUOTE;
+  if (view.getInt32(header) !== tunnel.headerWord) return DROP_TUNNEL_ERROR_QUOTE;
+  if (!tunnel.vniIsIdentity && view.getInt32(header + vxlan.VNI) !== tunnel.vniWord) return DROP_TUNNEL_ERROR_QUOTE;
   if (end - frame < ethernet.HEADER_LEN) return CONTINUE;
   const own =
     ethernet.macHi(view, frame + ethernet.SRC) === tunnel.localMacHi &&

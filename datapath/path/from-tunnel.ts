@@ -16,7 +16,7 @@ import * as icmp from '../wire/icmp.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as vnet from '../wire/virtio-net.ts';
 import { answer } from './icmp.ts';
-import { parsePacket } from './ingress.ts';
+import { parsePacket, refuseTunnelPacket } from './ingress.ts';
 import { MAX_PIECES, type Path } from './path.ts';
 
 /**
@@ -37,7 +37,9 @@ function decapsulate(path: Path, p: Packet, tunnel: Tunnel): number {
   v = parsePacket(path, p);
   if (v !== CONTINUE) return v;
   // The outer source was checked as a peer; the inner one is another matter: nobody outside may speak for us.
-  if (ipv4.isMartian(p.src) || path.isLocal(p.src)) return DROP_MARTIAN_SOURCE;
+  if (path.isMartian(p.src)) return DROP_MARTIAN_SOURCE;
+  v = refuseTunnelPacket(path, p);
+  if (v !== CONTINUE) return v;
   path.counters.event(counters.EVENT_DECAPSULATED);
   return CONTINUE;
 }

@@ -41,8 +41,13 @@ export function parsePacket(path: Path, p: Packet): number {
 
 /** A pod that speaks our tunnel's protocol to a node could put words into another pod's mouth (Calico refuses it, too). */
 export function refusePodTunnel(path: Path, p: Packet, port: Port): number {
+  return port.kind === PORT_POD ? refuseTunnelPacket(path, p) : CONTINUE;
+}
+
+/** The same for what has come out of the tunnel: a pod of a peer that did not look. Nodes do not send each other tunnels in tunnels. */
+export function refuseTunnelPacket(path: Path, p: Packet): number {
   const { tunnel } = path;
-  if (tunnel === null || port.kind !== PORT_POD || !tunnel.matches(p)) return CONTINUE;
+  if (tunnel === null || !tunnel.matches(p)) return CONTINUE;
   return p.dst === path.underlay.address || tunnel.findPeer(p.dst) >= 0 ? DROP_ENCAP_FROM_WORKLOAD : CONTINUE;
 }
 
@@ -66,7 +71,7 @@ export function openFrame(path: Path, p: Packet): number {
 
 /** Nobody outside may speak for us, or from an address that names no host. */
 export function checkForeignSource(path: Path, p: Packet): number {
-  if (ipv4.isMartian(p.src) || path.isLocal(p.src)) return DROP_MARTIAN_SOURCE;
+  if (path.isMartian(p.src)) return DROP_MARTIAN_SOURCE;
   p.identity = IDENTITY_WORLD;
   return CONTINUE;
 }

@@ -21,6 +21,7 @@ import type { NextHop } from '../route/nexthop.ts';
 import * as hops from '../route/nexthop.ts';
 import type { Tunnel } from '../tunnel/tunnel.ts';
 import { DONE } from '../verdict.ts';
+import * as ipv4 from '../wire/ipv4.ts';
 import type { Watcher } from './watcher.ts';
 
 /** Linux's gc_thresh3: as many neighbours as a default kernel would keep. */
@@ -85,6 +86,7 @@ export abstract class Path {
 
   // On what systems disagree (profile.ts).
   readonly relayTunnelErrors: boolean;
+  readonly strictSources: boolean;
   readonly dropFromExit: boolean;
   readonly freshIds: boolean;
   readonly decrementAtDelivery: boolean;
@@ -118,6 +120,7 @@ export abstract class Path {
     this.underlay = underlay;
     this.hostAddress = options.hostAddress;
     this.routes = options.routes ?? new Lpm();
+    this.strictSources = profile.martianSources === 'rfc1812';
     this.relayTunnelErrors = profile.tunnelErrors === 'relay';
     this.dropFromExit = profile.fromTunnelExit === 'drop';
     this.freshIds = profile.natIdentification === 'fresh';
@@ -215,6 +218,20 @@ export abstract class Path {
     const id = (this.lastId + 1) & 0xffff;
     this.lastId += n;
     return id;
+  }
+
+  /** True for a source that nobody outside can have: ours, or one that names no host. */
+  isMartian(source: number): boolean {
+    if (ipv4.isMartian(source) || this.isLocal(source)) return true;
+    return this.strictSources && (ipv4.isRfc1812Martian(source) || this.isSubnetBroadcast(source));
+  }
+
+  private isSubnetBroadcast(address: number): boolean {
+    const { address: own, prefixLength } = this.underlay;
+    // RFC 3021: there is none on a link of two.
+    if (prefixLength >= 31) return false;
+    const hosts = -1 >>> prefixLength;
+    return (address & ~hosts) === (own & ~hosts) && (address & hosts) === (hosts | 0);
   }
 
   /** True for an address of this node: of a pod, or of the node itself. */

@@ -77,6 +77,8 @@ export class Tunnel {
   /** GENEVE options that every packet carries, and class and type of those that we know. */
   readonly optionWords: Int32Array;
   readonly knownOptions: Int32Array;
+  /** An ICMP error about a packet of ours is believed although its quote ends before the VNI. */
+  readonly believeShortQuotes: boolean;
   readonly dropReserved: boolean;
   readonly dropCriticalBit: boolean;
   readonly acceptIpPayload: boolean;
@@ -124,6 +126,7 @@ export class Tunnel {
     this.headerWord = spec.protocol === TUNNEL_GENEVE ? geneveWord(options) : vxlan.FLAG_VNI;
     this.optionWords = optionWords(options);
     this.knownOptions = optionKeys(options);
+    this.believeShortQuotes = profile.shortTunnelQuotes === 'believe';
     this.dropReserved = profile.vxlanReserved === 'drop';
     this.dropCriticalBit = profile.geneveCriticalBit === 'drop';
     this.acceptIpPayload = profile.genevePayload === 'ethernet-or-ipv4';

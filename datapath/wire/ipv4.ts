@@ -83,8 +83,13 @@ export function setId(view: DataView, off: number, id: number): void {
   view.setUint16(off + ID, id);
 }
 
-/** Sources that no packet from outside may carry: RFC 1812 section 5.3.7. */
+/** Sources that no packet may carry: 0.0.0.0, loopback, groups, the limited broadcast (Linux: ip_route_input_slow). */
 export function isMartian(address: number): boolean {
+  return address === 0 || address === -1 || address >>> 24 === 127 || address >>> 28 === 14;
+}
+
+/** All sources that RFC 1812 section 5.3.7 has no router forward: also the rest of network 0, and class E. */
+export function isRfc1812Martian(address: number): boolean {
   const top = address >>> 24;
   return top === 0 || top === 127 || top >= 224;
 }

@@ -14,7 +14,7 @@
  *   10. encapsulate       egress     a header template moved into the headroom
  *   11. sendToNeighbor    egress     ARP on the uplink, then out
  *
- * From the uplink: openFrame (Ethernet, ARP), then an IPv4 packet. openTunnel takes the tunnel's off one of ours, and the
+ * From the uplink: openFrame (Ethernet, ARP), then an IPv4 packet. openTunnel takes the headers of a tunnel of ours off, and the
  * inner packet enters at 3, as does everything else that is for us or routed through us. The fragments of a datagram meet
  * 3 to 8 together (path/fragments.ts). What the node says itself (path/icmp.ts) is a packet that enters at 3.
  *
@@ -131,8 +131,8 @@ export class Datapath extends Path {
     const { table } = nat.conntrack;
     if (table.used < LOOK_AHEAD_FLOWS || n < LOOK_AHEAD_BURST) return;
     const { view, slots, tuples } = this;
-    const outer =
-      port.kind !== PORT_UPLINK ? 0 : ethernet.HEADER_LEN + (this.tunnel === null ? 0 : this.tunnel.overhead);
+    const [tunnel] = this.tunnels.list;
+    const outer = port.kind !== PORT_UPLINK ? 0 : ethernet.HEADER_LEN + (tunnel === undefined ? 0 : tunnel.overhead);
     const tupleEnd = outer + ipv4.HEADER_LEN + 4;
     for (let i = 0; i < n; i++) {
       const p = slots[i];
@@ -199,8 +199,8 @@ export class Datapath extends Path {
     if (v !== CONTINUE) return v;
     v = this.took(STEP_SOURCE, p, checkForeignSource(this, p));
     if (v !== CONTINUE) return v;
-    if (this.tunnel === null || p.dst !== this.underlay.address) return CONTINUE;
-    return this.took(STEP_TUNNEL, p, openTunnel(this, p, this.tunnel));
+    if (this.tunnels.list.length === 0 || p.dst !== this.underlay.address) return CONTINUE;
+    return this.took(STEP_TUNNEL, p, openTunnel(this, p));
   }
 
   /** From step 3 on: a parsed packet, wherever it came from. @returns TAKEN, or why it ends here */

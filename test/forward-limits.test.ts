@@ -22,7 +22,7 @@ describe('at the limits', () => {
       const packet = udp4({ src: POD, dst: REMOTE, payload: pattern(100) });
       node.send('p1', packet);
       const other = new TestNode({ protocol: 'ipip' });
-      node.datapath.tunnel = tunnel === null ? null : other.datapath.tunnel;
+      node.datapath.tunnels.put(1, tunnel === null ? null : other.datapath.tunnels.list[0]);
       node.advance(ARP_GIVES_UP_MS);
       const [error] = node.collect('p1');
       assert.deepEqual([error[20], error[21]], [3, 1]);

@@ -151,7 +151,7 @@ export class Rig {
   private exchange(replay: Replay, from: ReplayDevice, to: ReplayDevice, port: number): Replay {
     const { datapath } = this;
     const count = replay.lengths.length;
-    const overhead = port === 1 ? 0 : ethernet.HEADER_LEN + (datapath.tunnel?.overhead ?? 0);
+    const overhead = port === 1 ? 0 : ethernet.HEADER_LEN + (datapath.tunnels.list[0]?.overhead ?? 0);
     const headerWords = (overhead + ipv4.HEADER_LEN + udp.HEADER_LEN + 3) >> 2;
     const headers = new Int32Array(port === 1 ? 0 : count * headerWords);
     const lengths = replay.lengths.map(length => length + overhead);

@@ -378,5 +378,6 @@ function report(log: Log, { applied, problems, refused }: ApplyResult, text: str
 function summaryOf(configs: readonly ResolvedConfig[]): string {
   if (configs.length !== 1) return `${configs.length} nodes`;
   const [{ spec }] = configs;
-  return `${spec.uplink.kind} uplink ${spec.uplink.address}, tunnel ${spec.tunnel.protocol}, ${spec.pods.length} pods`;
+  const tunnels = spec.tunnels.map(({ name }) => name).join(', ') || 'none';
+  return `${spec.uplink.kind} uplink ${spec.uplink.address}, tunnel ${tunnels}, ${spec.pods.length} pods`;
 }

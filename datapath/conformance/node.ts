@@ -120,8 +120,8 @@ export class CheckNode {
     const pool = new Pool(slots, slots === SLOTS ? spareSlabs.pop() : undefined);
     const config = configure(lab.profile, o);
     const program = compile(config);
-    const { tunnel, uplink } = config.spec;
-    this.tunnelPort = tunnel.port ?? 0;
+    const { tunnels, uplink } = config.spec;
+    this.tunnelPort = tunnels[0]?.port ?? 0;
     const podMtu = mtusOf(config).device;
     this.devices = program.ports.map(({ kind, name }) => {
       this.sides.push(kind === PORT_UPLINK ? 'wire' : kind === PORT_HOST ? 'host' : (name as Side));

@@ -4,14 +4,12 @@
  * refused is undefined here, and no check speaks where the refused value could have been the answer.
  */
 
-import { configuredOverhead } from '../program/compile-tunnel.ts';
-import * as ethernet from '../wire/ethernet.ts';
-import { MAX_OPTIONS_LEN, OPT_HEADER_LEN } from '../wire/geneve.ts';
-import { type Cidr, contains, parseCidr, parseMac, prefixMask } from './address.ts';
+import { type Cidr, contains, parseCidr, prefixMask } from './address.ts';
 import {
   addressOf,
   type Check,
   entries,
+  isLocal,
   type Owners,
   type Path,
   type Report,
@@ -19,7 +17,7 @@ import {
   uniqueNames,
 } from './check-draft.ts';
 import { checkServices } from './check-services.ts';
-import { defaultVni, defaultVtepMac, type GeneveOptionConfig } from './config.ts';
+import { checkEncap, checkTunnels, tunnelsOf } from './check-tunnels.ts';
 
 /**
  * Reports everything that does not fit.
@@ -49,9 +47,7 @@ export function checkSpec(
   checkGateway(check);
   checkDevices(check);
   const owners = checkAddresses(check);
-  checkTunnel(check);
-  checkOptions(check);
-  checkPeers(check, owners);
+  checkTunnels(check, owners);
   checkRoutes(check);
   checkNextHops(check, owners);
   checkServices(check, owners);
@@ -110,106 +106,10 @@ function checkAddresses({ spec, report, subnet, gateway }: Check): Owners {
   return owners;
 }
 
-/** True for the path of an address that is on this node. */
-function isLocal(owner: string | undefined): boolean {
-  return owner !== undefined && owner !== 'spec.uplink.gateway';
-}
-
-// ---- tunnel ---------------------------------------------------------------------------------------------------------
-
-const MIN_IPV4_MTU = 68; // RFC 791
-
-function checkTunnel({ spec, report, refused }: Check): void {
-  const { tunnel, uplink, profile } = spec;
-  const protocol = tunnel?.protocol;
-  if (tunnel === undefined || protocol === undefined) return;
-  if (protocol === 'none' && (tunnel.peers?.length ?? 0) > 0) {
-    report(['tunnel', 'peers'], 'no peers: tunnel.protocol is none');
-  }
-  if (uplink !== undefined && 'mtu' in uplink && uplink.mtu !== undefined) {
-    const overhead = configuredOverhead({ protocol, options: knownOptions(tunnel) });
-    checkLargerUnderlay(spec, protocol, overhead, report);
-    const least = MIN_IPV4_MTU + overhead;
-    if (uplink.mtu < least) {
-      report(['uplink', 'mtu'], `at least ${least}: ${protocol} adds ${overhead} bytes, IPv4 needs 68`);
-    }
-  }
-  if (tunnel.protocol !== 'vxlan' && tunnel.protocol !== 'geneve') return;
-  if (refused('tunnel', 'vni') || profile === undefined) return;
-  if ((tunnel.vni ?? defaultVni(profile)) !== 'identity') return;
-  const given = tunnel.vni === undefined ? 'by default in profile cilium' : 'as given';
-  for (const [i, pod] of entries(spec.pods)) {
-    if (pod.identity === undefined && !refused('pods', i, 'identity')) {
-      report(['pods', i, 'identity'], `an identity: tunnel.vni is identity (${given})`);
-    }
-  }
-}
-
-/** The options of which nothing was refused. */
-function knownOptions(tunnel: NonNullable<Spec['tunnel']>): GeneveOptionConfig[] {
-  if (!('options' in tunnel)) return [];
-  return entries(tunnel.options).flatMap(([, { class: optionClass, type, data }]) =>
-    optionClass === undefined || type === undefined || data === undefined ? [] : [{ class: optionClass, type, data }],
-  );
-}
-
-function checkOptions({ spec, report }: Check): void {
-  const { tunnel } = spec;
-  if (tunnel?.protocol === 'vxlan' && (tunnel.options?.length ?? 0) > 0) {
-    report(['tunnel', 'options'], 'no options: VXLAN has none (GENEVE has)');
-  }
-  if (tunnel?.protocol !== 'geneve') return;
-  const bytes = knownOptions(tunnel).reduce((sum, { data }) => sum + OPT_HEADER_LEN + data.length / 2, 0);
-  if (bytes > MAX_OPTIONS_LEN) {
-    report(['tunnel', 'options'], `at most ${MAX_OPTIONS_LEN} bytes, headers of 4 included (these are ${bytes})`);
-  }
-}
-
-/** RFC 4459 section 3.3 is a promise: whatever a pod sends fits through the underlay with the tunnel's headers on. */
-function checkLargerUnderlay({ uplink, pods, mtu }: Spec, protocol: string, overhead: number, report: Report): void {
-  if (mtu?.tooBig !== 'larger-underlay' || uplink === undefined || !('mtu' in uplink) || uplink.mtu === undefined)
-    return;
-  const widest = Math.max(ethernet.MTU, ...entries(pods).map(([, pod]) => pod.mtu ?? 0));
-  const least = widest + overhead;
-  if (uplink.mtu >= least) return;
-  report(
-    ['uplink', 'mtu'],
-    `at least ${least}: mtu.tooBig is larger-underlay, pods send ${widest} bytes, ${protocol} adds ${overhead}`,
-  );
-}
-
-function checkPeers({ spec, report, subnet }: Check, owners: Owners): void {
-  const { tunnel } = spec;
-  const withMac = tunnel?.protocol === 'vxlan' || tunnel?.protocol === 'geneve';
-  const paths = new Map<number, string>();
-  const macs = new Map<string, string>();
-  const ownMac = withMac ? (tunnel.mac ?? (subnet && defaultVtepMac(subnet.address))) : undefined;
-  if (ownMac !== undefined) macs.set(ownMac, 'this node');
-  for (const [i, peer] of entries<{ address?: string; mac?: string }>(tunnel?.peers)) {
-    const address = addressOf(peer.address);
-    if (address === undefined) continue;
-    const path = ['tunnel', 'peers', i, 'address'];
-    const first = paths.get(address);
-    if (address === subnet?.address) report(path, "another node's address, not the uplink's own");
-    else if (isLocal(owners.get(address))) report(path, `another node's address (${owners.get(address)} is the same)`);
-    else if (first !== undefined) report(path, `an address no other peer has (${first} is the same)`);
-    else paths.set(address, `spec.tunnel.peers[${i}].address`);
-    if (!withMac || peer.mac === undefined || parseMac(peer.mac) === undefined) continue;
-    const owner = macs.get(peer.mac);
-    if (owner === undefined) macs.set(peer.mac, `spec.tunnel.peers[${i}]`);
-    else report(['tunnel', 'peers', i, 'mac'], `a MAC address of its own (${owner} has it)`);
-  }
-}
-
 // ---- routes ---------------------------------------------------------------------------------------------------------
 
-function checkRoutes({ spec, report, refused }: Check): void {
-  const { tunnel } = spec;
-  const peers = new Set<string>();
-  for (const [, peer] of entries<{ address?: string }>(tunnel?.peers)) if (peer.address) peers.add(peer.address);
-  const peersKnown = tunnel !== undefined && !refused('tunnel', 'peers') && !refused('tunnel', 'protocol');
-  const known = peers.size === 0 ? 'there are none' : [...peers].join(', ');
-
+function checkRoutes(check: Check): void {
+  const { spec, report } = check;
   const unique = uniqueNames(report, 'a network no other route has');
   for (const [i, pod] of entries(spec.pods)) {
     for (const [j, network] of entries(pod.networks)) unique(network, ['pods', i, 'networks', j]);
@@ -222,12 +122,7 @@ function checkRoutes({ spec, report, refused }: Check): void {
         `signal or fragment-inner: ${route.tooBig} is about a tunnel, and encap is false`,
       );
     }
-    if (route.encap !== true || !peersKnown) continue;
-    if (tunnel.protocol === 'none') {
-      report(['routes', i, 'encap'], 'false: tunnel.protocol is none');
-    } else if (route.via !== undefined && !peers.has(route.via)) {
-      report(['routes', i, 'via'], `the address of a tunnel peer (${known})`);
-    }
+    checkEncap(check, route, i);
   }
 }
 
@@ -255,10 +150,12 @@ function checkNextHops({ spec, kind, report, refused, subnet, gateway }: Check, 
     if (via === undefined || route.encap !== false || owners.has(via)) continue;
     if (!isReachable(via)) report(['routes', i, 'via'], `a next hop ${way}`);
   }
-  for (const [i, peer] of entries<{ address?: string }>(spec.tunnel?.peers)) {
-    const address = addressOf(peer.address);
-    if (address === undefined || owners.has(address)) continue;
-    if (!isReachable(address)) report(['tunnel', 'peers', i, 'address'], `a peer ${way}`);
+  for (const { at, tunnel } of tunnelsOf(spec)) {
+    for (const [i, peer] of entries<{ address?: string }>(tunnel.peers)) {
+      const address = addressOf(peer.address);
+      if (address === undefined || owners.has(address)) continue;
+      if (!isReachable(address)) report([...at, 'peers', i, 'address'], `a peer ${way}`);
+    }
   }
 }
 

@@ -67,3 +67,8 @@ export function formatPath(path: readonly PropertyKey[]): string {
   }
   return out;
 }
+
+/** True for the path of an address that is on this node. */
+export function isLocal(owner: string | undefined): boolean {
+  return owner !== undefined && owner !== 'spec.uplink.gateway';
+}

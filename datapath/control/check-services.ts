@@ -10,6 +10,7 @@ import {
   type Path,
   uniqueNames,
 } from './check-draft.ts';
+import { tunnelsOf } from './check-tunnels.ts';
 import type { WrittenConfig } from './config.ts';
 import { addressesOf, endpointPort, typeOf } from './service-config.ts';
 
@@ -180,7 +181,7 @@ class Neighbors {
   private readonly report: Check['report'];
   private readonly warn: Check['warn'];
   private readonly owners: Owners;
-  /** By address: peers of the tunnel. */
+  /** By address: peers of the tunnels. */
   private readonly peers = new Map<number, string>();
   /** Networks of pods: behind tunnels, and behind pods of this node. */
   private readonly pods: { to: Cidr; path: string }[] = [];
@@ -189,12 +190,14 @@ class Neighbors {
     this.report = report;
     this.warn = warn;
     this.owners = owners;
-    for (const [i, peer] of entries<{ address?: string }>(spec.tunnel?.peers)) {
-      const address = addressOf(peer.address);
-      if (address !== undefined) this.peers.set(address, `spec.tunnel.peers[${i}]`);
+    for (const { at, tunnel } of tunnelsOf(spec)) {
+      for (const [i, peer] of entries<{ address?: string }>(tunnel.peers)) {
+        const address = addressOf(peer.address);
+        if (address !== undefined) this.peers.set(address, formatPath(['spec', ...at, 'peers', i]));
+      }
     }
     for (const [i, { to, encap }] of entries(spec.routes)) {
-      if (to === undefined || encap !== true) continue;
+      if (to === undefined || encap === undefined || encap === false) continue;
       const network = parseCidr(to)!;
       if (network.length > 0) this.pods.push({ to: network, path: `spec.routes[${i}]` });
     }

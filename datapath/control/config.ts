@@ -149,6 +149,33 @@ const optionData = text(value => {
 
 const geneveOption = record({ class: whole(0, 0xffff), type: whole(0, 0xff), data: optionData.default('') });
 
+const ipipTunnel = {
+  protocol: z.literal('ipip'),
+  peers: list(record({ address }, { mac: 'no mac: IPIP carries no Ethernet header' })).default([]),
+  acceptFrom,
+  ...outer,
+};
+
+const NOT_OF_IPIP = {
+  udpChecksum: 'no udpChecksum: IPIP has no UDP header',
+  port: 'no port: IPIP has no UDP header',
+  vni: 'no vni: IPIP has no network identifier',
+  mac: 'no mac: IPIP carries no Ethernet header',
+};
+
+const udpTunnel = {
+  protocol: z.enum(['vxlan', 'geneve']),
+  port: port.optional(),
+  vni: vni.optional(),
+  mac: mac.optional(),
+  peers: list(record({ address, mac: mac.optional() })).default([]),
+  acceptFrom,
+  options: list(geneveOption).default([]), // GENEVE only: check-tunnels.ts
+  ...outer,
+  udpChecksum: flag.optional(),
+};
+
+/** The short form, of a node with one tunnel at most. */
 const tunnel = z.discriminatedUnion(
   'protocol',
   [
@@ -156,39 +183,30 @@ const tunnel = z.discriminatedUnion(
       { protocol: z.literal('none'), peers: list(record({ address, mac: mac.optional() })).default([]), acceptFrom },
       { port: 'no port: protocol is none', vni: 'no vni: protocol is none', mac: 'no mac: protocol is none' },
     ),
-    record(
-      {
-        protocol: z.literal('ipip'),
-        peers: list(record({ address }, { mac: 'no mac: IPIP carries no Ethernet header' })).default([]),
-        acceptFrom,
-        ...outer,
-      },
-      {
-        udpChecksum: 'no udpChecksum: IPIP has no UDP header',
-        port: 'no port: IPIP has no UDP header',
-        vni: 'no vni: IPIP has no network identifier',
-        mac: 'no mac: IPIP carries no Ethernet header',
-      },
-    ),
-    record({
-      protocol: z.enum(['vxlan', 'geneve']),
-      port: port.optional(),
-      vni: vni.optional(),
-      mac: mac.optional(),
-      peers: list(record({ address, mac: mac.optional() })).default([]),
-      acceptFrom,
-      options: list(geneveOption).default([]), // GENEVE only: check-config.ts
-      ...outer,
-      udpChecksum: flag.optional(),
-    }),
+    record(ipipTunnel, NOT_OF_IPIP),
+    record(udpTunnel),
   ],
   { error: expectedKind('protocol', ['none', 'ipip', 'vxlan', 'geneve']) },
 );
 
+const tunnelName = text(value => (value === 'true' || value === 'false' ? 'another name' : labelFault(value)));
+
+const namedTunnel = z.discriminatedUnion(
+  'protocol',
+  [record({ name: tunnelName, ...ipipTunnel }, NOT_OF_IPIP), record({ name: tunnelName, ...udpTunnel })],
+  { error: expectedKind('protocol', ['ipip', 'vxlan', 'geneve']) },
+);
+
+/** Into which tunnel: true where there is one, or its name. */
+const encap = z.custom<boolean | string>(value => typeof value === 'boolean' || typeof value === 'string', {
+  abort: false,
+  error: 'true, false, or the name of a tunnel',
+});
+
 const route = record({
   to: network,
   via: address,
-  encap: flag.default(false),
+  encap: encap.default(false),
   mtu: mtu.optional(),
   tooBig: tooBig.optional(), // default: the node's
 });
@@ -268,6 +286,7 @@ const spec = record({
   host: host.optional(),
   pods: list(pod).default([]),
   tunnel: tunnel.default(() => ({ protocol: 'none' as const, peers: [], acceptFrom: 'peers' as const })),
+  tunnels: list(namedTunnel).default([]),
   routes: list(route).default([]),
   mtu: record({ tooBig: tooBig.default('signal'), clampMss: flag.default(false) }).default(() => ({
     tooBig: 'signal' as const,
@@ -317,10 +336,10 @@ export function defaultVtepMac(underlayAddress: number): string {
   return formatMac(0x0242, underlayAddress);
 }
 
-/** A tunnel with everything it needs: no tunnel, one without Ethernet, or one with. */
 export type GeneveOptionConfig = z.output<typeof geneveOption>;
 
-export type TunnelConfig = NoTunnelConfig | IpipConfig | UdpTunnelConfig;
+/** A tunnel with everything it needs: one without Ethernet, or one with. */
+export type TunnelConfig = IpipConfig | UdpTunnelConfig;
 
 /** What only a tunnel with Ethernet inside has. */
 interface WithoutEthernet {
@@ -339,19 +358,20 @@ interface OuterConfig {
   ecn?: 'linux' | 'rfc6040';
 }
 
-interface NoTunnelConfig extends WithoutEthernet, Partial<Record<keyof OuterConfig, undefined>> {
-  protocol: 'none';
-  peers: { address: string }[]; // always empty
-  acceptFrom: 'peers' | 'any';
+/** What every tunnel has. */
+interface AnyTunnelConfig extends OuterConfig {
+  name: string;
+  /** It is written in the short form, `spec.tunnel`. */
+  isShort: boolean;
 }
 
-interface IpipConfig extends WithoutEthernet, OuterConfig {
+interface IpipConfig extends WithoutEthernet, AnyTunnelConfig {
   protocol: 'ipip';
   peers: { address: string }[];
   acceptFrom: 'peers' | 'any';
 }
 
-interface UdpTunnelConfig extends OuterConfig {
+interface UdpTunnelConfig extends AnyTunnelConfig {
   udpChecksum?: boolean;
   protocol: 'vxlan' | 'geneve';
   port: number;
@@ -364,11 +384,19 @@ interface UdpTunnelConfig extends OuterConfig {
   options?: GeneveOptionConfig[];
 }
 
-function completeTunnel({ tunnel, profile, uplink }: WrittenConfig['spec']): TunnelConfig {
-  const { acceptFrom } = tunnel;
-  if (tunnel.protocol === 'none') return { protocol: tunnel.protocol, peers: [], acceptFrom };
+/** All tunnels of a node; that of the short form has its protocol for a name. */
+function completeTunnels({ tunnel, tunnels, profile, uplink }: WrittenConfig['spec']): TunnelConfig[] {
+  const short = tunnel.protocol === 'none' ? [] : [{ name: tunnel.protocol, isShort: true, ...tunnel }];
+  const others = tunnels.map(one => ({ isShort: false, ...one }));
+  return [...short, ...others].map(written => completeTunnel(written, profile, underlayAddress(uplink)));
+}
+
+function completeTunnel(
+  tunnel: WrittenConfig['spec']['tunnels'][number] & { isShort: boolean },
+  profile: Profile,
+  own: number | undefined,
+): TunnelConfig {
   if (tunnel.protocol === 'ipip') return tunnel;
-  const own = underlayAddress(uplink);
   const mac = tunnel.mac ?? (own === undefined ? undefined : defaultVtepMac(own));
   const { options, ...rest } = tunnel;
   return {
@@ -386,15 +414,38 @@ function completeTunnel({ tunnel, profile, uplink }: WrittenConfig['spec']): Tun
 
 /** Fills in the defaults that depend on other values. */
 export function completeConfig(written: WrittenConfig) {
-  const { spec } = written;
+  const { tunnel: _short, ...spec } = written.spec;
+  const tunnels = completeTunnels(written.spec);
   return {
     ...written,
     spec: {
       ...spec,
-      tunnel: completeTunnel(spec),
+      tunnels,
+      routes: spec.routes.map(route => ({
+        ...route,
+        /** Name of the tunnel; null: none. */
+        encap: typeof route.encap === 'string' ? route.encap : route.encap ? tunnels[0].name : null,
+      })),
       services: spec.services.map(service => completeService(service, spec.pods)),
     },
   };
+}
+
+/** As the checks across values want it (check-config.ts), which know what is written. */
+export function writtenForm(spec: NodeSpec) {
+  const short = spec.tunnels.find(({ isShort }) => isShort);
+  return {
+    ...spec,
+    tunnel: short ?? { protocol: 'none' as const },
+    tunnels: spec.tunnels.filter(({ isShort }) => !isShort),
+    routes: spec.routes.map(({ encap, ...route }) => ({ ...route, encap: encap ?? false })),
+  };
+}
+
+/** Where a tunnel is written: a path from the root. */
+export function tunnelPath(spec: Pick<NodeSpec, 'tunnels'>, tunnel: TunnelConfig): (string | number)[] {
+  const named = spec.tunnels.filter(({ isShort }) => !isShort);
+  return tunnel.isShort ? ['spec', 'tunnel'] : ['spec', 'tunnels', named.indexOf(tunnel)];
 }
 
 /** A checked configuration: every default filled in; addresses stay text, in their one normal spelling. */

@@ -111,15 +111,17 @@ function describeTunnels(changes: readonly Change[], add: Add): void {
   add(
     'tunnels',
     'added',
-    names(({ isNew }) => isNew),
+    names(({ was }) => was === 'new'),
     `${NONE}: what comes by them is accepted from now on`,
   );
   add(
     'tunnels',
     'changed',
-    names(({ isNew, tunnel }) => !isNew && tunnel !== null),
+    names(({ was }) => was === 'other headers'),
     'go on with the new headers; packets under way with others are dropped where they do not match',
   );
+  const peers = new Set(names(({ was, tunnel }) => was === 'same headers' && tunnel !== null));
+  add('tunnels', 'peers', [...peers], 'with peers that stay go on; what a peer sends that is gone is dropped');
   add(
     'tunnels',
     'removed',

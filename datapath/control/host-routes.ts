@@ -1,6 +1,6 @@
 /** The kernel's routes by the host port: all that the datapath can reach, for the node's own processes. */
 import { SERVICE_LOOPBACK, SERVICE_OWN } from '../nat/service.ts';
-import { mtusOf } from '../program/mtus.ts';
+import { innerMtu } from '../program/mtus.ts';
 import { formatAddress, formatCidr, parseCidr } from './address.ts';
 import type { ResolvedConfig } from './resolved.ts';
 import { allAddressesOf } from './service-config.ts';
@@ -16,7 +16,6 @@ export const ROUTE_METRIC = 4278;
 export function hostRoutes(config: ResolvedConfig): string[] {
   const { uplink, host, pods, routes, services, serviceCIDR = [] } = config.spec;
   if (host === undefined) return [];
-  const mtus = mtusOf(config);
   const { tooBig } = config.spec.mtu;
   const [nodeAddress, length] = uplink.address.split('/');
   const [hostAddress] = host.address.split('/');
@@ -41,7 +40,8 @@ export function hostRoutes(config: ResolvedConfig): string[] {
   }
   for (const route of routes) {
     const cut = (route.tooBig ?? tooBig).startsWith('fragment');
-    if (route.encap) add(route.to, hostAddress, Math.min(cut ? uplink.mtu : mtus.tunnel, route.mtu ?? uplink.mtu));
+    if (route.encap)
+      add(route.to, hostAddress, Math.min(cut ? uplink.mtu : innerMtu(config, route.encap), route.mtu ?? uplink.mtu));
     else if (uplink.onHostPort) add(route.to, nodeAddress, Math.min(uplink.mtu, route.mtu ?? uplink.mtu));
   }
   const hasDefault = routes.some(route => route.to === '0.0.0.0/0');

@@ -6,7 +6,15 @@ import { type Document, isAlias, isMap, isNode, isScalar, isSeq, parseAllDocumen
 import type { z } from 'zod';
 import { checkSpec } from './check-config.ts';
 import { type Draft, formatPath, type Path } from './check-draft.ts';
-import { API_VERSION, completeConfig, KIND, type NodeConfig, type WrittenConfig, writtenConfig } from './config.ts';
+import {
+  API_VERSION,
+  completeConfig,
+  KIND,
+  type NodeConfig,
+  type WrittenConfig,
+  writtenConfig,
+  writtenForm,
+} from './config.ts';
 import { nearest } from './schema.ts';
 import { SEGMENT_KIND, type SegmentConfig, segmentConfig } from './segment-config.ts';
 import { UNDERLAY_KIND, type UnderlayConfig, underlayConfig } from './underlay.ts';
@@ -364,7 +372,7 @@ function warningsAbout(config: NodeConfig, document: Document.Parsed) {
     const { found } = follow(config, path);
     warnings.push({ offset: locate(document, path, false), path, message: `got ${describe(found)}, which ${says}` });
   };
-  checkSpec(config.spec, [], () => {}, warn);
+  checkSpec(writtenForm(config.spec), [], () => {}, warn);
   return warnings;
 }
 

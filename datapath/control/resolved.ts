@@ -40,16 +40,17 @@ export type ResolvedConfig = Omit<NodeConfig, 'spec'> & { spec: ResolvedSpec };
 
 /** The configuration with this uplink, and what follows from its address. */
 export function withUplink(config: NodeConfig, uplink: ResolvedUplink): ResolvedConfig {
-  const { tunnel, masquerade } = config.spec;
-  const withMac =
+  const { tunnels, masquerade } = config.spec;
+  const withMacs = tunnels.map(tunnel =>
     tunnel.port === undefined
       ? tunnel
-      : { ...tunnel, mac: tunnel.mac ?? defaultVtepMac(parseCidr(uplink.address).address) };
+      : { ...tunnel, mac: tunnel.mac ?? defaultVtepMac(parseCidr(uplink.address).address) },
+  );
   const { ports } = uplink;
   const withPorts = masquerade.map(rule =>
     ports === undefined || rule.action === 'RETURN' ? rule : { ...rule, ports: rule.ports ?? ports },
   );
-  return { ...config, spec: { ...config.spec, uplink, tunnel: withMac, masquerade: withPorts } };
+  return { ...config, spec: { ...config.spec, uplink, tunnels: withMacs, masquerade: withPorts } };
 }
 
 /** A tap has everything written down. */

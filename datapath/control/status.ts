@@ -12,10 +12,11 @@ import { OFFLOADS } from '../io/device.ts';
 import type { DeviceHandle } from '../io/handle.ts';
 import { PORT_KINDS } from '../port.ts';
 import { outerHeaderOf } from '../program/compile-tunnel.ts';
-import { mtusOf } from '../program/mtus.ts';
+import { innerMtu, mtusOf } from '../program/mtus.ts';
 import { type HopProgram, type PortProgram, portKey } from '../program/program.ts';
 import { TOO_BIG_NAMES } from '../route/nexthop.ts';
 import { formatAddress, formatCidr, formatMac } from './address.ts';
+import type { TunnelConfig } from './config.ts';
 import type { ResolvedConfig } from './resolved.ts';
 
 /** A port with what the control plane knows of it. */
@@ -44,9 +45,7 @@ export interface NeighborRow {
 /** The status, but for what only the loop knows. */
 export function statusOf(config: ResolvedConfig, ports: PortStates) {
   const { metadata, spec } = config;
-  const { tunnel } = spec;
   const mtus = mtusOf(config);
-  const outer = outerHeaderOf(config);
   return {
     node: metadata.name,
     profile: spec.profile,
@@ -59,24 +58,7 @@ export function statusOf(config: ResolvedConfig, ports: PortStates) {
       gateway: spec.uplink.gateway ?? null,
       mtu: spec.uplink.mtu,
     },
-    tunnel: {
-      protocol: tunnel.protocol,
-      ...('port' in tunnel ? { port: tunnel.port, vni: tunnel.vni, mac: tunnel.mac } : {}),
-      peers: tunnel.peers.map(peer => peer.address),
-      acceptFrom: tunnel.acceptFrom,
-      mtu: mtus.tunnel,
-    },
-    ...(outer === undefined
-      ? {}
-      : {
-          outer: {
-            ttl: outer.ttl,
-            dscp: outer.dscp,
-            df: outer.df === 'inherit' ? outer.df : outer.df === 1 ? 'set' : 'clear',
-            ecn: outer.ecn,
-            ...(tunnel.protocol === 'ipip' ? {} : { udpChecksum: outer.udpChecksum }),
-          },
-        }),
+    ...tunnelsStatus(config),
     mtu: { pods: mtus.device, tooBig: spec.mtu.tooBig, clampMss: spec.mtu.clampMss },
     ports: Array.from(ports.values(), ({ port, handle }) => ({
       name: port.name,
@@ -88,13 +70,47 @@ export function statusOf(config: ResolvedConfig, ports: PortStates) {
   };
 }
 
+/** A tunnel, and the outer header that it sends. */
+function tunnelRow(config: ResolvedConfig, tunnel: TunnelConfig) {
+  const outer = outerHeaderOf(config, tunnel);
+  return {
+    tunnel: {
+      protocol: tunnel.protocol,
+      ...(tunnel.port === undefined ? {} : { port: tunnel.port, vni: tunnel.vni, mac: tunnel.mac }),
+      peers: tunnel.peers.map(peer => peer.address),
+      acceptFrom: tunnel.acceptFrom,
+      mtu: innerMtu(config, tunnel.name),
+    },
+    outer: {
+      ttl: outer.ttl,
+      dscp: outer.dscp,
+      df: outer.df === 'inherit' ? outer.df : outer.df === 1 ? 'set' : 'clear',
+      ecn: outer.ecn,
+      ...(tunnel.protocol === 'ipip' ? {} : { udpChecksum: outer.udpChecksum }),
+    },
+  };
+}
+
+/** The short form has its own: `tunnel` and `outer`. Otherwise `tunnels` has a row for each. */
+function tunnelsStatus(config: ResolvedConfig) {
+  const { tunnels, uplink } = config.spec;
+  const rows = tunnels.map(tunnel => ({ name: tunnel.name, ...tunnelRow(config, tunnel) }));
+  if (tunnels.length === 0) {
+    return { tunnel: { protocol: 'none', peers: [], acceptFrom: 'peers', mtu: uplink.mtu } };
+  }
+  if (tunnels.length === 1 && tunnels[0].isShort) return tunnelRow(config, tunnels[0]);
+  return { tunnels: rows.map(({ name, tunnel, outer }) => ({ name, ...tunnel, ...outer })) };
+}
+
 /** What a device does for us, and of the rest why not. */
 function offloadsOf(
   { kind, offloads, refused }: DeviceHandle,
   config: ResolvedConfig,
 ): { offloads: string[]; refused: string[] } {
   const names = OFFLOADS.filter(offload => (offloads & offload.bits) !== 0).map(({ name }) => name);
-  if (kind !== 'tap' || config.spec.tunnel.protocol !== 'ipip') return { offloads: names, refused };
+  const { tunnels } = config.spec;
+  const onlyIpip = tunnels.length > 0 && tunnels.every(({ protocol }) => protocol === 'ipip');
+  if (kind !== 'tap' || !onlyIpip) return { offloads: names, refused };
   return {
     offloads: names.filter(name => name !== 'tunnel'),
     refused: [...refused, 'tunnel: there is none for IPIP, whose superpackets are cut in software'],

@@ -31,6 +31,8 @@ export interface Ping {
 /** What was found out about one peer. What was not tried is absent. */
 export interface PairFacts {
   peer: string;
+  /** Where the node's tunnels have names. */
+  tunnelName?: string;
   /** Of this node. */
   node: { address: string; kind: string; underlayMtu: number; tunnelMtu: number };
   /** "UDP port 8472", "IP protocol 4". */
@@ -66,7 +68,7 @@ const rtt = ({ rttMs }: Ping): string => (rttMs === undefined ? '' : `, ${rttMs}
 export function judgePair(facts: PairFacts): Row[] {
   const row = (check: string, [result, seen, todo = '']: Finding): Row => ({
     check,
-    peer: facts.peer,
+    peer: facts.tunnelName === undefined ? facts.peer : `${facts.peer} (${facts.tunnelName})`,
     result,
     seen,
     todo,

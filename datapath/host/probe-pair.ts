@@ -13,7 +13,17 @@ import { HOOKS, type UplinkKindName } from './request.ts';
 interface Status {
   node: string;
   underlay: { kind: string; interface: string | null; device: string; address: string; mtu: number };
-  tunnel: { protocol: string; port?: number; peers: string[]; mtu: number };
+  /** One of these: the short form, or a list. */
+  tunnel?: Tunnel;
+  tunnels?: Tunnel[];
+}
+interface Tunnel {
+  /** Absent in the short form. */
+  name?: string;
+  protocol: string;
+  port?: number;
+  peers: string[];
+  mtu: number;
 }
 interface PortRow {
   kind: string;
@@ -24,6 +34,8 @@ interface RouteRow {
   to: string;
   kind: string;
   via: string | null;
+  /** Of one into a tunnel: its name. */
+  device: string | null;
   underlayVia?: string;
 }
 interface NeighborRow {
@@ -62,8 +74,12 @@ export async function probePairs(socket: string, wanted: string[], targets: Map<
   const count = async () => ({ ...(await countersOf(socket)), ...kernelCounters() });
   const before = await count();
   const pairs: PairFacts[] = [];
-  for (const peer of wanted.length > 0 ? wanted : status.tunnel.peers) {
-    pairs.push(await probePair(socket, { status, ports, routes, firewall, peer, target: targets.get(peer) }));
+  for (const tunnel of status.tunnels ?? [status.tunnel!]) {
+    // A peer that no tunnel has is tried all the same: that says what is wrong.
+    const known = wanted.filter(peer => tunnel.name === undefined || tunnel.peers.includes(peer));
+    for (const peer of wanted.length > 0 ? known : tunnel.peers) {
+      pairs.push(await probePair(socket, { status, tunnel, ports, routes, firewall, peer, target: targets.get(peer) }));
+    }
   }
   return { pairs, counted: risen(before, await count()) };
 }
@@ -79,6 +95,7 @@ async function mustBeHere({ node }: Status, ports: PortRow[]): Promise<void> {
 
 interface Pair {
   status: Status;
+  tunnel: Tunnel;
   ports: PortRow[];
   routes: RouteRow[];
   firewall: Ruleset | null;
@@ -87,18 +104,19 @@ interface Pair {
 }
 
 async function probePair(socket: string, pair: Pair): Promise<PairFacts> {
-  const { status, peer, firewall } = pair;
-  const { underlay, tunnel } = status;
+  const { status, tunnel, peer, firewall } = pair;
+  const { underlay } = status;
   const [address] = underlay.address.split('/');
   const target = targetOf(pair);
   const facts: PairFacts = {
     peer,
+    ...(tunnel.name === undefined ? {} : { tunnelName: tunnel.name }),
     node: { address, kind: underlay.kind, underlayMtu: underlay.mtu, tunnelMtu: tunnel.mtu },
     traffic: tunnel.port === undefined ? 'IP protocol 4' : `UDP port ${tunnel.port}`,
     underlay: await ping(peer, {}),
     target,
     counted: {},
-    ...(firewall === null ? {} : { firewall: judgeFirewall(status, firewall, peer) }),
+    ...(firewall === null ? {} : { firewall: judgeFirewall(status, tunnel, firewall, peer) }),
   };
   if (facts.underlay.received > 0) {
     facts.underlayFull = await ping(peer, { size: underlay.mtu - ICMP_BYTES, whole: true });
@@ -135,19 +153,23 @@ async function probeTunnel(
 }
 
 /** Which address behind the tunnel to try, and from which: what host init writes has the host port first in its network. */
-function targetOf({ ports, routes, peer, target }: Pair): PairFacts['target'] {
+function targetOf({ ports, routes, tunnel, peer, target }: Pair): PairFacts['target'] {
   const host = ports.find(({ kind }) => kind === 'host');
   if (host === undefined) return { missing: 'the node has no host port to send from (spec.host)' };
   const [source] = host.addresses;
   if (target !== undefined) return { address: target, source };
-  const route = routes.find(({ kind, via, to }) => kind === 'tunnel' && via === peer && to !== 'default');
-  if (route === undefined) return { missing: `no route leads into the tunnel to ${peer}` };
+  const route = routes.find(
+    ({ kind, via, to, device }) =>
+      kind === 'tunnel' && via === peer && to !== 'default' && device === (tunnel.name ?? tunnel.protocol),
+  );
+  if (route === undefined)
+    return { missing: `no route leads into the tunnel ${tunnel.name ?? ''} to ${peer}`.replace('  ', ' ') };
   if (!route.to.includes('/')) return { address: route.to, source };
   const [network] = route.to.split('/');
   return { address: network.replace(/\d+$/, last => String(Number(last) + 1)), source };
 }
 
-function judgeFirewall({ underlay, tunnel }: Status, firewall: Ruleset, peer: string): PairFacts['firewall'] {
+function judgeFirewall({ underlay }: Status, tunnel: Tunnel, firewall: Ruleset, peer: string): PairFacts['firewall'] {
   const hooks = HOOKS[underlay.kind as UplinkKindName];
   // A TAP is wherever the user has put it.
   if (hooks === undefined) return { outcome: 'accept' };

@@ -1,7 +1,7 @@
 /** Reads what `tunpath mtu prove -f` names, and checks what no single document can: names, addresses and links between them. */
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import type { NodeConfig } from '../control/config.ts';
+import { type NodeConfig, tunnelPath } from '../control/config.ts';
 import { type DocumentPlace, loadDocuments, type Problem, problemIn } from '../control/load-config.ts';
 import {
   type ResolvedConfig,
@@ -104,14 +104,16 @@ function checkNodes(nodes: readonly { config: NodeConfig; at: DocumentPlace }[],
       add(['metadata', 'name'], `got ${metadata.name}, expected a name no other node has (${other} has it)`);
     }
     names.set(metadata.name, at.file);
-    const { uplink, host, pods, tunnel } = spec;
+    const { uplink, host, pods, tunnels } = spec;
     if ('address' in uplink) {
       claim(['spec', 'uplink', 'address'], uplink.address, 'node', metadata.name);
       // One MAC twice does no harm on two segments.
       const { prefix, length } = parseCidr(uplink.address);
       claimMac(['spec', 'uplink', 'mac'], uplink.mac, `${prefix}/${length}`);
     }
-    if ('mac' in tunnel) claimMac(['spec', 'tunnel', 'mac'], tunnel.mac, 'tunnel');
+    for (const tunnel of tunnels) {
+      if (tunnel.mac !== undefined) claimMac([...tunnelPath(spec, tunnel), 'mac'], tunnel.mac, `tunnel ${tunnel.name}`);
+    }
     // A host port may have the node's own address.
     if (host !== undefined && !('address' in uplink && host.address.split('/')[0] === uplink.address.split('/')[0])) {
       claim(['spec', 'host', 'address'], host.address, 'node', metadata.name);

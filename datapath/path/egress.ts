@@ -117,7 +117,7 @@ function sendPiece(path: Path, p: Packet, hop: NextHop | null, port: Port): void
 /** Puts the tunnel's headers in front where the next hop is a peer, and sends the packet to its neighbour. */
 function encapsulate(path: Path, p: Packet, hop: NextHop, uplink: Port): number {
   const isTunnel = hop.kind === hops.HOP_TUNNEL;
-  const tunnel = isTunnel ? path.tunnel : null;
+  const tunnel = path.tunnels.byNumber[hop.tunnel];
   if (isTunnel && tunnel === null) return verdict.DROP_NO_TUNNEL_PEER;
   if (isTunnel && path.dropFromExit && p.src === hop.peerAddress) return verdict.DROP_ROUTE_LOOP;
   if (tunnel !== null && hop.tooBig === hops.TOO_BIG_FRAGMENT_OUTER && wireLength(path, p) > uncutMtuOf(path, hop)) {

@@ -1,6 +1,6 @@
 /**
- * What the underlay sends to the node's own address: packets of the tunnel, whole or in fragments, whose inner packet
- * enters the path; and ICMP errors about packets that we sent into the tunnel.
+ * What the underlay sends to the node's own address: packets of its tunnels, whole or in fragments, whose inner packet
+ * enters the path; and ICMP errors about packets that we sent into a tunnel.
  */
 import * as counters from '../counters.ts';
 import { relayedCode } from '../mtu/icmp-error.ts';
@@ -20,14 +20,15 @@ import { parsePacket, refuseTunnelPacket } from './ingress.ts';
 import { MAX_PIECES, type Path } from './path.ts';
 
 /**
- * Takes a parsed packet for the node's own address out of the tunnel, if it is one of the tunnel's.
- * @returns CONTINUE: `p` is the inner packet, or not the tunnel's business; DONE: it was an error about the tunnel; TAKEN
+ * Takes a parsed packet for the node's own address out of its tunnel, if it came through one.
+ * @returns CONTINUE: `p` is the inner packet, or no tunnel's business; DONE: it was an error about a tunnel packet; TAKEN
  */
-export function openTunnel(path: Path, p: Packet, tunnel: Tunnel): number {
-  if (ipv4.isFragment(p.fragment) && tunnel.mayCarry(p)) return reassemble(path, p, tunnel);
-  if (tunnel.matches(p)) return decapsulate(path, p, tunnel);
-  if (p.protocol === ipv4.PROTO_ICMP && quotesTunnel(path.view, p, tunnel)) return readTunnelError(path, p, tunnel);
-  return CONTINUE;
+export function openTunnel(path: Path, p: Packet): number {
+  const { tunnels } = path;
+  if (ipv4.isFragment(p.fragment) && tunnels.mayCarry(p)) return reassemble(path, p);
+  const tunnel = tunnels.find(p);
+  if (tunnel !== null) return decapsulate(path, p, tunnel);
+  return p.protocol === ipv4.PROTO_ICMP ? readTunnelError(path, p) : CONTINUE;
 }
 
 function decapsulate(path: Path, p: Packet, tunnel: Tunnel): number {
@@ -54,7 +55,7 @@ function cutTrain(path: Path, p: Packet, tunnel: Tunnel): number {
   for (let i = 0; i < n; i++) {
     const s = train[i];
     let v = parsePacket(path, s);
-    if (v === CONTINUE) v = decapsulate(path, s, tunnel);
+    if (v === CONTINUE) v = decapsulate(path, s, path.tunnels.find(s) ?? tunnel);
     if (v === CONTINUE) v = path.forward(s);
     if (v !== TAKEN) path.drop(s, v);
   }
@@ -63,26 +64,39 @@ function cutTrain(path: Path, p: Packet, tunnel: Tunnel): number {
 }
 
 /** A fragment of what may be a tunnel packet: the exit of a tunnel puts together what was cut inside (RFC 4459 section 3.1). */
-function reassemble(path: Path, p: Packet, tunnel: Tunnel): number {
+function reassemble(path: Path, p: Packet): number {
   const v = path.reassembly.accept(p, 0, path.now);
   const whole = path.reassembly.takeWhole();
   if (whole === null) return v === CONTINUE ? DONE : v;
   whole.inPort = (path.uplink as Port).index;
   whole.identity = IDENTITY_WORLD;
-  let w = tunnel.matches(whole) ? decapsulate(path, whole, tunnel) : CONTINUE;
+  const tunnel = path.tunnels.find(whole);
+  let w = tunnel === null ? CONTINUE : decapsulate(path, whole, tunnel);
   if (w === CONTINUE) w = path.forward(whole);
   if (w !== TAKEN) path.drop(whole, w);
   return v === CONTINUE ? DONE : v;
 }
 
+/** Reads an ICMP error that may be about a packet of a tunnel. @returns CONTINUE: it is about something else */
+function readTunnelError(path: Path, p: Packet): number {
+  const { list } = path.tunnels;
+  let refusal = CONTINUE;
+  for (let i = 0; i < list.length; i++) {
+    if (!quotesTunnel(path.view, p, list[i])) continue;
+    const v = readQuote(path.view, p, list[i], path.quoted);
+    if (v === CONTINUE) return learnFromError(path, p, list[i]);
+    // Of two that share a port the quote may be the other's.
+    refusal = v;
+  }
+  return refusal;
+}
+
 /**
  * The underlay says that a packet of the tunnel was too big, and the peer's path MTU goes down; or that it cannot be
- * delivered. The inner sender hears of it where the profile and the route say so.
+ * delivered. The inner sender, whose packet is in `path.quoted`, hears of it where the profile and the route say so.
  */
-function readTunnelError(path: Path, p: Packet, tunnel: Tunnel): number {
+function learnFromError(path: Path, p: Packet, tunnel: Tunnel): number {
   const { view, quoted } = path;
-  const v = readQuote(view, p, tunnel, quoted);
-  if (v !== CONTINUE) return v;
   const type = view.getUint8(p.l4 + icmp.TYPE);
   const errorCode = view.getUint8(p.l4 + icmp.CODE);
   if (type !== icmp.UNREACHABLE || errorCode !== icmp.CODE_FRAG_NEEDED) {

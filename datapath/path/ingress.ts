@@ -1,6 +1,6 @@
 /**
  * Steps 1 and 2: what comes in by a port becomes a parsed packet that may be judged. Behind the uplink this includes what is
- * for the node itself before it is a packet of anybody else: ARP (in openFrame), and the tunnel (from-tunnel.ts).
+ * for the node itself before it is a packet of anybody else: ARP (in openFrame), and the tunnels (from-tunnel.ts).
  */
 import type { Packet } from '../packet/packet.ts';
 import { parseIpv4 } from '../packet/parse.ts';
@@ -39,16 +39,14 @@ export function parsePacket(path: Path, p: Packet): number {
   return parseIpv4(path.view, p);
 }
 
-/** A pod that speaks our tunnel's protocol to a node could put words into another pod's mouth (Calico refuses it, too). */
+/** A pod that speaks the protocol of a tunnel of ours to a node could put words into another pod's mouth (Calico refuses it, too). */
 export function refusePodTunnel(path: Path, p: Packet, port: Port): number {
   return port.kind === PORT_POD ? refuseTunnelPacket(path, p) : CONTINUE;
 }
 
-/** The same for what has come out of the tunnel: a pod of a peer that did not look. Nodes do not send each other tunnels in tunnels. */
+/** The same for what has come out of a tunnel: a pod of a peer that did not look. Nodes do not send each other tunnels in tunnels. */
 export function refuseTunnelPacket(path: Path, p: Packet): number {
-  const { tunnel } = path;
-  if (tunnel === null || !tunnel.matches(p)) return CONTINUE;
-  return p.dst === path.underlay.address || tunnel.findPeer(p.dst) >= 0 ? DROP_ENCAP_FROM_WORKLOAD : CONTINUE;
+  return path.tunnels.imitates(p, path.underlay.address) ? DROP_ENCAP_FROM_WORKLOAD : CONTINUE;
 }
 
 /** Takes a frame for this node out of its Ethernet header; an ARP frame ends here. */

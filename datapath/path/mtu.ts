@@ -67,9 +67,12 @@ export function mtuOf(path: Path, hop: NextHop): number {
 
 /** What leaves by this next hop without being cut anywhere, as far as is known. */
 export function uncutMtuOf(path: Path, hop: NextHop): number {
-  if (hop.kind !== hops.HOP_TUNNEL || path.tunnel === null) return hop.mtu;
+  if (hop.kind !== hops.HOP_TUNNEL) return hop.mtu;
   if (path.pathMtu.size === 0 && hop.tooBig !== hops.TOO_BIG_FRAGMENT_OUTER) return hop.mtu;
-  return Math.min(hop.mtu, path.pathMtu.lookup(hop.peerAddress, path.now) - path.tunnel.overhead);
+  const tunnel = path.tunnels.byNumber[hop.tunnel];
+  return tunnel === null
+    ? hop.mtu
+    : Math.min(hop.mtu, path.pathMtu.lookup(hop.peerAddress, path.now) - tunnel.overhead);
 }
 
 /** Length of the longest IP packet that `p` will be on the wire: for a superpacket that of one full segment. */

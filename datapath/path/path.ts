@@ -19,7 +19,7 @@ import { Lpm } from '../route/lpm.ts';
 import { NeighborTable } from '../route/neighbor.ts';
 import type { NextHop } from '../route/nexthop.ts';
 import * as hops from '../route/nexthop.ts';
-import type { Tunnel } from '../tunnel/tunnel.ts';
+import { Tunnels } from '../tunnel/tunnels.ts';
 import { DONE } from '../verdict.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import type { Watcher } from './watcher.ts';
@@ -73,7 +73,7 @@ export abstract class Path {
   readonly routes: Lpm;
   /** [0] stands for no route. */
   readonly nextHops: NextHop[] = [NO_HOP];
-  tunnel: Tunnel | null = null;
+  readonly tunnels = new Tunnels();
   /** Null: nothing to translate, so flows are not tracked either (as the kernel's hooks, registered by the first rule). */
   nat: Nat | null = null;
   readonly neighbors: NeighborTable;

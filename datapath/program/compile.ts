@@ -7,8 +7,8 @@ import { IDENTITY_REMOTE_NODE, IDENTITY_WORLD, PORT_HOST, PORT_POD, PORT_UPLINK 
 import type { Route } from '../route/nexthop.ts';
 import * as hops from '../route/nexthop.ts';
 import { compileNat } from './compile-nat.ts';
-import { compileTunnel, configuredOverhead } from './compile-tunnel.ts';
-import { mtusOf, podMtuOf } from './mtus.ts';
+import { compileTunnel } from './compile-tunnel.ts';
+import { innerMtu, mtusOf, podMtuOf } from './mtus.ts';
 import { type HopProgram, hopKey, hopProgram, type PortProgram, type Program, portKey } from './program.ts';
 
 /** Destinations that never leave a host (RFC 6890): whatever the default route says, the answer is no. */
@@ -54,7 +54,6 @@ export function compile(config: ResolvedConfig): Program {
 
   const table = new RouteBuilder();
   const byUplink = portKey(uplinkPort);
-  const tunnel = compileTunnel(config, uplinkNet.address);
   const underlay = new UnderlayRoutes(config, uplinkNet);
 
   for (const never of NEVER_ROUTED) table.add(parseCidr(never), hopProgram(hops.HOP_REFUSE));
@@ -82,8 +81,9 @@ export function compile(config: ResolvedConfig): Program {
     }
     const tooBig = route.tooBig ?? spec.mtu.tooBig;
     // A tunnel whose own packets are cut takes any that IPv4 can count with the tunnel's headers on.
-    const cutOutside = route.encap && tooBig === 'fragment-outer';
-    const widest = cutOutside ? 65535 - configuredOverhead(spec.tunnel) : route.encap ? mtus.tunnel : spec.uplink.mtu;
+    const cutOutside = route.encap !== null && tooBig === 'fragment-outer';
+    const inner = innerMtu(config, route.encap);
+    const widest = cutOutside ? 65535 - (spec.uplink.mtu - inner) : inner;
     const hop = hopProgram(route.encap ? hops.HOP_TUNNEL : hops.HOP_GATEWAY, {
       port: byUplink,
       gateway: underlay.neighborFor(via),
@@ -92,7 +92,7 @@ export function compile(config: ResolvedConfig): Program {
     });
     if (route.encap || route.tooBig !== undefined) hop.tooBig = hops.TOO_BIG_NAMES.indexOf(tooBig);
     if (route.encap) {
-      hop.tunnel = tunnel?.name ?? '';
+      hop.tunnel = route.encap;
       hop.peerAddress = via;
     }
     table.add(to, hop);
@@ -121,7 +121,7 @@ export function compile(config: ResolvedConfig): Program {
     ports,
     routes: table.routes(),
     nextHops: table.nextHops,
-    tunnels: tunnel === null ? [] : [tunnel],
+    tunnels: spec.tunnels.map(tunnel => compileTunnel(config, tunnel, uplinkNet.address)),
     neighbors: permanentNeighbors(spec.uplink),
     nat: compileNat(config, uplinkNet.address, spec.uplink.ports),
   };

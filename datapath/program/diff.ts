@@ -17,7 +17,7 @@ import { type HopProgram, hopKey, type PortProgram, type Program, portKey, type 
 export type Change =
   | { kind: 'port'; key: string; port: PortProgram | null; device: 'new' | 'other' | 'kept'; handle?: DeviceHandle }
   | { kind: 'host'; address: number }
-  | { kind: 'tunnel'; name: string; tunnel: TunnelProgram | null; isNew: boolean }
+  | { kind: 'tunnel'; name: string; tunnel: TunnelProgram | null; was: 'new' | 'same headers' | 'other headers' }
   | { kind: 'route'; prefix: number; length: number; hop: HopProgram | null }
   /** Flows are tracked from now on. */
   | { kind: 'nat'; nat: NatProgram }
@@ -37,16 +37,16 @@ const MAGLEV_WEIGHT = PIECE_WEIGHT;
 /** @returns what makes `from` into `to`; profile, underlay, neighbours and flow table are taken to be the same in both */
 export function diff(from: Program, to: Program): Change[] {
   const ports = diffPorts(from, to);
-  const tunnels = diffTunnels(from, to);
+  const [tunnels, lateTunnels] = diffTunnels(from, to);
   const routes = diffRoutes(from, to);
   return [
     ...ports.filter(change => !isLast(change)),
     ...(from.hostAddress === to.hostAddress ? [] : [{ kind: 'host' as const, address: to.hostAddress }]),
-    ...tunnels.filter(change => change.tunnel !== null),
+    ...tunnels,
     ...routes.filter(change => change.hop !== null),
     ...diffNat(from.nat, to.nat),
     ...routes.filter(change => change.hop === null),
-    ...tunnels.filter(change => change.tunnel === null),
+    ...lateTunnels,
     ...ports.filter(isLast),
   ];
 }
@@ -73,18 +73,33 @@ function diffPorts(from: Program, to: Program): Kind<'port'>[] {
   return changes;
 }
 
-function diffTunnels(from: Program, to: Program): Kind<'tunnel'>[] {
+function diffTunnels(from: Program, to: Program): [early: Kind<'tunnel'>[], late: Kind<'tunnel'>[]] {
   const old = new Map(from.tunnels.map(tunnel => [tunnel.name, tunnel]));
   const changes: Kind<'tunnel'>[] = [];
+  const late: Kind<'tunnel'>[] = [];
   for (const tunnel of to.tunnels) {
     const { name } = tunnel;
     const before = old.get(name);
     old.delete(name);
     if (isDeepStrictEqual(before, tunnel)) continue;
-    changes.push({ kind: 'tunnel', name, tunnel, isNew: before === undefined });
+    if (before === undefined) {
+      changes.push({ kind: 'tunnel', name, tunnel, was: 'new' });
+      continue;
+    }
+    const was = changesHeaders(before, tunnel) ? 'other headers' : 'same headers';
+    const kept = new Set(tunnel.peers.map(({ address }) => address));
+    const gone = before.peers.filter(({ address }) => !kept.has(address));
+    changes.push({ kind: 'tunnel', name, tunnel: { ...tunnel, peers: [...tunnel.peers, ...gone] }, was });
+    // When no route leads to them any more.
+    if (gone.length > 0) late.push({ kind: 'tunnel', name, tunnel, was: 'same headers' });
   }
-  for (const name of old.keys()) changes.push({ kind: 'tunnel', name, tunnel: null, isNew: false });
-  return changes;
+  for (const name of old.keys()) late.push({ kind: 'tunnel', name, tunnel: null, was: 'same headers' });
+  return [changes, late];
+}
+
+/** Is it more than the peers that differs? */
+export function changesHeaders(from: TunnelProgram, to: TunnelProgram): boolean {
+  return !isDeepStrictEqual({ ...from, peers: [] }, { ...to, peers: [] });
 }
 
 function diffRoutes(from: Program, to: Program): Kind<'route'>[] {
@@ -152,15 +167,15 @@ function frontendsOf(service: Service | undefined): string[] {
 }
 
 /**
- * Changes in pieces that the loop can take between two bursts. A tunnel that is there already changes together with all
- * routes that change, whose MTUs go with its headers: about 5 us each.
+ * Changes in pieces that the loop can take between two bursts. A tunnel that gets other headers changes together with all
+ * routes that change, whose MTUs go with them: about 5 us each.
  */
 export function* inPieces(changes: readonly Change[]): Generator<Change[]> {
   let piece: Change[] = [];
   let weight = 0;
   let together = false;
   for (const change of changes) {
-    const joins = together && (change.kind === 'tunnel' || change.kind === 'route') && !isRemoval(change);
+    const joins = together && change.kind === 'route' && change.hop !== null;
     const own = joins ? 0 : weightOf(change);
     if (piece.length > 0 && weight + own > PIECE_WEIGHT) {
       yield piece;
@@ -170,13 +185,9 @@ export function* inPieces(changes: readonly Change[]): Generator<Change[]> {
     }
     piece.push(change);
     weight += own;
-    if (change.kind === 'tunnel' && change.tunnel !== null && !change.isNew) together = true;
+    if (change.kind === 'tunnel' && change.was === 'other headers') together = true;
   }
   if (piece.length > 0) yield piece;
-}
-
-function isRemoval(change: Kind<'tunnel'> | Kind<'route'>): boolean {
-  return change.kind === 'tunnel' ? change.tunnel === null : change.hop === null;
 }
 
 function weightOf(change: Change): number {

@@ -17,7 +17,7 @@ import type { Random } from '../random.ts';
 import type { Lpm } from '../route/lpm.ts';
 import { type NextHop, nextHop } from '../route/nexthop.ts';
 import { Tunnel } from '../tunnel/tunnel.ts';
-import type { Change } from './diff.ts';
+import { type Change, changesHeaders } from './diff.ts';
 import {
   findFaults,
   type HopProgram,
@@ -50,7 +50,8 @@ export class Installation {
   private readonly profile: Profile;
   private readonly ports = new Map<string, Port>();
   private readonly freePorts: number[] = [];
-  private readonly tunnels = new Map<string, Tunnel>();
+  private readonly tunnels = new Map<string, { number: number; program: TunnelProgram; tunnel: Tunnel }>();
+  private readonly freeTunnels: number[] = [];
   private readonly hops = new HopNumbers();
   /** Stands in the place of ports that are gone, for packets that came by one and wait for something. */
   private tombstone: Port | null = null;
@@ -73,9 +74,13 @@ export class Installation {
       this.addPort(portKey(port), port, devices[i]);
     });
     for (const tunnel of program.tunnels) this.setTunnel(tunnel);
-    const numbers = program.nextHops.map((hop, i) => (i === 0 ? 0 : this.numberOf(hop)));
     const { routes } = program;
-    for (const { hop } of routes) this.hops.use(numbers[hop]);
+    // Of those that routes lead to: nothing would ever release another.
+    const numbers: number[] = [];
+    for (const { hop } of routes) {
+      numbers[hop] ??= this.numberOf(program.nextHops[hop]);
+      this.hops.use(numbers[hop]);
+    }
     if (environment.routes === undefined) {
       datapath.routes.replaceAll(
         Int32Array.from(routes, route => route.prefix),
@@ -198,16 +203,27 @@ export class Installation {
 
   private setTunnel(program: TunnelProgram): void {
     const { pool, counters, random } = this.environment;
-    const tunnel = new Tunnel(program, this.profile, pool.view, counters, random);
-    this.tunnels.set(program.name, tunnel);
-    this.datapath.tunnel = tunnel;
-    for (const [number, hop] of this.hops.entries()) {
-      if (hop.tunnel === program.name) this.datapath.nextHops[number].peer = tunnel.findPeer(hop.peerAddress);
+    const { tunnels } = this.datapath;
+    const before = this.tunnels.get(program.name);
+    if (before !== undefined && !changesHeaders(before.program, program)) {
+      before.tunnel.setPeers(program.peers);
+      before.program = program;
+      return;
+    }
+    const tunnel = new Tunnel(program, this.profile, pool.view, counters, random, before?.tunnel);
+    const number = before?.number ?? this.freeTunnels.shift() ?? tunnels.byNumber.length;
+    this.tunnels.set(program.name, { number, program, tunnel });
+    tunnels.put(number, tunnel);
+    for (const [hopNumber, hop] of this.hops.entries()) {
+      if (hop.tunnel === program.name) this.datapath.nextHops[hopNumber].peer = tunnel.findPeer(hop.peerAddress);
     }
   }
 
   private removeTunnel(name: string): void {
-    if (this.datapath.tunnel === this.tunnels.get(name)) this.datapath.tunnel = null;
+    const known = this.tunnels.get(name);
+    if (known === undefined) return;
+    this.datapath.tunnels.put(known.number, null);
+    this.freeTunnels.push(known.number);
     this.tunnels.delete(name);
   }
 
@@ -236,10 +252,12 @@ export class Installation {
   }
 
   private resolve({ port, tunnel, ...hop }: HopProgram): NextHop {
+    const into = this.tunnels.get(tunnel);
     return nextHop(hop.kind, {
       ...hop,
       port: this.ports.get(port)?.index ?? -1,
-      peer: this.tunnels.get(tunnel)?.findPeer(hop.peerAddress) ?? -1,
+      tunnel: into?.number ?? 0,
+      peer: into?.tunnel.findPeer(hop.peerAddress) ?? -1,
     });
   }
 }

@@ -6,7 +6,7 @@ import { configuredOverhead } from './compile-tunnel.ts';
 
 /** MTUs that follow from the uplink's and the tunnel's. */
 export interface Mtus {
-  /** What a packet may have that goes into the tunnel; the uplink's own without a tunnel. */
+  /** What a packet may have that goes into any tunnel; the uplink's own without one. */
   tunnel: number;
   /** Of the pods' devices. */
   device: number;
@@ -14,9 +14,16 @@ export interface Mtus {
   route: number;
 }
 
+/** What a packet may have that goes into a tunnel, by its name; the uplink's own for null. */
+export function innerMtu({ spec: { uplink, tunnels } }: ResolvedConfig, name: string | null): number {
+  const tunnel = tunnels.find(one => one.name === name);
+  return tunnel === undefined ? uplink.mtu : uplink.mtu - configuredOverhead(tunnel);
+}
+
+/** A pod may send into any tunnel: which one a route takes changes without its knowing. */
 export function mtusOf(config: ResolvedConfig): Mtus {
-  const { uplink, tunnel, profile, mtu } = config.spec;
-  const inner = uplink.mtu - configuredOverhead(tunnel);
+  const { uplink, tunnels, profile, mtu } = config.spec;
+  const inner = Math.min(uplink.mtu, ...tunnels.map(({ name }) => innerMtu(config, name)));
   // Where the tunnel cuts what is too long, pods need not know of it.
   if (mtu.tooBig.startsWith('fragment')) return { tunnel: inner, device: uplink.mtu, route: 0 };
   if (mtu.tooBig === 'larger-underlay') return { tunnel: inner, device: Math.min(inner, ethernet.MTU), route: 0 };

@@ -24,7 +24,7 @@ export interface PortProgram extends PortOwner {
 }
 
 /** A next hop, with names for what the loop has numbers for. */
-export interface HopProgram extends Omit<NextHop, 'port' | 'peer'> {
+export interface HopProgram extends Omit<NextHop, 'port' | 'tunnel' | 'peer'> {
   /** portKey() of the port that it leaves by; '' where there is none. */
   port: string;
   /** Name of the tunnel whose peer is at `peerAddress`; '' where it leads into none. */
@@ -58,7 +58,7 @@ export function portKey({ kind, name }: Pick<PortProgram, 'kind' | 'name'>): str
 
 /** A next hop; what `fields` leaves out means nothing to its kind. */
 export function hopProgram(kind: number, fields: Partial<HopProgram> = {}): HopProgram {
-  const { port: _port, peer: _peer, ...rest } = nextHop(kind);
+  const { port: _port, tunnel: _tunnel, peer: _peer, ...rest } = nextHop(kind);
   return { ...rest, port: '', tunnel: '', ...fields };
 }
 

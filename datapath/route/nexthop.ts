@@ -38,7 +38,9 @@ export interface NextHop {
    * host port's address, if the way leads on through the host's kernel. 0 elsewhere.
    */
   gateway: number;
-  /** Tunnel peer index, -1 elsewhere. */
+  /** Number of the tunnel (tunnels.ts), 0 elsewhere. */
+  tunnel: number;
+  /** Number of the peer in it, -1 elsewhere. */
   peer: number;
   /** The peer's underlay address (int32), 0 elsewhere. */
   peerAddress: number;
@@ -58,6 +60,7 @@ export function nextHop(kind: number, fields: Partial<NextHop> = {}): NextHop {
     kind,
     port: -1,
     gateway: 0,
+    tunnel: 0,
     peer: -1,
     peerAddress: 0,
     mtu: 65535,

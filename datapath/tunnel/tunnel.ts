@@ -28,13 +28,14 @@ import {
 } from '../verdict.ts';
 import { update16 } from '../wire/checksum.ts';
 import * as ipv4 from '../wire/ipv4.ts';
+import * as udp from '../wire/udp.ts';
 import * as virtio from '../wire/virtio-net.ts';
 import * as vxlan from '../wire/vxlan.ts';
 import { ECN_DROP, ECN_ODD, innerEcnTable, outerTosTable } from './ecn.ts';
 import { geneveWord, optionKeys, optionWords } from './geneve.ts';
 import { decapIpip, encapIpip, templateIpip } from './ipip.ts';
 import { overheadOf } from './overhead.ts';
-import type { TunnelSpec } from './spec.ts';
+import type { TunnelPeer, TunnelSpec } from './spec.ts';
 import { TUNNEL_GENEVE, TUNNEL_IPIP, TUNNEL_VXLAN } from './spec.ts';
 import { decapUdp, encapUdp, templateUdp } from './udp-encap.ts';
 
@@ -84,7 +85,9 @@ export class Tunnel {
   readonly acceptIpPayload: boolean;
   readonly checkInnerMac: boolean;
   /** TEMPLATE_WORDS for each peer. */
-  readonly templates: Int32Array;
+  templates = new Int32Array(0);
+  /** No other tunnel of the node has its protocol and port: the VNI need not tell them apart (tunnels.ts). */
+  isAlone = true;
 
   private readonly counters: Counters;
   private readonly acceptAny: boolean;
@@ -93,17 +96,27 @@ export class Tunnel {
   private readonly dscpReturns: number;
   private outerId: number;
 
+  /** Addresses of the peers by number; null: nobody has it. */
+  private peers: (number | null)[] = [];
   /** Peer number by address: open addressing, at most half full. A slot without a peer holds -1. */
-  private readonly slotPeers: Int32Array;
-  private readonly slotAddresses: Int32Array;
-  private readonly slotMask: number;
+  private slotPeers = new Int32Array(0);
+  private slotAddresses = new Int32Array(0);
+  private slotMask = 0;
 
   /**
    * @param view the slab that all packets lie in
    * @param random start of the outer IP ids and seed of the source ports
+   * @param before the tunnel that this one takes the place of: both go on with its, so that no flow changes its port
    * @throws RangeError for an unknown protocol
    */
-  constructor(spec: TunnelSpec, profile: Profile, view: DataView, counters: Counters, random: Random) {
+  constructor(
+    spec: TunnelSpec,
+    profile: Profile,
+    view: DataView,
+    counters: Counters,
+    random: Random,
+    before: Tunnel | null = null,
+  ) {
     const outer = { ...outerHeader(spec.protocol, profile), ...spec.outer };
     this.protocol = spec.protocol;
     const options = spec.options ?? [];
@@ -122,7 +135,7 @@ export class Tunnel {
     this.udpChecksum = outer.udpChecksum;
     this.portFrom = outer.sourcePorts[0];
     this.portRange = outer.sourcePorts[1] - outer.sourcePorts[0];
-    this.portSeed = random.next();
+    this.portSeed = before === null ? random.next() : before.portSeed;
     this.headerWord = spec.protocol === TUNNEL_GENEVE ? geneveWord(options) : vxlan.FLAG_VNI;
     this.optionWords = optionWords(options);
     this.knownOptions = optionKeys(options);
@@ -135,20 +148,41 @@ export class Tunnel {
     this.acceptAny = spec.acceptAny;
     this.innerEcn = innerEcnTable(spec.ecnDecap ?? profile.ecnDecap);
     this.dscpReturns = outer.dscp === 'uniform' ? DSCP_MASK : 0;
-    this.outerId = random.next() & 0xffff;
+    this.outerId = before === null ? random.next() & 0xffff : before.outerId;
 
-    const slots = slotCount(spec.peers.length);
+    this.setPeers(spec.peers);
+  }
+
+  /** Changes the peers. One that stays keeps its number; that of one that goes is another's at once. */
+  setPeers(peers: readonly TunnelPeer[]): void {
+    const wanted = new Map<number, TunnelPeer>();
+    // The first of two with one address stays.
+    for (const peer of peers) if (!wanted.has(peer.address | 0)) wanted.set(peer.address | 0, peer);
+    const numbers: (number | null)[] = this.peers.map(address =>
+      address !== null && wanted.has(address) ? address : null,
+    );
+    const kept = new Set(numbers);
+    let free = 0;
+    for (const address of wanted.keys()) {
+      if (kept.has(address)) continue;
+      while (free < numbers.length && numbers[free] !== null) free++;
+      numbers[free] = address;
+    }
+    const templates = new Int32Array(numbers.length * TEMPLATE_WORDS);
+    const slots = slotCount(wanted.size);
+    this.peers = numbers;
     this.slotMask = slots - 1;
     this.slotPeers = new Int32Array(slots).fill(-1);
     this.slotAddresses = new Int32Array(slots);
-    this.templates = new Int32Array(spec.peers.length * TEMPLATE_WORDS);
-    for (let i = 0; i < spec.peers.length; i++) {
-      const peer = spec.peers[i];
-      const words = this.templates.subarray(i * TEMPLATE_WORDS, (i + 1) * TEMPLATE_WORDS);
-      if (spec.protocol === TUNNEL_IPIP) templateIpip(this, peer, words);
-      else templateUdp(this, peer, words);
-      this.addPeer(peer.address | 0, i);
+    for (let i = 0; i < numbers.length; i++) {
+      const address = numbers[i];
+      if (address === null) continue;
+      const words = templates.subarray(i * TEMPLATE_WORDS, (i + 1) * TEMPLATE_WORDS);
+      if (this.protocol === TUNNEL_IPIP) templateIpip(this, wanted.get(address)!, words);
+      else templateUdp(this, wanted.get(address)!, words);
+      this.addPeer(address, i);
     }
+    this.templates = templates;
   }
 
   /** The peer with this underlay address, or -1. About 2 ns. */
@@ -165,6 +199,18 @@ export class Tunnel {
   matches(p: Packet): boolean {
     if (this.protocol === TUNNEL_IPIP) return p.protocol === ipv4.PROTO_IPIP;
     return p.protocol === ipv4.PROTO_UDP && p.dstPort === this.port;
+  }
+
+  /** Has a packet that matches() the VNI of this tunnel? */
+  hasVni(p: Packet): boolean {
+    if (this.vniIsIdentity) return true;
+    const header = p.l4 + udp.HEADER_LEN;
+    return header + vxlan.HEADER_LEN <= p.off + p.len && vxlan.vni(this.view, header) === this.vniWord >>> 8;
+  }
+
+  /** Have both the same protocol and port? */
+  isBeside(other: Tunnel): boolean {
+    return this.protocol === other.protocol && this.port === other.port;
   }
 
   /** Could this fragment, addressed to us, be a piece of one of the tunnel's packets? Only the first shows a port. */
@@ -260,10 +306,7 @@ export class Tunnel {
 
   private addPeer(address: number, peer: number): void {
     let slot = hashAddress(address) & this.slotMask;
-    while (this.slotPeers[slot] >= 0) {
-      if (this.slotAddresses[slot] === address) return; // the first of two with one address stays
-      slot = (slot + 1) & this.slotMask;
-    }
+    while (this.slotPeers[slot] >= 0) slot = (slot + 1) & this.slotMask;
     this.slotPeers[slot] = peer;
     this.slotAddresses[slot] = address;
   }

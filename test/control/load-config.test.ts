@@ -377,6 +377,42 @@ const MISTAKES: { what: string; edits: [string, string][]; problems: string[] }[
     problems: ['25:29: spec.routes[1].via: got "eth0", expected an IPv4 address such as 10.244.1.10'],
   },
   {
+    what: 'several tunnels whose packets nothing tells apart',
+    edits: [
+      [
+        '  routes:',
+        `  tunnels:
+    - { name: a, protocol: ipip, peers: [{ address: 192.168.10.2 }] }
+    - { name: b, protocol: ipip }
+    - { name: c, protocol: geneve, port: 8472 }
+    - { name: a, protocol: vxlan, port: 8472, vni: 1 }
+    - { name: d, protocol: vxlan, vni: 2 }
+  routes:`,
+      ],
+    ],
+    problems: [
+      '25:28: spec.tunnels[1].protocol: got "ipip", expected vxlan or geneve: spec.tunnels[0] is IPIP, and nothing tells the packets of two apart',
+      '26:42: spec.tunnels[2].port: got 8472, expected another port than 8472: spec.tunnel has it for vxlan',
+      '27:15: spec.tunnels[3].name: got "a", expected a name no other tunnel has (spec.tunnels[0].name has it)',
+      '27:41: spec.tunnels[3].port: got 8472, expected another port than 8472: spec.tunnels[2] has it for geneve',
+      '27:52: spec.tunnels[3].vni: got 1, expected another VNI or another port: spec.tunnel has vxlan port 8472 with VNI 1',
+      '28:7: spec.tunnels[4].port: got nothing, expected another port than 8472: spec.tunnels[2] has it for geneve',
+      '30:54: spec.routes[0].encap: got true, expected the name of a tunnel, for there are several: vxlan, a, b, c, a, d',
+    ],
+  },
+  {
+    what: 'routes into tunnels that there are not, or to nobody in them',
+    edits: [
+      ['  routes:', '  tunnels:\n    - { name: a, protocol: ipip }\n  routes:'],
+      ['via: 192.168.10.2, encap: true', 'via: 192.168.10.2, encap: a'],
+      ['{ to: 0.0.0.0/0, via: 192.168.10.254 }', '{ to: 0.0.0.0/0, via: 192.168.10.2, encap: b }'],
+    ],
+    problems: [
+      '26:33: spec.routes[0].via: got "192.168.10.2", expected the address of a tunnel peer (there are none)',
+      '27:50: spec.routes[1].encap: got "b", expected false or one of vxlan, a',
+    ],
+  },
+  {
     what: 'an encap route through no peer',
     edits: [['via: 192.168.10.2,', 'via: 192.168.10.3,']],
     problems: ['24:33: spec.routes[0].via: got "192.168.10.3", expected the address of a tunnel peer (192.168.10.2)'],
@@ -704,17 +740,21 @@ describe('control/load-config: good files', () => {
             identity: 21500,
           },
         ],
-        tunnel: {
-          protocol: 'vxlan',
-          port: 8472,
-          vni: 1,
-          mac: '02:42:0a:f4:01:00',
-          peers: [{ address: '192.168.10.2', mac: '02:42:0a:f4:02:00' }],
-          acceptFrom: 'peers',
-        },
+        tunnels: [
+          {
+            name: 'vxlan',
+            isShort: true,
+            protocol: 'vxlan',
+            port: 8472,
+            vni: 1,
+            mac: '02:42:0a:f4:01:00',
+            peers: [{ address: '192.168.10.2', mac: '02:42:0a:f4:02:00' }],
+            acceptFrom: 'peers',
+          },
+        ],
         routes: [
-          { to: '10.244.2.0/24', via: '192.168.10.2', encap: true },
-          { to: '0.0.0.0/0', via: '192.168.10.254', encap: false },
+          { to: '10.244.2.0/24', via: '192.168.10.2', encap: 'vxlan' },
+          { to: '0.0.0.0/0', via: '192.168.10.254', encap: null },
         ],
         mtu: { tooBig: 'signal', clampMss: false },
         profile: 'linux',
@@ -760,11 +800,42 @@ describe('control/load-config: good files', () => {
     });
   }
 
+  it('takes several tunnels, the same peer in each, and a tunnel for each route', () => {
+    const { tunnels, routes } = accepted(
+      edit(DESIGN, [
+        [
+          '  routes:',
+          `  tunnels:
+    - { name: ip, protocol: ipip, peers: [{ address: 192.168.10.2 }] }
+    - { name: blue, protocol: vxlan, vni: 2, peers: [{ address: 192.168.10.2 }] }
+    - { name: far, protocol: vxlan, port: 4789, peers: [{ address: 192.168.10.2 }] }
+  routes:
+    - { to: 10.244.3.0/24, via: 192.168.10.2, encap: blue }
+    - { to: 10.244.4.0/24, via: 192.168.10.2, encap: ip }`,
+        ],
+        ['encap: true', 'encap: vxlan'],
+      ]),
+    ).spec;
+    assert.deepEqual(
+      tunnels.map(({ name, port, vni }) => [name, port, vni]),
+      [
+        ['vxlan', 8472, 1],
+        ['ip', undefined, undefined],
+        ['blue', 8472, 2],
+        ['far', 4789, 1],
+      ],
+    );
+    assert.deepEqual(
+      routes.map(({ encap }) => encap),
+      ['blue', 'ip', 'vxlan', null],
+    );
+  });
+
   it('fills in everything a short file leaves out', () => {
     assert.deepEqual(accepted(read('good/minimal.yaml')).spec, {
       uplink: { kind: 'tap', device: 'ul0', mac: '02:00:00:00:00:02', address: '192.168.10.2/24', mtu: 1500 },
       pods: [],
-      tunnel: { protocol: 'none', peers: [], acceptFrom: 'peers' },
+      tunnels: [],
       routes: [],
       mtu: { tooBig: 'signal', clampMss: false },
       profile: 'linux',
@@ -906,7 +977,7 @@ describe('control/load-config: good files', () => {
         ['protocol: vxlan', `protocol: ${protocol}`],
         ['profile: linux', `profile: ${profile}`],
       ]);
-      const { tunnel } = accepted(text).spec;
+      const [tunnel] = accepted(text).spec.tunnels;
       assert.deepEqual([tunnel.port, tunnel.vni], [port, vni], `${protocol}, ${profile}`);
     }
   });
@@ -916,10 +987,10 @@ describe('control/load-config: good files', () => {
       ['    mac: 02:42:0a:f4:01:00 ', '    #'],
       [', mac: 02:42:0a:f4:02:00', ''],
     ]);
-    const { tunnel } = accepted(tap).spec;
+    const [tunnel] = accepted(tap).spec.tunnels;
     assert.equal(tunnel.mac, '02:42:c0:a8:0a:01');
     assert.deepEqual(tunnel.peers, [{ address: '192.168.10.2', mac: '02:42:c0:a8:0a:02' }]);
-    const raw = accepted(read('good/uplink-raw.yaml')).spec.tunnel;
+    const [raw] = accepted(read('good/uplink-raw.yaml')).spec.tunnels;
     assert.equal('mac' in raw, false);
     assert.deepEqual(raw.peers, [{ address: '192.168.10.2', mac: '02:42:c0:a8:0a:02' }]);
   });
@@ -945,7 +1016,7 @@ describe('control/load-config: good files', () => {
   });
 
   it('takes VNI 0, a file with comments and an empty document around, and CRLF line ends', () => {
-    assert.equal(accepted(edit(DESIGN, [['vni: 1 ', 'vni: 0 ']])).spec.tunnel.vni, 0);
+    assert.equal(accepted(edit(DESIGN, [['vni: 1 ', 'vni: 0 ']])).spec.tunnels[0].vni, 0);
     const around = accepted(`# first\n---\n${DESIGN}\n---\n# nothing here\n`);
     assert.deepEqual(around, accepted(DESIGN));
     assert.deepEqual(accepted(DESIGN.replaceAll('\n', '\r\n')), accepted(DESIGN));

@@ -73,10 +73,10 @@ describe('host init', () => {
           const { spec: found, metadata } = spec(written(kind, machine(), asked));
           assert.equal(metadata.name, 'rack-1');
           assert.equal(found.uplink.kind, kind);
-          assert.equal(found.tunnel.protocol, tunnel);
-          assert.equal(found.tunnel.port, tunnel === 'ipip' ? undefined : 4789);
+          assert.equal(found.tunnels[0].protocol, tunnel);
+          assert.equal(found.tunnels[0].port, tunnel === 'ipip' ? undefined : 4789);
           assert.deepEqual(
-            found.tunnel.peers.map(peer => peer.address),
+            found.tunnels[0].peers.map(peer => peer.address),
             peers.map(peer => peer.address),
           );
           assert.deepEqual(

@@ -1,5 +1,6 @@
 /** Which of the packets that reach a host belong to the datapath beside it. */
 import type { Path } from '../check-draft.ts';
+import { tunnelPath } from '../config.ts';
 import { findUser, type HostPorts, type PortRange } from '../host-ports.ts';
 import type { ResolvedConfig } from '../resolved.ts';
 import { allAddressesOf } from '../service-config.ts';
@@ -20,7 +21,7 @@ export interface Claims {
   tunnelPorts: PortClaim[];
   /** IPIP, from the peers. */
   ipip: boolean;
-  /** Of a tunnel. Empty without one. */
+  /** Of the tunnels. Empty without one. */
   peers: string[] | 'any';
   /** Node ports, and ports of services whose external address is the host's. */
   servicePorts: PortClaim[];
@@ -35,21 +36,25 @@ export interface Claims {
 const PROTOCOLS = { TCP: 'tcp', UDP: 'udp', SCTP: 'sctp' } as const;
 
 export function claimsOf({ spec }: ResolvedConfig): Claims {
-  const { uplink, host, pods, tunnel, routes, services, masquerade } = spec;
+  const { uplink, host, pods, tunnels, routes, services, masquerade } = spec;
   const [address] = uplink.address.split('/');
   const claims: Claims = {
     address,
     tunnelPorts: [],
-    ipip: tunnel.protocol === 'ipip',
-    peers: tunnel.acceptFrom === 'any' ? 'any' : tunnel.peers.map(peer => peer.address),
+    ipip: tunnels.some(({ protocol }) => protocol === 'ipip'),
+    peers: tunnels.some(({ acceptFrom }) => acceptFrom === 'any')
+      ? 'any'
+      : [...new Set(tunnels.flatMap(({ peers }) => peers.map(({ address }) => address)))],
     servicePorts: [],
     reserved: [],
     sources: [],
     destinations: pods.flatMap(pod => [pod.address, ...pod.networks]),
   };
-  if (tunnel.protocol === 'none') claims.peers = [];
-  else if (tunnel.port !== undefined)
-    claims.tunnelPorts.push(portClaim('udp', tunnel.port, ['spec', 'tunnel', 'port']));
+  for (const tunnel of tunnels) {
+    if (tunnel.port !== undefined && !claims.tunnelPorts.some(({ low }) => low === tunnel.port)) {
+      claims.tunnelPorts.push(portClaim('udp', tunnel.port, [...tunnelPath(spec, tunnel), 'port']));
+    }
+  }
 
   const others = new Set<string>();
   if (host !== undefined) others.add(host.address.split('/')[0]);

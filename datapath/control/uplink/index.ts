@@ -1,7 +1,7 @@
 /** The kinds of uplink that run, and what a node does with the one that its configuration names. */
 import { checkSpec } from '../check-config.ts';
 import { formatPath, type Path } from '../check-draft.ts';
-import type { NodeConfig, UplinkConfig } from '../config.ts';
+import { type NodeConfig, type UplinkConfig, writtenForm } from '../config.ts';
 import { type ResolvedConfig, withUplink } from '../resolved.ts';
 import { macvtap } from './macvtap.ts';
 import { raw } from './raw.ts';
@@ -34,7 +34,13 @@ function checkResolved({ spec }: ResolvedConfig): string[] {
   const report = (path: Path, expected: string) =>
     obstacles.push(`${formatPath(['spec', ...path])}: expected ${expected}`);
   const warn = () => {}; // said when the file was read
-  checkSpec({ ...spec, uplink: { kind: 'tap', device, mac, address, gateway, mtu } }, [], report, warn, kind);
+  checkSpec(
+    { ...writtenForm({ ...spec, uplink: { kind: 'tap', device, mac, address, gateway, mtu } }) },
+    [],
+    report,
+    warn,
+    kind,
+  );
   return obstacles;
 }
 

@@ -7,10 +7,10 @@ import { dirname, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { RawHandle } from '../../io/raw.ts';
 import { loadRawSocket, openRaw, socketMemory } from '../../io/raw-socket.ts';
-import { mtusOf } from '../../program/mtus.ts';
+import { innerMtu } from '../../program/mtus.ts';
 import type { Refusal } from '../apply.ts';
 import { formatPath, type Path } from '../check-draft.ts';
-import type { NodeSpec, UplinkConfig } from '../config.ts';
+import { type NodeSpec, tunnelPath, type UplinkConfig } from '../config.ts';
 import { findInterface, readInterfaces } from '../interfaces.ts';
 import type { ResolvedConfig } from '../resolved.ts';
 import { parseAddress, parseMac } from '../validated.ts';
@@ -54,19 +54,18 @@ export const raw: UplinkKind<Extract<UplinkConfig, { kind: 'raw' }>> = {
   findObstacles: async () => packageObstacle(loadRawSocket),
 
   async open(config) {
-    const { uplink, tunnel } = config.spec;
-    const { protocol } = tunnel;
+    const { uplink, tunnels } = config.spec;
+    const [tunnel] = tunnels;
     const [own] = uplink.address.split('/');
-    if (protocol === 'none') throw new Error('spec.tunnel.protocol: none'); // resolve() has said so
     const handle = openRaw(loadRawSocket(), {
       interface: uplink.device,
       address: parseAddress(own),
       mac: parseMac(uplink.mac),
       kernelMac: parseMac(KERNEL_MAC),
       mtu: uplink.mtu,
-      protocol,
+      protocol: tunnel.protocol,
       udpPort: tunnel.port ?? 0,
-      innerMtu: mtusOf(config).tunnel,
+      innerMtu: innerMtu(config, tunnel.name),
     });
     return {
       handle,
@@ -79,14 +78,16 @@ export const raw: UplinkKind<Extract<UplinkConfig, { kind: 'raw' }>> = {
 
 /** What a configuration asks for that cannot be had by sockets on the host's own address, `own`. */
 export function findUnable(spec: Omit<NodeSpec, 'uplink'>, device: string, own: string): Refusal[] {
-  const { tunnel, routes, services, masquerade } = spec;
+  const { tunnels, routes, services, masquerade } = spec;
   const host = hostAddressOf(spec);
   const withRaw = 'with uplink.kind raw';
   const found: Refusal[] = [];
   const refuse = (path: Path, message: string) => found.push({ path: ['spec', ...path], message });
 
   if (host === own) refuse(['host', 'address'], `expected an address of its own: ${own} stays with ${device}`);
-  if (tunnel.protocol === 'none') {
+  if (tunnels.length > 1)
+    refuse(['tunnels'], `expected one tunnel: ${withRaw} sockets are open for one; or take ${OTHERS}`);
+  if (tunnels.length === 0) {
     refuse(
       ['tunnel', 'protocol'],
       `expected ipip, vxlan or geneve: ${withRaw} only tunnel packets leave; without a tunnel take ${OTHERS}`,
@@ -119,9 +120,9 @@ export function findUnable(spec: Omit<NodeSpec, 'uplink'>, device: string, own: 
 /** The sockets are open: another protocol or port would want others. */
 function findChanges(from: ResolvedConfig, to: ResolvedConfig): Refusal[] {
   return (['protocol', 'port'] as const)
-    .filter(field => from.spec.tunnel[field] !== to.spec.tunnel[field])
+    .filter(field => from.spec.tunnels[0][field] !== to.spec.tunnels[0]?.[field])
     .map(field => ({
-      path: ['spec', 'tunnel', field],
+      path: [...(to.spec.tunnels.length === 0 ? ['spec', 'tunnel'] : tunnelPath(to.spec, to.spec.tunnels[0])), field],
       message: 'cannot change while the node runs, its sockets being open: restart it',
     }));
 }

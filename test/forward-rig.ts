@@ -60,6 +60,8 @@ export interface NodeOptions {
   mtu?: object;
   tunnel?: object;
   uplink?: object;
+  /** Several tunnels instead of the one of `protocol`, which is then none; the routes are those of `routes`. */
+  tunnels?: object[];
   masquerade?: object[];
   services?: object[];
   /** More pods, behind p2. */
@@ -222,7 +224,7 @@ export function balance(t: Totals): number {
 }
 
 function nodeConfig(o: NodeOptions): ResolvedConfig {
-  const protocol = o.protocol ?? 'vxlan';
+  const protocol = o.tunnels === undefined ? (o.protocol ?? 'vxlan') : 'none';
   const encap = protocol !== 'none';
   const withMac = protocol === 'vxlan' || protocol === 'geneve';
   const config = {
@@ -243,7 +245,8 @@ function nodeConfig(o: NodeOptions): ResolvedConfig {
         ...o.tunnel,
         peers: encap ? [{ address: PEER, ...(withMac ? { mac: VTEP_MACS[1] } : {}) }] : [],
       },
-      routes: [{ to: '10.244.2.0/24', via: PEER, encap }, ...(o.routes ?? [])],
+      tunnels: o.tunnels ?? [],
+      routes: [...(o.tunnels === undefined ? [{ to: '10.244.2.0/24', via: PEER, encap }] : []), ...(o.routes ?? [])],
       profile: o.profile ?? 'linux',
       ...(o.mtu === undefined ? {} : { mtu: o.mtu }),
       ...(o.masquerade === undefined ? {} : { masquerade: o.masquerade }),

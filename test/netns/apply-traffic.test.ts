@@ -119,12 +119,11 @@ describe('apply under traffic', function () {
   ): Promise<Received[]> {
     const { seconds, perSecond, both } = options;
     const rate = ['-u', '-l', `${BYTES}`, '-b', `${perSecond * BYTES * 8}`, '-t', `${seconds}`];
-    const client = rig.exec(from, 'iperf3', '-c', to, ...rate, ...(both ? ['--bidir'] : []), '-J');
+    const client = rig.spawn(from, 'iperf3', '-c', to, ...rate, ...(both ? ['--bidir'] : []), '-J', '-i', '0');
     await sleep(700);
     await work();
-    const { code, stdout, stderr } = await client;
-    assert.equal(code, 0, stderr + stdout);
-    const { end } = JSON.parse(stdout) as {
+    assert.equal(await client.exited, 0, client.output);
+    const { end } = JSON.parse(client.output) as {
       end: Record<string, { packets: number; lost_packets: number }> & { streams: { udp: { out_of_order: number } }[] };
     };
     const outOfOrder = end.streams.reduce((sum, { udp }) => sum + udp.out_of_order, 0);

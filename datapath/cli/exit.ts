@@ -3,7 +3,7 @@
  * `exitCode`; any other error ends with 1.
  */
 
-import { readFileSync } from 'node:fs';
+import { readText as readWhole } from '../control/read-text.ts';
 
 export const DONE = 0;
 export const NO = 1;
@@ -21,12 +21,12 @@ export function describeFileError(error: unknown): string {
   return syscall === undefined ? message : (/^E[A-Z0-9]+: (.+?), /.exec(message)?.[1] ?? message);
 }
 
-/** The text of a file that the caller named. @throws UsageError */
+/** The text of a file that the caller named; "-" is standard input. @throws UsageError */
 export function readText(file: string): string {
   try {
-    return readFileSync(file, 'utf8');
+    return readWhole(file);
   } catch (error) {
-    throw new UsageError(`${file}: ${describeFileError(error)}`);
+    throw new UsageError(`${file === '-' ? 'standard input' : file}: ${describeFileError(error)}`);
   }
 }
 

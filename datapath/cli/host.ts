@@ -34,7 +34,7 @@ export interface InitFlags {
 export async function init(flags: InitFlags): Promise<number> {
   const request = readRequest(flags);
   needRoot('host init');
-  const facts = await gatherFacts();
+  const facts = await gatherFacts(request.peers.map(({ address }) => address));
   const refused: string[] = [];
   for (const kind of candidates(request)) {
     const { text, obstacles } = await tryKind(facts, request, kind);

@@ -2,7 +2,7 @@
  * `tunpath node --config FILE...`: one node, or several in one process, in the foreground, until SIGTERM or SIGINT; SIGHUP
  * reads the files again.
  */
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { type Capability, missingCapabilities, RUNNING } from '../control/capabilities.ts';
@@ -15,6 +15,7 @@ import { Log, type LogFormat, type LogLevel } from '../control/log.ts';
 import { Loops, type Placed } from '../control/loops.ts';
 import { type ApplyResult, Node } from '../control/node.ts';
 import * as notify from '../control/notify.ts';
+import { readText } from '../control/read-text.ts';
 import type { ResolvedConfig } from '../control/resolved.ts';
 import { chooseSeed, expectedSeed } from '../control/seed.ts';
 import type { SegmentConfig } from '../control/segment-config.ts';
@@ -113,7 +114,7 @@ async function prepare(
 ): Promise<Prepared | number> {
   let text: string;
   try {
-    text = readFileSync(file, 'utf8');
+    text = readText(file);
   } catch (error) {
     nameless.error(`${file}: ${describeFileError(error)}`);
     return USAGE;
@@ -310,7 +311,7 @@ async function untilEnd(node: Node, log: Log): Promise<number> {
 /** All of the file, or nothing: onApply says which. */
 async function reload(running: Node, file: string, log: Log): Promise<void> {
   try {
-    await running.apply(readFileSync(file, 'utf8'), file);
+    await running.apply(readText(file), file);
   } catch (error) {
     log.error(`${file}: ${(error as Error).message}; nothing has changed`);
   }
@@ -350,7 +351,7 @@ function lastApplied(
 /** @returns why it is not kept; null if it is */
 function keep(state: AppliedState, text: string, file: string, log: Log): string | null {
   try {
-    state.save(readFileSync(file, 'utf8'), text, new Date());
+    state.save(readText(file), text, new Date());
     return null;
   } catch (error) {
     const why = describeFileError(error);

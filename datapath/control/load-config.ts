@@ -262,6 +262,9 @@ function startOf(node: unknown): number | undefined {
 
 // ---- documents ------------------------------------------------------------------------------------------------------
 
+/** A file with more unknown fields is of another kind: the first of them tell, and each takes a search of the document. */
+const MAX_UNKNOWN = 100;
+
 /** The configuration of a document; what is wrong goes to `add`. The result counts only if nothing was added. */
 function readDocument<T>(document: Document.Parsed, { kind, schema }: DocumentKind<T>, add: Add): T | undefined {
   findDuplicateKeys(document, add);
@@ -274,6 +277,7 @@ function readDocument<T>(document: Document.Parsed, { kind, schema }: DocumentKi
   const result = schema.safeParse(value);
   if (result.success) return result.data;
 
+  let unknown = 0;
   const said = new Set<string>(); // one problem per value: what follows from it is not worth a line
   const addOnce = (path: readonly PropertyKey[], atKey: boolean, message: string) => {
     const key = JSON.stringify(path);
@@ -282,11 +286,16 @@ function readDocument<T>(document: Document.Parsed, { kind, schema }: DocumentKi
   };
   for (const issue of result.error.issues) {
     if (issue.code === 'unrecognized_keys') {
-      for (const name of issue.keys) addOnce([...issue.path, name], true, explainUnknown(name, issue.message));
+      for (const name of issue.keys.slice(0, Math.max(0, MAX_UNKNOWN - unknown)))
+        addOnce([...issue.path, name], true, explainUnknown(name, issue.message));
+      unknown += issue.keys.length;
     } else {
       const { path, found } = follow(value, issue.path);
       addOnce(path, false, `got ${describe(found)}, expected ${issue.message}`);
     }
+  }
+  if (unknown > MAX_UNKNOWN) {
+    add(locate(document, [], false), [], `got ${unknown} unknown fields, of which ${MAX_UNKNOWN} are named here`);
   }
   return undefined;
 }

@@ -19,6 +19,8 @@ export interface Facts {
   tap: string[] | { error: string };
   interfaces: Nic[];
   routes: KernelRoute[];
+  /** How the kernel sends to each peer that was named; null where it does not. */
+  toPeers: Map<string, { device: string; gateway?: string } | null>;
   /** net.ipv4.ip_forward. */
   forwarding: boolean;
   /** UDP ports that something on this host listens on, and at which address. */
@@ -43,10 +45,12 @@ export interface Nic extends Interface {
   reversePathFilter: number;
 }
 
-export async function gatherFacts(): Promise<Facts> {
-  const [interfaces, routes, tunnelPorts, firewall] = await Promise.all([
+/** @param peers underlay addresses of other nodes */
+export async function gatherFacts(peers: readonly string[]): Promise<Facts> {
+  const [interfaces, routes, toPeers, tunnelPorts, firewall] = await Promise.all([
     readInterfaces(),
     readRoutes(),
+    readRoutesTo(peers),
     readTunnelPorts(),
     readFirewall(),
   ]);
@@ -61,6 +65,7 @@ export async function gatherFacts(): Promise<Facts> {
       tunnelPort: tunnelPorts.get(found.name),
     })),
     routes,
+    toPeers,
     forwarding: readText('/proc/sys/net/ipv4/ip_forward') === '1',
     udpPorts: ['udp', 'udp6'].flatMap(name => parseUdpPorts(readText(`/proc/net/${name}`))),
     cni: list('/etc/cni/net.d').filter(name => /\.conf(list)?$/.test(name)),
@@ -111,6 +116,17 @@ function describeNic(name: string): Pick<Nic, 'driver' | 'wireless' | 'reversePa
     wireless: existsSync(`/sys/class/net/${name}/wireless`),
     reversePathFilter: Math.max(filter('all'), filter(name)),
   };
+}
+
+/** The kernel's own answer, by all of its tables and rules. An address of this host is in none of them. */
+async function readRoutesTo(peers: readonly string[]): Promise<Facts['toPeers']> {
+  const toPeers: Facts['toPeers'] = new Map();
+  for (const peer of peers) {
+    const [route] = await ipJson<{ dev?: string; gateway?: string }>('route', 'get', peer).catch(() => []);
+    if (route?.dev === undefined) toPeers.set(peer, null);
+    else if (route.dev !== 'lo') toPeers.set(peer, { device: route.dev, gateway: route.gateway });
+  }
+  return toPeers;
 }
 
 /** UDP ports of the kernel's own tunnel devices. */

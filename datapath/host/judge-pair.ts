@@ -3,6 +3,7 @@
  * do. Pure; probe-pair.ts tries.
  */
 import type { Judgement } from './firewall.ts';
+import type { IcmpError } from './icmp-listener.ts';
 
 export type Result = 'ok' | 'fail' | 'unknown';
 
@@ -24,8 +25,9 @@ export interface Ping {
   rttMs?: number;
   /** The MTU that a packet was said to be too long for, here or on the way. */
   tooLongFor?: number;
-  /** What an ICMP error said: "Destination Host Unreachable". */
+  /** What an ICMP error said, "Destination Host Unreachable", and who; without `from` it is this host's kernel that says it. */
   error?: string;
+  from?: string;
 }
 
 /** What was found out about one peer. What was not tried is absent. */
@@ -42,8 +44,8 @@ export interface PairFacts {
   /** To the peer's underlay address: small, and as long as the underlay's MTU with DF. */
   underlay: Ping;
   underlayFull?: Ping;
-  /** What a datagram to the tunnel's port from an ordinary socket met; only tried when the tunnel was silent. */
-  portProbe?: 'refused' | 'prohibited' | 'silent';
+  /** The ICMP error that came about a packet to the tunnel's port; only where the tunnel was silent. */
+  refusal?: IcmpError;
   /** The host's rules on what the peer sends; absent where they cannot be asked. */
   firewall?: Judgement;
   /** Address behind the tunnel that was tried; or why there is none. */
@@ -93,7 +95,7 @@ function judgeUnderlay({ underlay, neighbor, tunnel, peer }: PairFacts): Finding
     const who = neighbor.address === peer ? peer : `the next hop ${neighbor.address}`;
     return ['fail', `${who} does not answer ARP`, `is ${peer} up, its address right, and on the same segment or VLAN?`];
   }
-  if (underlay.error !== undefined) return ['fail', underlay.error, `is ${peer} up, and is there a route to it?`];
+  if (underlay.error !== undefined) return judgePingError(peer, underlay.error, underlay.from);
   const arp = neighbor === undefined ? '' : `, although ${neighbor.address} answers ARP`;
   return ['unknown', `no answer to ping${arp}`, `something filters ICMP echo, or ${peer} is not there`];
 }
@@ -129,7 +131,7 @@ function judgeFirewall({ firewall, traffic, peer }: PairFacts): Finding {
 }
 
 function judgeTunnel(facts: PairFacts): Finding {
-  const { target, tunnel, traffic, peer, counted, portProbe, node, underlay } = facts;
+  const { target, tunnel, traffic, peer, counted, refusal, node, underlay } = facts;
   if ('missing' in target) return ['unknown', `not tried: ${target.missing}`, 'see tunpath host check --help'];
   if (tunnel === undefined) return ['unknown', 'not tried'];
   if (got(tunnel)) {
@@ -152,23 +154,88 @@ function judgeTunnel(facts: PairFacts): Finding {
       `is ${target.address} the host port of ${peer}, and does its firewall let ICMP echo in?`,
     ];
   }
-  if (portProbe === 'refused' || (counted['drop-tunnel-error'] ?? 0) > 0) {
+  const mismatch = findMismatch(facts);
+  if (mismatch !== undefined) return mismatch;
+  if (refusal !== undefined) return judgeRefusal(facts, refusal);
+  if ((counted['drop-tunnel-error'] ?? 0) > 0) {
     return [
       'fail',
-      `${peer} refuses ${traffic}: nobody listens`,
-      `start the node on ${peer}, with the same protocol and port`,
+      `an ICMP error comes back for ${traffic} to ${peer}`,
+      `does the node on ${peer} run, with the same protocol and port? What it says: tcpdump -ni any icmp`,
     ];
-  }
-  if (portProbe === 'prohibited') {
-    return ['fail', `a firewall refuses ${traffic} to ${peer}`, `let ${traffic} pass there, both ways`];
   }
   const dropped = withDrops(counted);
   const alive = got(underlay) ? ', although ping works' : '';
   return [
     'fail',
     `sent, and nothing comes back by ${traffic}${alive}${dropped}`,
-    `let ${traffic} pass between the two, in every firewall and security group; does ${peer} run, with ${node.address} among its peers?`,
+    `does ${peer} run, with ${node.address} among its peers, and the VNI and VTEP MAC that this node has for it? If so, let ${traffic} pass between the two, in every firewall and security group`,
   ];
+}
+
+/** Packets of the peer come, and are not for this node as it is set up. */
+function findMismatch({ counted, peer, traffic }: PairFacts): Finding | undefined {
+  const vni = counted['drop-tunnel-unknown-vni'] ?? 0;
+  const mac = (counted['drop-tunnel-inner-mac'] ?? 0) + (counted['drop-tunnel-own-mac'] ?? 0);
+  if (vni > 0) {
+    return [
+      'fail',
+      `${vni} packets came by ${traffic} with a VNI that this node has not`,
+      `give both nodes the same VNI`,
+    ];
+  }
+  if (mac > 0) {
+    return [
+      'fail',
+      `${mac} packets came by ${traffic} for another VTEP MAC than this node's`,
+      `${peer} has an old MAC for this node: its peers[].mac (in a kernel: bridge fdb, ip neigh) is to be this node's tunnel.mac (tunpath status)`,
+    ];
+  }
+  return undefined;
+}
+
+const UNREACHABLE = 3;
+/** RFC 792, RFC 1122 section 3.2.2.1, RFC 1812 section 5.2.7.1: a router that does not know the way, */
+const NO_WAY = new Set([0, 6, 8, 11]);
+/** one that does and finds nobody, */
+const NOBODY = new Set([1, 7, 12]);
+/** and who does not want the packet. */
+const PROHIBITED = new Set([9, 10, 13, 14, 15]);
+const NO_PROTOCOL = 2;
+const NO_PORT = 3;
+
+function judgeRefusal({ peer, traffic }: PairFacts, { type, code, from }: IcmpError): Finding {
+  const who = from === peer ? peer : `${from}, on the way to ${peer},`;
+  const said = `(ICMP ${type}/${code})`;
+  if (type === UNREACHABLE && (code === NO_PORT || code === NO_PROTOCOL)) {
+    const other = from === peer ? '' : `; ${from} answers for it, a NAT or a balancer`;
+    return [
+      'fail',
+      `${who} refuses ${traffic}: nobody listens ${said}${other}`,
+      `start the node on ${peer}, with the same protocol and port`,
+    ];
+  }
+  if (type === UNREACHABLE && NO_WAY.has(code))
+    return ['fail', `${who} has no route for ${traffic} ${said}`, `a route to ${peer} is missing on ${from}`];
+  if (type === UNREACHABLE && NOBODY.has(code))
+    return ['fail', `${who} finds nobody at ${peer} ${said}`, `is ${peer} up, and its address right?`];
+  if (type === UNREACHABLE && PROHIBITED.has(code)) {
+    const rule = `a firewall there forbids it ${said}`;
+    return ['fail', `${who} refuses ${traffic}: ${rule}`, `let ${traffic} pass on ${from}, both ways`];
+  }
+  return ['fail', `${who} answers ${traffic} with an ICMP error ${said}`, `look at ${from}: tcpdump -ni any icmp`];
+}
+
+function judgePingError(peer: string, error: string, from: string | undefined): Finding {
+  if (from === undefined)
+    return ['fail', `this host cannot send to ${peer}: ${error}`, `add a route: ip route get ${peer}`];
+  const who = from === peer ? peer : `${from}, on the way to ${peer}`;
+  const seen = `${who}: ${error}`;
+  if (/Prohibited|filtered|Precedence/.test(error)) return ['fail', seen, `a firewall on ${from} forbids ICMP echo`];
+  if (/Host/.test(error)) return ['fail', seen, `is ${peer} up, its address right, and on that segment?`];
+  if (/Net/.test(error)) return ['fail', seen, `a route to ${peer} is missing on ${from}`];
+  if (/live/.test(error)) return ['fail', seen, `routers send it in a circle: tracepath -n ${peer}`];
+  return ['fail', seen, `is ${peer} up, and is there a route to it?`];
 }
 
 function judgeSizes({ sizes, tunnel, node }: PairFacts): Finding {
@@ -222,9 +289,12 @@ function judgeFragments({ fragments, tunnel }: PairFacts): Finding {
   ];
 }
 
+/** Kernels send IPv6 from every device by themselves: that it is not carried says nothing about a pair. */
+const NOISE = 'drop-not-ipv4';
+
 /** "drop-no-route 3, drop-ipv4-checksum 1" */
 function dropsIn(counted: Record<string, number>): string {
-  const drops = Object.entries(counted).filter(([name]) => name.startsWith('drop-'));
+  const drops = Object.entries(counted).filter(([name]) => name.startsWith('drop-') && name !== NOISE);
   return drops.map(([name, packets]) => `${name} ${packets}`).join(', ');
 }
 

@@ -23,8 +23,9 @@ export function machineObstacles({ tun, tap }: Facts): string[] {
   return errors.slice(0, 1).map(error => `no TUN device can be made: ${error}`);
 }
 
-/** The NIC of a node, or why it cannot be told. */
-export function chooseNic({ interfaces, routes }: Facts, { interface: name }: Request): Nic | string {
+/** The NIC of a node, that of the route to its peers, or why it cannot be told. */
+export function chooseNic(facts: Facts, { interface: name, peers }: Request): Nic | string {
+  const { interfaces, routes } = facts;
   if (name !== undefined) {
     const names = interfaces.filter(nic => nic.name !== 'lo').map(nic => nic.name);
     const found = interfaces.find(nic => nic.name === name && name !== 'lo');
@@ -32,6 +33,8 @@ export function chooseNic({ interfaces, routes }: Facts, { interface: name }: Re
       found ?? `--interface ${name}: there is none, expected one of ${names.join(', ') || '(none but lo is here)'}`
     );
   }
+  const towards = peers.length === 0 ? undefined : nicTowards(facts, peers);
+  if (towards !== undefined) return towards;
   const real = interfaces.filter(({ name, up, addresses, kind }) => {
     return name !== 'lo' && up && addresses.length > 0 && !SOFTWARE.has(kind ?? '') && !isCniInterface(name);
   });
@@ -42,6 +45,21 @@ export function chooseNic({ interfaces, routes }: Facts, { interface: name }: Re
     return 'no interface is up with an IPv4 address: give one an address, or name it with --interface';
   const choices = real.map(nic => nic.name).join(', ');
   return `no default route says which interface leads out: expected --interface with one of ${choices}`;
+}
+
+/** The interface by which the kernel sends to every peer; a default route may lead elsewhere, into a NAT or a VPN. */
+function nicTowards({ interfaces, toPeers }: Facts, peers: Request['peers']): Nic | string | undefined {
+  const ways = peers.map(({ address }) => ({ address, route: toPeers.get(address) }));
+  const lost = ways.find(({ route }) => route === null);
+  if (lost !== undefined) {
+    return `--peer ${lost.address}: this host has no route to it: add one, or name the interface with --interface`;
+  }
+  const devices = [...new Set(ways.flatMap(({ route }) => (route == null ? [] : [route.device])))];
+  if (devices.length > 1) {
+    const each = ways.map(({ address, route }) => `${address} by ${route?.device}`).join(', ');
+    return `this host reaches its peers by several interfaces (${each}), and a node has one: expected --interface, or peers of one network`;
+  }
+  return interfaces.find(nic => nic.name === devices[0]);
 }
 
 export function nicObstacles(facts: Facts, request: Request, kind: UplinkKindName, nic: Nic): string[] {

@@ -15,7 +15,7 @@ import {
   isCniInterface,
   networkOf,
   overlap,
-  podNetworkOf,
+  podNetworks,
   type Request,
   tunnelTraffic,
   type UplinkKindName,
@@ -63,14 +63,15 @@ export function planNode(facts: Facts, request: Request, kind: UplinkKindName): 
   obstacles.push(...nicObstacles(facts, request, kind, nic));
   const own = kind === 'macvtap' ? request.address : nic.addresses[0];
   if (own === undefined) return { obstacles };
+  const podNetwork = podNetworks([own, ...request.peers.map(({ address }) => address)]);
   const draft: Draft = {
     facts,
     request,
     kind,
     nic,
     own,
-    podCidr: request.podCidr ?? podNetworkOf(own),
-    peers: request.peers.map(({ address, podCidr }) => ({ address, podCidr: podCidr ?? podNetworkOf(address) })),
+    podCidr: request.podCidr ?? podNetwork(own),
+    peers: request.peers.map(({ address, podCidr }) => ({ address, podCidr: podCidr ?? podNetwork(address) })),
     gateway: defaultGateway(facts.routes, nic.name),
   };
   obstacles.push(...networkObstacles(draft), ...judgeTunnel(draft).dropped);

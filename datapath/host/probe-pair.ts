@@ -6,6 +6,7 @@ import { ControlError, callNode } from '../control/client.ts';
 import { ipJson, readInterfaces } from '../control/interfaces.ts';
 import { readFirewall } from './facts.ts';
 import { judge, type Ruleset } from './firewall.ts';
+import { IcmpListener } from './icmp-listener.ts';
 import type { PairFacts, Ping } from './judge-pair.ts';
 import { HOOKS, type UplinkKindName } from './request.ts';
 
@@ -134,12 +135,15 @@ async function probeTunnel(
 ): Promise<void> {
   const most = facts.node.tunnelMtu - ICMP_BYTES;
   const before = await countersOf(socket);
+  const listener = new IcmpListener();
   facts.tunnel = await ping(address, { source });
   if (facts.tunnel.received === 0) {
-    if (port !== undefined) facts.portProbe = await probePort(facts.peer, port);
+    if (port !== undefined) await sendDatagram(facts.peer, port);
+    facts.refusal = listener.errorAbout(facts.peer, port);
     facts.counted = risen(before, await countersOf(socket));
-    return;
   }
+  listener.close();
+  if (facts.tunnel.received === 0) return;
   facts.sizes = [];
   for (const size of [0, 1, 56, most >> 1, most - 100, most - 8, most - 1, most]) {
     facts.sizes.push({ size, ping: await ping(address, { source, size, whole: true, count: 1 }) });
@@ -224,31 +228,32 @@ export function parsePing(text: string): Ping {
   const [, sent = '0', received = '0'] = /(\d+) packets transmitted, (\d+) received/.exec(text) ?? [];
   const rtt = /rtt min\/avg\/max\/mdev = ([\d.]+)\//.exec(text)?.[1];
   const tooLong = /(?:mtu=|mtu = )(\d+)/.exec(text)?.[1];
-  const error = /^From \S+ .*?(Destination .*|Packet filtered|Time to live exceeded)$/m.exec(text)?.[1];
+  const [, from, said] =
+    /^From (\S+) .*?(Destination .*|Packet filtered|Time to live exceeded|Source .*|Precedence .*)$/m.exec(text) ?? [];
+  const own = /^ping: (?:connect|sendmsg|sendto): (.*)$/m.exec(text)?.[1];
   return {
     sent: Number(sent),
     received: Number(received),
     ...(rtt === undefined ? {} : { rttMs: Number(rtt) }),
     ...(tooLong === undefined ? {} : { tooLongFor: Number(tooLong) }),
-    ...(error === undefined ? {} : { error }),
+    ...(said === undefined ? {} : { error: said, from }),
+    ...(said === undefined && own !== undefined ? { error: own } : {}),
   };
 }
 
-/** What a datagram meets that an ordinary process sends to the tunnel's port. */
-function probePort(address: string, port: number): Promise<PairFacts['portProbe']> {
+/** Sends a datagram from an ordinary socket, and gives what it meets time to come back. */
+function sendDatagram(address: string, port: number): Promise<void> {
   return new Promise(resolve => {
     const socket = createSocket('udp4');
-    const end = (result: PairFacts['portProbe']) => {
+    const end = () => {
       clearTimeout(late);
       socket.close();
-      resolve(result);
+      resolve();
     };
-    const late = setTimeout(end, UDP_PATIENCE_MS, 'silent');
-    socket.on('error', error => {
-      const { code } = error as NodeJS.ErrnoException;
-      end(code === 'ECONNREFUSED' ? 'refused' : code === 'EHOSTUNREACH' || code === 'EACCES' ? 'prohibited' : 'silent');
-    });
-    socket.connect(port, address, () => socket.send(Buffer.alloc(1)));
+    const late = setTimeout(end, UDP_PATIENCE_MS);
+    // Also where there is no route.
+    socket.on('error', end);
+    socket.send(Buffer.alloc(1), port, address);
   });
 }
 

@@ -48,12 +48,29 @@ export function tunnelTraffic(request: Request): string {
 }
 
 /**
- * Where the pods of a node have their addresses unless it is said: 10.244.N.0/24, N the last byte of the underlay address, so
- * that the other nodes come to the same.
+ * Where the pods of each node have their addresses unless it is said: 10.244.N.0/24, N the last byte of its underlay address.
+ * Where two addresses end alike, the lower one has that and the other the next number that no address ends with. Nodes that
+ * name the same set of nodes so come to the same networks.
+ * @param underlays addresses of all nodes, this one and its peers, with or without a length
  */
-export function podNetworkOf(underlay: string): string {
-  const last = Number(underlay.split('/')[0].split('.')[3]);
-  return `10.244.${last}.0/24`;
+export function podNetworks(underlays: readonly string[]): (underlay: string) => string {
+  const plain = (underlay: string) => underlay.split('/')[0];
+  const numberOf = (underlay: string) =>
+    plain(underlay)
+      .split('.')
+      .reduce((sum, byte) => sum * 256 + Number(byte), 0);
+  const sorted = [...new Set(underlays.map(plain))].sort((a, b) => numberOf(a) - numberOf(b));
+  const last = (underlay: string) => numberOf(underlay) % 256;
+  const taken = new Set(sorted.map(last));
+  const given = new Set<number>();
+  const networks = new Map<string, string>();
+  for (const underlay of sorted) {
+    let n = last(underlay);
+    if (given.has(n)) while (taken.has(n) || given.has(n)) n = (n + 1) % 256;
+    given.add(n);
+    networks.set(underlay, `10.244.${n}.0/24`);
+  }
+  return underlay => networks.get(plain(underlay)) as string;
 }
 
 /** Where a tunnel packet meets the host's rules, in nft's words: a macvtap and the steering of routed take it before the rest. */

@@ -1,5 +1,5 @@
 /** Reads what `tunpath mtu prove -f` names, and checks what no single document can: names, addresses and links between them. */
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { type NodeConfig, tunnelPath } from '../control/config.ts';
 import { type DocumentPlace, loadDocuments, type Problem, problemIn } from '../control/load-config.ts';
@@ -11,6 +11,7 @@ import {
   withUplink,
 } from '../control/resolved.ts';
 import { nearest } from '../control/schema.ts';
+import { readText } from '../control/read-text.ts';
 import type { UnderlayConfig } from '../control/underlay.ts';
 import { parseCidr } from '../control/validated.ts';
 
@@ -29,7 +30,7 @@ export function loadInputs(names: readonly string[]): Inputs {
   const nodes: { config: NodeConfig; at: DocumentPlace }[] = [];
   const underlays: { underlay: UnderlayConfig; at: DocumentPlace }[] = [];
   for (const file of names.flatMap(filesOf)) {
-    const loaded = loadDocuments(readFileSync(file, 'utf8'), file);
+    const loaded = loadDocuments(readText(file), file);
     nodes.push(...loaded.configs);
     underlays.push(...loaded.underlays);
     inputs.problems.push(...loaded.problems);

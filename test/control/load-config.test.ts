@@ -1167,4 +1167,17 @@ describe('control/load-config: random mutations', () => {
     );
     assert.ok(loaded > 20 && wrong > 20, 'both outcomes must have been seen');
   });
+
+  it('names the first hundred unknown fields of a file that is of another kind, and their number', function () {
+    this.timeout(20_000);
+    const fields = Array.from({ length: 5000 }, (_, i) => `  f${i}: 1`);
+    const text = ['apiVersion: tunpath.dev/v1', 'kind: NodeConfig', 'metadata: { name: a }', 'spec:', ...fields].join(
+      '\n',
+    );
+    const { problems } = loadConfig(text, 'a.yaml');
+    const unknown = problems?.filter(({ path }) => /^spec\.f\d+$/.test(path));
+    assert.equal(unknown?.length, 100);
+    assert.equal(unknown?.at(-1)?.line, 104);
+    assert.ok(problems?.some(({ message }) => message === 'got 5000 unknown fields, of which 100 are named here'));
+  });
 });

@@ -1,4 +1,5 @@
 import { strict as assert } from 'node:assert';
+import { parseIcmpError } from '../../datapath/host/icmp-listener.ts';
 import {
   judgeChecksums,
   judgeDrops,
@@ -54,7 +55,18 @@ describe('host check', () => {
     for (const row of rows) assert.deepEqual([row.result, row.todo, row.peer], ['ok', '', '192.168.10.2'], row.check);
   });
 
-  const cases: [what: string, facts: PairFacts, check: string, result: Result, seen: RegExp, todo?: RegExp][] = [
+  type Case = [what: string, facts: PairFacts, check: string, result: Result, seen: RegExp, todo?: RegExp];
+  const refusals: [type: number, code: number, from: string, seen: RegExp, todo: RegExp][] = [
+    [3, 0, '10.0.0.254', /10\.0\.0\.254, on the way to 192\.168\.10\.2, has no route/, /missing on 10\.0\.0\.254/],
+    [3, 1, '10.0.0.254', /finds nobody at 192\.168\.10\.2 \(ICMP 3\/1\)/, /is 192\.168\.10\.2 up/],
+    [3, 2, '192.168.10.2', /nobody listens \(ICMP 3\/2\)$/, /start the node/],
+    [3, 3, '10.0.0.7', /nobody listens \(ICMP 3\/3\); 10\.0\.0\.7 answers for it/, /start the node/],
+    [3, 9, '10.0.0.254', /a firewall there forbids it \(ICMP 3\/9\)/, /pass on 10\.0\.0\.254/],
+    [3, 10, '192.168.10.2', /192\.168\.10\.2 refuses UDP port 8472: a firewall there forbids it/, /let UDP port 8472/],
+    [3, 13, '10.0.0.254', /a firewall there forbids it \(ICMP 3\/13\)/, /pass on 10\.0\.0\.254, both ways/],
+    [11, 0, '10.0.0.254', /with an ICMP error \(ICMP 11\/0\)/, /look at 10\.0\.0\.254/],
+  ];
+  const cases: Case[] = [
     [
       'nobody at the address',
       silent({ underlay: SILENT, neighbor: { address: '192.168.10.2', answers: false } }),
@@ -133,11 +145,11 @@ describe('host check', () => {
     ],
     [
       'filtered on the way',
-      silent({ portProbe: 'silent' }),
+      silent(),
       'tunnel',
       'fail',
       /nothing comes back by UDP port 8472, although ping works/,
-      /security group.*192\.168\.10\.1 among its peers/,
+      /192\.168\.10\.1 among its peers.*security group/,
     ],
     [
       'protocol 4 filtered',
@@ -148,7 +160,7 @@ describe('host check', () => {
     ],
     [
       'no node there',
-      silent({ portProbe: 'refused' }),
+      silent({ refusal: { type: 3, code: 3, from: '192.168.10.2' } }),
       'tunnel',
       'fail',
       /refuses UDP port 8472: nobody listens/,
@@ -159,9 +171,58 @@ describe('host check', () => {
       silent({ counted: { encapsulated: 3, 'drop-tunnel-error': 3 } }),
       'tunnel',
       'fail',
-      /nobody listens/,
+      /an ICMP error comes back for UDP port 8472/,
     ],
-    ['a firewall that says no', silent({ portProbe: 'prohibited' }), 'tunnel', 'fail', /a firewall refuses/],
+    ...refusals.map(
+      ([type, code, from, seen, todo]): Case => [
+        `ICMP ${type}/${code} from ${from}`,
+        silent({ refusal: { type, code, from } }),
+        'tunnel',
+        'fail',
+        seen,
+        todo,
+      ],
+    ),
+    [
+      'another VNI',
+      silent({ counted: { encapsulated: 3, 'drop-tunnel-unknown-vni': 3 } }),
+      'tunnel',
+      'fail',
+      /3 packets came by UDP port 8472 with a VNI that this node has not/,
+      /same VNI/,
+    ],
+    [
+      'an old VTEP MAC there',
+      silent({ counted: { encapsulated: 3, 'drop-tunnel-inner-mac': 2 } }),
+      'tunnel',
+      'fail',
+      /2 packets came by UDP port 8472 for another VTEP MAC than this node's/,
+      /192\.168\.10\.2 has an old MAC for this node: its peers\[\]\.mac/,
+    ],
+    [
+      'an old VTEP MAC or VNI here: the peer drops in silence',
+      silent(),
+      'tunnel',
+      'fail',
+      /nothing comes back/,
+      /the VNI and VTEP MAC that this node has for it\? If so, let UDP port 8472 pass/,
+    ],
+    [
+      'no route of this host',
+      silent({ underlay: { sent: 0, received: 0, error: 'Network is unreachable' }, neighbor: undefined }),
+      'underlay',
+      'fail',
+      /this host cannot send to 192\.168\.10\.2: Network is unreachable/,
+      /ip route get 192\.168\.10\.2/,
+    ],
+    [
+      'a firewall that refuses echo',
+      silent({ underlay: { ...SILENT, error: 'Packet filtered', from: '10.0.0.254' } }),
+      'underlay',
+      'fail',
+      /10\.0\.0\.254, on the way to 192\.168\.10\.2: Packet filtered/,
+      /a firewall on 10\.0\.0\.254 forbids ICMP echo/,
+    ],
     [
       'the host there does not answer',
       silent({ counted: { encapsulated: 3, decapsulated: 1 } }),
@@ -258,8 +319,41 @@ rtt min/avg/max/mdev = 0.853/0.953/1.104/0.107 ms
     it('an error', () => {
       const text =
         'From 192.168.10.1 icmp_seq=1 Destination Host Unreachable\n3 packets transmitted, 0 received, +3 errors';
-      assert.equal(parsePing(text).error, 'Destination Host Unreachable');
+      const { error, from } = parsePing(text);
+      assert.deepEqual([error, from], ['Destination Host Unreachable', '192.168.10.1']);
     });
+    it('the kernel, which does not send at all', () => {
+      assert.deepEqual(parsePing('ping: connect: Network is unreachable\n'), {
+        sent: 0,
+        received: 0,
+        error: 'Network is unreachable',
+      });
+    });
+  });
+
+  it('takes IPv6 that is not carried for no drop of a pair', () => {
+    assert.equal(judgeDrops({ 'drop-not-ipv4': 12 }).result, 'ok');
+    assert.equal(judgeDrops({ 'drop-not-ipv4': 12, 'drop-no-route': 1 }).seen, 'drop-no-route 1');
+  });
+
+  it('reads an ICMP error and whom it is about', () => {
+    const packet = (quoted: Uint8Array) => {
+      const bytes = new Uint8Array(28 + quoted.length);
+      bytes.set([0x45, 0, 0, 0, 0, 0, 0, 0, 64, 1, 0, 0, 10, 0, 0, 254, 10, 0, 0, 1, 3, 13]);
+      bytes.set(quoted, 28);
+      return new DataView(bytes.buffer);
+    };
+    const udp = new Uint8Array(28);
+    udp.set([0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 0x80, 0, 0x21, 0x18]);
+    assert.deepEqual(parseIcmpError(packet(udp)), {
+      error: { type: 3, code: 13, from: '10.0.0.254' },
+      quoted: { destination: '10.0.0.2', port: 8472 },
+    });
+    udp[9] = 4;
+    assert.equal(parseIcmpError(packet(udp))?.quoted.port, undefined);
+    for (let length = 0; length < 28 + 20; length++) {
+      assert.equal(parseIcmpError(new DataView(packet(udp).buffer, 0, length)), undefined);
+    }
   });
 
   it('reads /proc/net/snmp', () => {

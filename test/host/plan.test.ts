@@ -3,7 +3,7 @@ import { loadConfig } from '../../datapath/control/load-config.ts';
 import { type Facts, type Nic, parseUdpPorts } from '../../datapath/host/facts.ts';
 import { parseIptables } from '../../datapath/host/firewall.ts';
 import { candidates, planNode } from '../../datapath/host/plan.ts';
-import type { Request, UplinkKindName } from '../../datapath/host/request.ts';
+import { podNetworks, type Request, type UplinkKindName } from '../../datapath/host/request.ts';
 import { writeConfig } from '../../datapath/host/write-config.ts';
 
 const OFFLOADS = ['csum', 'tso', 'uso'];
@@ -38,6 +38,7 @@ function machine(more: Partial<Facts> = {}): Facts {
       { to: 'default', gateway: '192.168.10.254', device: 'eth0', metric: 0 },
       { to: '192.168.10.0/24', device: 'eth0', metric: 0, source: '192.168.10.5' },
     ],
+    toPeers: new Map(),
     forwarding: false,
     udpPorts: [{ port: 53, address: '127.0.0.53' }],
     cni: [],
@@ -154,6 +155,48 @@ spec:
     assert.equal(gateway('192.168.30.21/24'), undefined);
   });
 
+  it('takes the interface that leads to the peer, where the default route leads into a NAT or a VPN', () => {
+    for (const [device, address] of [
+      ['enp0s8', '192.168.56.11/24'],
+      ['stor0', '10.40.0.11/24'],
+    ]) {
+      const facts = machine({
+        interfaces: [
+          LOOPBACK,
+          nic({ addresses: ['10.0.2.15/24'] }),
+          nic({ name: 'wg0', kind: 'wireguard' }),
+          nic({ name: device, addresses: [address] }),
+        ],
+        toPeers: new Map([['10.9.8.12', { device }]]),
+      });
+      const { uplink, host, routes } = spec(
+        written('routed', facts, request({ peers: [{ address: '10.9.8.12' }] })),
+      ).spec;
+      assert.equal('interface' in uplink && uplink.interface, device);
+      assert.equal(host?.address, '10.244.11.1/32');
+      assert.deepEqual(
+        routes.map(({ to }) => to),
+        ['10.244.12.0/24'],
+      );
+    }
+  });
+
+  it('gives nodes whose addresses end alike networks of their own, and each node comes to the same', () => {
+    const all = ['192.168.20.5', '10.0.0.5', '172.16.0.6', '192.168.30.5', '10.0.0.255', '172.16.9.255'];
+    const expected = new Map([
+      ['10.0.0.5', '10.244.5.0/24'],
+      ['10.0.0.255', '10.244.255.0/24'],
+      ['172.16.0.6', '10.244.6.0/24'],
+      ['172.16.9.255', '10.244.0.0/24'],
+      ['192.168.20.5', '10.244.7.0/24'],
+      ['192.168.30.5', '10.244.8.0/24'],
+    ]);
+    for (let i = 0; i < all.length; i++) {
+      const network = podNetworks([`${all[i]}/24`, ...all.filter((_, j) => j !== i)]);
+      for (const address of all) assert.equal(network(address), expected.get(address), `${address} on ${all[i]}`);
+    }
+  });
+
   it('takes free names for its devices, and its own routes for no obstacle', () => {
     const facts = machine({
       interfaces: [LOOPBACK, nic(), nic({ name: 'tp0', index: 4, addresses: ['10.244.5.1/32'], kind: 'tun' })],
@@ -261,9 +304,34 @@ spec:
       [
         'two with one network',
         {},
-        { peers: [{ address: '192.168.20.5' }, { address: '192.168.20.9' }, { address: '192.168.30.9' }] },
+        {
+          peers: [
+            { address: '192.168.20.9', podCidr: '10.244.5.0/24' },
+            { address: '192.168.30.9', podCidr: '10.244.5.0/25' },
+          ],
+        },
         'raw',
-        [/192\.168\.20\.5: .*10\.244\.5\.0\/24, is that of this node/, /192\.168\.30\.9: .*is that of 192\.168\.20\.9/],
+        [/192\.168\.20\.9: .*10\.244\.5\.0\/24, is that of this node/, /192\.168\.30\.9: .*is that of 192\.168\.20\.9/],
+      ],
+      [
+        'no route to a peer',
+        { toPeers: new Map([['192.168.10.6', null]]) },
+        {},
+        'raw',
+        [/--peer 192\.168\.10\.6: this host has no route to it/],
+      ],
+      [
+        'peers by several interfaces',
+        {
+          toPeers: new Map([
+            ['192.168.10.6', { device: 'eth0' }],
+            ['192.168.20.6', { device: 'eth1' }],
+          ]),
+          interfaces: [nic(), other],
+        },
+        { peers: [{ address: '192.168.10.6' }, { address: '192.168.20.6' }] },
+        'raw',
+        [/192\.168\.10\.6 by eth0, 192\.168\.20\.6 by eth1/],
       ],
       [
         'itself as a peer',

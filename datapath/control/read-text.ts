@@ -1,0 +1,48 @@
+/** Files that a user names: configurations, in whole, and no more of them than a configuration can be. */
+import { closeSync, openSync, readSync } from 'node:fs';
+
+/** A configuration of ten thousand services with ten endpoints each has 9 MB. */
+const MAX_BYTES = 32 * 1024 * 1024;
+const CHUNK_BYTES = 256 * 1024;
+const STDIN = 0;
+const RETRY_MS = 10;
+
+/**
+ * The text of a file, or of standard input for "-". Pipes are read to their end, devices to the limit.
+ * @throws Error of the file system, or one that says that there is too much
+ */
+export function readText(file: string, maxBytes = MAX_BYTES): string {
+  const fd = file === '-' ? STDIN : openSync(file, 'r');
+  try {
+    const chunks: Buffer[] = [];
+    let length = 0;
+    for (;;) {
+      const chunk = Buffer.allocUnsafe(CHUNK_BYTES);
+      const got = readChunk(fd, chunk);
+      if (got === 0) return Buffer.concat(chunks, length).toString('utf8');
+      length += got;
+      if (length > maxBytes) {
+        const message = `got more than ${maxBytes} bytes, expected a text file`;
+        throw Object.assign(new Error(message), { code: 'EFBIG', syscall: 'read', path: file });
+      }
+      chunks.push(chunk.subarray(0, got));
+    }
+  } finally {
+    if (fd !== STDIN) closeSync(fd);
+  }
+}
+
+/** @returns 0 at the end */
+function readChunk(fd: number, chunk: Buffer): number {
+  for (;;) {
+    try {
+      return readSync(fd, chunk, 0, chunk.length, null);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'EOF') return 0;
+      // A terminal or a pipe that somebody has made non-blocking has nothing yet.
+      if (code !== 'EAGAIN') throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, RETRY_MS);
+    }
+  }
+}

@@ -2,6 +2,7 @@
 
 import { readdirSync } from 'node:fs';
 import { RUN_DIR } from '../control/client.ts';
+import { nearest } from '../control/nearest.ts';
 import { UsageError } from './exit.ts';
 
 /** Names of the nodes whose control sockets are there. */
@@ -23,7 +24,10 @@ export function listNodes(): string[] {
  * @throws UsageError naming the choices
  */
 export function pickNode(wanted: string | undefined, nodes: readonly string[]): string {
-  if (nodes.length === 0) throw new UsageError(`no node runs here: ${RUN_DIR} holds no control socket`);
+  if (nodes.length === 0)
+    throw new UsageError(
+      `no node runs here: start one (tunpath node --config FILE, tunpath lab up); ${RUN_DIR} holds no control socket`,
+    );
   const choices = `expected --node with one of ${nodes.map(shortName).join(', ')}`;
   if (wanted === undefined) {
     if (nodes.length === 1) return nodes[0]!;
@@ -35,7 +39,9 @@ export function pickNode(wanted: string | undefined, nodes: readonly string[]): 
     second === undefined ? /^tp-[a-z0-9]+-(.+)$/.exec(node)?.[1] === first : node === `tp-${first}-${second}`,
   );
   if (matches.length === 1) return matches[0]!;
-  throw new UsageError(`${matches.length === 0 ? 'no' : 'more than one'} node '${wanted}': ${choices}`);
+  const meant = matches.length === 0 ? nearest(wanted, nodes.map(shortName)) : undefined;
+  const hint = meant === undefined ? '' : ` (did you mean ${meant}?)`;
+  throw new UsageError(`${matches.length === 0 ? 'no' : 'more than one'} node '${wanted}'${hint}: ${choices}`);
 }
 
 export function socketPathOf(node: string): string {

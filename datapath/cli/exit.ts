@@ -4,6 +4,7 @@
  */
 
 import { readText as readWhole } from '../control/read-text.ts';
+import { sentenceOf } from './sentences.ts';
 
 export const DONE = 0;
 export const NO = 1;
@@ -35,9 +36,18 @@ export function exitCodeOf(error: unknown): number {
   return typeof code === 'number' ? code : NO;
 }
 
-/** Writes an error for people: one line if it is one of ours, with its stack if it is a fault in the program. */
+/**
+ * Writes an error for people, in one line: ours as it is, the system's as a sentence, and a fault in the program with what
+ * to do about it.
+ */
 export function reportError(error: unknown): void {
   const expected = error instanceof Error && typeof (error as { exitCode?: unknown }).exitCode === 'number';
-  const text = error instanceof Error ? (expected ? error.message : (error.stack ?? error.message)) : String(error);
+  const text = expected ? error.message : (sentenceOf(error) ?? faultText(error));
   process.stderr.write(`tunpath: ${text}\n`);
+  if (process.env.TUNPATH_DEBUG !== undefined && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+}
+
+function faultText(error: unknown): string {
+  const message = (error instanceof Error ? error.message : String(error)).split('\n')[0];
+  return `a fault of tunpath itself, please report it: ${message} (TUNPATH_DEBUG=1 shows where)`;
 }

@@ -5,11 +5,13 @@
  */
 
 import { readFileSync } from 'node:fs';
-import { Argument, Command, CommanderError, Option } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
 import { KINDS } from '../control/kinds.ts';
 import { LOG_FORMATS, LOG_LEVELS } from '../control/log.ts';
 import { DONE, exitCodeOf, reportError, USAGE, UsageError } from './exit.ts';
 import { FORMATS, parseFormat } from './format.ts';
+import type { GetFlags } from './get.ts';
+import { addManners } from './manners.ts';
 import { guardStreams } from './output.ts';
 
 const OUTPUT = ['-o, --output <format>', FORMATS.join(', '), parseFormat, 'table'] as const;
@@ -42,21 +44,69 @@ function buildProgram(): Command {
     .option('--drop-capabilities', 'once the pods are set up, keep only CAP_NET_ADMIN and CAP_NET_RAW')
     .action(ends(async flags => (await import('./node.ts')).node(flags)));
 
+  const FILE = ['-f, --file <file>', 'NodeConfig, YAML; - is standard input'] as const;
+  const FILE_NODE = [
+    '--node <name>',
+    'a running node: NAME, or LAB/NODE; default: the one that the file names',
+  ] as const;
   program
     .command('apply')
     .description('make a running node what a configuration says, without a packet lost')
-    .requiredOption('-f, --file <file>', 'NodeConfig, YAML')
-    .option('--node <name>', 'a running node: NAME, or LAB/NODE; default: the one that the file names')
+    .requiredOption(...FILE)
+    .option('--dry-run', 'say what would change, and change nothing')
+    .option(...FILE_NODE)
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./apply.ts')).apply(flags)));
 
   program
+    .command('diff')
+    .description('what a running node has that a configuration does not say, and the other way; exit 1 if anything')
+    .requiredOption(...FILE)
+    .option(...FILE_NODE)
+    .option(...OUTPUT)
+    .action(ends(async flags => (await import('./apply.ts')).diff(flags)));
+
+  program
+    .command('delete')
+    .description('end the running node that a configuration names; what it made goes with it')
+    .requiredOption(...FILE)
+    .option(...FILE_NODE)
+    .action(ends(async flags => (await import('./apply.ts')).deleteFile(flags)));
+
+  program
     .command('get')
     .description('list what a running node holds')
-    .addArgument(new Argument('<kind>').choices(KINDS))
+    .argument('<kind>', `${KINDS.join(', ')}; short names and the singular are taken, too`)
+    .argument('[name]', 'only the rows of that name')
+    .option('-w, --watch', 'and then each row that is new or different')
+    .option('--sort-by <field>', 'a column, or a field of -o json: packets, .original.dst')
+    .option('-s, --src <network>', 'conntrack: from an address or network')
+    .option('-d, --dst <network>', 'conntrack: to one')
+    .option('-r, --reply-src <network>', 'conntrack: that answers')
+    .option('-q, --reply-dst <network>', 'conntrack: that is answered')
+    .option('-p, --proto <protocol>', 'conntrack: tcp, udp, icmp, sctp or a number')
+    .option('--sport, --orig-port-src <port>', 'conntrack: from a port')
+    .option('--dport, --orig-port-dst <port>', 'conntrack: to a port')
+    .option('--reply-port-src <port>', 'conntrack: port that answers')
+    .option('--reply-port-dst <port>', 'conntrack: port that is answered')
+    .option('--state <state>', 'conntrack: of TCP, ESTABLISHED')
+    .option('-u, --status <list>', 'conntrack: ASSURED, SEEN_REPLY, UNREPLIED, SRC_NAT, DST_NAT')
+    .addOption(new Option('--orig-src <network>').hideHelp())
+    .addOption(new Option('--orig-dst <network>').hideHelp())
+    .option('-n, --src-nat [network]', 'conntrack: whose source is translated')
+    .option('-g, --dst-nat [network]', 'conntrack: whose destination is')
     .option(...NODE)
     .option(...OUTPUT)
-    .action(ends(async (kind, flags) => (await import('./get.ts')).get(kind, flags)));
+    .action(ends(async (kind, name, flags) => (await import('./get.ts')).get(kind, name, flowFlags(flags))));
+
+  program
+    .command('describe')
+    .description('everything about one row, and what belongs to it')
+    .argument('<kind>', 'as for get')
+    .argument('[name]', 'default: all of them')
+    .option(...NODE)
+    .option(...OUTPUT)
+    .action(ends(async (kind, name, flags) => (await import('./get.ts')).describe(kind, name, flags)));
 
   program
     .command('status')
@@ -383,6 +433,11 @@ function countOf(value: string): number {
   return Number(value);
 }
 
+/** Long options of conntrack(8) under the names that they have here. */
+function flowFlags({ origSrc, origDst, origPortSrc, origPortDst, ...flags }: Record<string, unknown>): GetFlags {
+  return { src: origSrc, dst: origDst, sport: origPortSrc, dport: origPortDst, ...flags } as GetFlags;
+}
+
 /** What stands behind `--` is the command's own, and where options pass through commander leaves the dashes in. */
 function afterDashes(argv: string[]): string[] {
   const command = argv[0] === '--' ? argv.slice(1) : argv;
@@ -403,6 +458,7 @@ function throwOnExit(command: Command): void {
 
 guardStreams();
 const program = buildProgram();
+addManners(program);
 throwOnExit(program);
 try {
   await program.parseAsync();

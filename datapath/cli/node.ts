@@ -19,9 +19,14 @@ import { readText } from '../control/read-text.ts';
 import type { ResolvedConfig } from '../control/resolved.ts';
 import { chooseSeed, expectedSeed } from '../control/seed.ts';
 import type { SegmentConfig } from '../control/segment-config.ts';
+import { socketPath } from '../control/server.ts';
 import { AppliedState, sha256 } from '../control/state.ts';
 import { resolveUplink } from '../control/uplink/index.ts';
+import { mtusOf } from '../program/mtus.ts';
 import { DONE, describeFileError, NO, USAGE } from './exit.ts';
+
+/** Peers and pods that the first lines name. */
+const FEW = 6;
 
 export interface NodeFlags {
   /** Files, or directories of them. */
@@ -260,6 +265,10 @@ async function run(
     void Promise.all(reloads).finally(() => notify.ready(summary()));
   });
   if (!asked && running.size > 0) {
+    for (const { config, log } of running.keys()) {
+      const { metadata, spec } = config;
+      log.info(startLine(config), { uplink: spec.uplink.kind, controlSocket: socketPath(metadata.name) });
+    }
     (prepared.length === 1 ? prepared[0].log : nameless).ready();
     notify.ready(summary());
   }
@@ -368,6 +377,10 @@ function report(log: Log, { applied, problems, refused }: ApplyResult, text: str
     return;
   }
   for (const warning of loadConfig(text, file).warnings ?? []) log.problem(warning, 'warn');
+  if (applied.changes.length === 0) {
+    log.info(`${file} applied: nothing to change`, { file, ...applied });
+    return;
+  }
   const { servicesSet, servicesRemoved, routes, changes } = applied;
   const others = changes
     .filter(({ what }) => what !== 'services' && what !== 'routes')
@@ -381,4 +394,26 @@ function summaryOf(configs: readonly ResolvedConfig[]): string {
   const [{ spec }] = configs;
   const tunnels = spec.tunnels.map(({ name }) => name).join(', ') || 'none';
   return `${spec.uplink.kind} uplink ${spec.uplink.address}, tunnel ${tunnels}, ${spec.pods.length} pods`;
+}
+
+/** What is up: tunnels and peers, devices, MTU, and where the node can be asked. */
+function startLine(config: ResolvedConfig): string {
+  const { metadata, spec } = config;
+  const { uplink, host, pods, tunnel } = spec;
+  const { device: mtu } = mtusOf(config);
+  const peers = tunnel.peers.map(({ address }) => address);
+  const few = (names: readonly string[]) =>
+    names.length <= FEW ? names.join(', ') : `${names.slice(0, FEW).join(', ')} and ${names.length - FEW} more`;
+  return [
+    `${uplink.kind} uplink ${uplink.device} ${uplink.address}`,
+    tunnel.protocol === 'none'
+      ? 'no tunnel'
+      : `${tunnel.protocol} to ${peers.length === 0 ? 'nobody yet' : few(peers)}`,
+    ...(host === undefined ? [] : [`host port ${host.device} ${host.address}`]),
+    pods.length === 0
+      ? 'no pods'
+      : `pods ${few(pods.map(({ name, device, address }) => `${name} (${device} ${address})`))}`,
+    `MTU ${mtu}`,
+    `control socket ${socketPath(metadata.name)}`,
+  ].join('; ');
 }

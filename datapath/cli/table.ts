@@ -221,7 +221,7 @@ export function noRoomFor(hidden: readonly string[]): string {
 }
 
 /** `rxPackets` -> `RX-PACKETS` */
-function titleOf(key: string): string {
+export function titleOf(key: string): string {
   return key
     .replace(/([a-z0-9])([A-Z])/g, '$1-$2')
     .replaceAll('_', '-')

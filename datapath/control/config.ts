@@ -11,6 +11,7 @@ import { TOO_BIG_NAMES } from '../route/nexthop.ts';
 import * as geneve from '../wire/geneve.ts';
 import { OPT_MAX_DATA_LEN } from '../wire/geneve.ts';
 import { formatMac, parseAddress, parseCidr } from './address.ts';
+import { suggest } from './nearest.ts';
 import {
   address,
   choice,
@@ -32,7 +33,6 @@ import {
   portNameFault,
   ports,
   record,
-  suggest,
   text,
   whole,
 } from './schema.ts';

@@ -15,7 +15,7 @@ import {
   writtenConfig,
   writtenForm,
 } from './config.ts';
-import { nearest } from './schema.ts';
+import { nearest } from './nearest.ts';
 import { SEGMENT_KIND, type SegmentConfig, segmentConfig } from './segment-config.ts';
 import { UNDERLAY_KIND, type UnderlayConfig, underlayConfig } from './underlay.ts';
 

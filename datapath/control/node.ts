@@ -207,7 +207,7 @@ export class Node {
       case 'apply': {
         const { text, file } = params;
         if (typeof text !== 'string' || typeof file !== 'string') throw new Error('apply needs text and file, strings');
-        return this.apply(text, file);
+        return this.apply(text, file, params.dryRun === true);
       }
       case 'segments':
         return this.loops.segments();
@@ -235,10 +235,12 @@ export class Node {
   /**
    * Makes the running node what the configuration says: all of it, or nothing if it is not valid or says something that
    * cannot change. Packets flow on: the loop takes each piece between two bursts.
+   * @param dryRun says what would change, and changes nothing
    */
-  apply(text: string, file: string): Promise<ApplyResult> {
+  apply(text: string, file: string, dryRun = false): Promise<ApplyResult> {
     const applied = this.applying.then(async () => {
-      const result = await this.applyNow(text, file);
+      const result = await this.applyNow(text, file, dryRun);
+      if (dryRun) return result;
       const notKept = this.onApply(result, text, file);
       if (result.applied !== undefined) result.applied.notKept = notKept;
       return result;
@@ -247,13 +249,27 @@ export class Node {
     return applied;
   }
 
-  private async applyNow(text: string, file: string): Promise<ApplyResult> {
+  private async applyNow(text: string, file: string, dryRun: boolean): Promise<ApplyResult> {
     const loaded = loadConfig(text, file);
     if (loaded.problems !== undefined) return { problems: loaded.problems };
     const plan = planChange(this.config, this.program, loaded.config);
     if (Array.isArray(plan)) return { refused: plan };
     const refused = [...findMissing(plan), ...((await this.uplink.findRefusals?.(plan.config)) ?? [])];
     if (refused.length > 0) return { refused };
+    const count = (kind: Change['kind']) => plan.changes.filter(change => change.kind === kind).length;
+    const services = plan.changes.flatMap(change => (change.kind === 'service' ? [change] : []));
+    const set = services.filter(({ service }) => service !== null).map(({ name }) => name);
+    const applied = {
+      servicesSet: new Set(set).size,
+      servicesRemoved: services.length - set.length,
+      masquerade: count('rules') > 0,
+      routes: count('route'),
+      tunnel: count('tunnel') > 0,
+      changes: plan.effects,
+      longestStopMs: 0,
+      notKept: null,
+    };
+    if (dryRun) return { applied };
     this.loop.longestMs = 0;
     const { opened, numbers } = await carryOut(plan, {
       config: this.config,
@@ -268,21 +284,7 @@ export class Node {
       key => opened.get(key) ?? this.handleOf(key),
       key => (numbers === null ? this.ports.get(key)!.number : numbers.get(key)!),
     );
-    const count = (kind: Change['kind']) => plan.changes.filter(change => change.kind === kind).length;
-    const services = plan.changes.flatMap(change => (change.kind === 'service' ? [change] : []));
-    const set = services.filter(({ service }) => service !== null).map(({ name }) => name);
-    return {
-      applied: {
-        servicesSet: new Set(set).size,
-        servicesRemoved: services.length - set.length,
-        masquerade: count('rules') > 0,
-        routes: count('route'),
-        tunnel: count('tunnel') > 0,
-        changes: plan.effects,
-        longestStopMs: Math.round(this.loop.longestMs * 1000) / 1000,
-        notKept: null,
-      },
-    };
+    return { applied: { ...applied, longestStopMs: Math.round(this.loop.longestMs * 1000) / 1000 } };
   }
 
   /** Of a port that stays; a pod's MTU may be another by now. */

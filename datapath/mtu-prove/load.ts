@@ -3,6 +3,8 @@ import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { type NodeConfig, tunnelPath } from '../control/config.ts';
 import { type DocumentPlace, loadDocuments, type Problem, problemIn } from '../control/load-config.ts';
+import { nearest } from '../control/nearest.ts';
+import { readText } from '../control/read-text.ts';
 import {
   type ResolvedConfig,
   type ResolvedUplink,
@@ -10,8 +12,6 @@ import {
   resolveTap,
   withUplink,
 } from '../control/resolved.ts';
-import { nearest } from '../control/schema.ts';
-import { readText } from '../control/read-text.ts';
 import type { UnderlayConfig } from '../control/underlay.ts';
 import { parseCidr } from '../control/validated.ts';
 

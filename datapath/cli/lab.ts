@@ -5,8 +5,10 @@ import { LabError, requireRoot } from '../lab/lab-error.ts';
 import { type ModeOptions, PROFILES, parseMode } from '../lab/modes.ts';
 import { checkLabName } from '../lab/names.ts';
 import { TOPOLOGIES } from '../lab/topology.ts';
-import { DONE, NO } from './exit.ts';
+import { DONE, NO, UsageError } from './exit.ts';
 import type { Format } from './format.ts';
+import { openLab } from './lab-look.ts';
+import { didYouMean } from './manners.ts';
 import { type Column, printRows } from './table.ts';
 
 export interface UpFlags {
@@ -32,6 +34,7 @@ export async function up(flags: UpFlags): Promise<number> {
   const topology = TOPOLOGIES[flags.topology];
   if (topology === undefined) throw unknownValue('topology', flags.topology, Object.keys(TOPOLOGIES));
   const started = performance.now();
+  if (await repair(flags, topology.name)) return DONE;
   // A lab of that name that is there already has been refused when this returns: what a signal takes down is our own.
   const rising = Lab.up({ name: flags.name, topology, ...parseModeFlags(flags) });
   const release = closeOnSignal(flags.name);
@@ -41,8 +44,28 @@ export async function up(flags: UpFlags): Promise<number> {
   return DONE;
 }
 
-export async function down(flags: { name: string; all?: boolean }): Promise<number> {
-  const names = flags.all ? Lab.list() : [flags.name];
+/** A lab of that name and kind whose nodes have died gets them back. @returns whether there was one */
+async function repair(flags: UpFlags, topology: string): Promise<boolean> {
+  requireRoot('a lab');
+  if (!Lab.exists(flags.name)) return false;
+  let lab: Lab;
+  try {
+    lab = Lab.open(flags.name);
+  } catch {
+    return false;
+  }
+  const dead = lab.status().filter(({ kind, state }) => kind === 'node' && state === 'down');
+  if (dead.length === 0 || lab.mode !== flags.mode || lab.topology.name !== topology) return false;
+  for (const { host } of dead) await lab.restartNode(host);
+  process.stderr.write(`lab '${lab.name}' is mended: ${dead.map(({ host }) => host).join(', ')} started again\n`);
+  await printRows(flags.output, lab.status(), STATUS_COLUMNS);
+  return true;
+}
+
+export async function down(flags: { name?: string; all?: boolean }): Promise<number> {
+  requireRoot('a lab');
+  const up = Lab.list();
+  const names = flags.all ? up : [flags.name ?? (up.length === 1 ? up[0] : 'lab')];
   let removed = false;
   for (const name of names) {
     const started = performance.now();
@@ -57,8 +80,8 @@ export async function down(flags: { name: string; all?: boolean }): Promise<numb
 }
 
 /** Answers no when a part of the lab is missing. */
-export async function status(flags: { name: string; output: Format }): Promise<number> {
-  const rows = Lab.open(flags.name).status();
+export async function status(flags: { name?: string; output: Format }): Promise<number> {
+  const rows = openLab(flags.name).status();
   await printRows(flags.output, rows, STATUS_COLUMNS);
   return rows.every(row => row.state !== 'down') ? DONE : NO;
 }
@@ -96,8 +119,16 @@ function closeOnSignal(name: string): () => void {
 }
 
 /** Streams and exit code are the command's own. */
-export async function exec(host: string, argv: string[], flags: { name: string }): Promise<number> {
-  const child = Lab.open(flags.name).spawn(host, argv, { stdio: 'inherit' });
+export async function exec(host: string, line: string[], flags: { name?: string }): Promise<number> {
+  const { argv, name } = splitCommand(line);
+  const lab = openLab(name ?? flags.name);
+  const hosts = lab.status().map(row => row.host);
+  if (!hosts.includes(host)) {
+    throw new UsageError(
+      `lab '${lab.name}' has no host '${host}'${didYouMean(host, hosts)}: expected one of ${hosts.join(', ')}`,
+    );
+  }
+  const child = lab.spawn(host, argv, { stdio: 'inherit' });
   const forward = (signal: NodeJS.Signals): void => {
     child.kill(signal);
   };
@@ -108,6 +139,19 @@ export async function exec(host: string, argv: string[], flags: { name: string }
     child.on('error', reject);
     child.on('close', (code, signal) => resolve(code ?? 128 + (SIGNAL_NUMBERS[signal ?? 'SIGTERM'] ?? 15)));
   });
+}
+
+/** What stands behind `--` is the command's own; before it there may still be our --name. @throws UsageError */
+function splitCommand(line: string[]): { argv: string[]; name?: string } {
+  const dashes = line.indexOf('--');
+  const own = dashes < 0 ? [] : line.slice(0, dashes);
+  const argv = line.slice(dashes + 1);
+  if (argv.length === 0) throw new UsageError('expected a command after --');
+  const name = /^--name=(.*)$/.exec(own[0] ?? '')?.[1] ?? (own[0] === '--name' ? own[1] : undefined);
+  const taken = name === undefined ? 0 : own[0] === '--name' ? 2 : 1;
+  // A command of the user's may have dashes of its own.
+  if (own.length !== taken) return { argv: line };
+  return { argv, name };
 }
 
 const SIGNAL_NUMBERS: Partial<Record<NodeJS.Signals, number>> = { SIGHUP: 1, SIGINT: 2, SIGKILL: 9, SIGTERM: 15 };

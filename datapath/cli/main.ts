@@ -208,16 +208,17 @@ function addMtu(mtu: Command): void {
 }
 
 function addLab(lab: Command): void {
-  const NAME = ['--name <lab>', 'several labs may be up, each with its name', 'lab'] as const;
+  const NEW_NAME = ['--name <lab>', 'several labs may be up, each with its name', 'lab'] as const;
+  const NAME = ['--name <lab>', 'which, where several are up; default: the only one, or the one called lab'] as const;
 
   lab
     .command('up')
-    .description('bring a lab up')
+    .description('bring a lab up; one whose nodes have died gets them back')
     .option('--mode <mode>', 'native, ipip, vxlan, geneve or crosssubnet', 'vxlan')
     .option('--topology <name>', 'cilium, calico, flannel or aws', 'cilium')
     .option('--profile <profile>', 'linux, cilium, calico, flannel, rfc; default: by mode and topology')
     .option('--offload <which>', 'auto, none', 'auto')
-    .option(...NAME)
+    .option(...NEW_NAME)
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./lab.ts')).up(flags)));
 
@@ -236,6 +237,40 @@ function addLab(lab: Command): void {
     .action(ends(async flags => (await import('./lab.ts')).status(flags)));
 
   lab
+    .command('list')
+    .description('which labs are up, or left behind')
+    .option(...OUTPUT)
+    .action(ends(async flags => (await import('./lab-look.ts')).list(flags)));
+
+  lab
+    .command('inspect')
+    .description('namespaces, sockets, processes and services of a lab, for other tools to find them')
+    .option(...NAME)
+    .option(...OUTPUT)
+    .action(ends(async flags => (await import('./lab-look.ts')).inspect(flags)));
+
+  lab
+    .command('graph')
+    .description('a picture of a lab')
+    .addOption(new Option('--format <format>', 'mermaid, svg').choices(['mermaid', 'svg']).default('mermaid'))
+    .option(...NAME)
+    .action(ends(async flags => (await import('./lab-look.ts')).graph(flags)));
+
+  lab
+    .command('pingall')
+    .description('a ping from every pod to every other; exit 1 if one is not answered')
+    .option(...NAME)
+    .option(...OUTPUT)
+    .action(ends(async flags => (await import('./lab-look.ts')).pingall(flags)));
+
+  lab
+    .command('restart')
+    .description('end a node process of a lab, if it still runs, and start it again')
+    .argument('<node>', 'as `lab status` names it')
+    .option(...NAME)
+    .action(ends(async (host, flags) => (await import('./lab-look.ts')).restart(host, flags)));
+
+  lab
     .command('exec')
     .description('run a command on a node, a pod or the router')
     .argument('<host>', 'as `lab status` names it')
@@ -243,7 +278,7 @@ function addLab(lab: Command): void {
     .option(...NAME)
     .passThroughOptions()
     .usage('[options] <host> -- <command...>')
-    .action(ends(async (host, argv, flags) => (await import('./lab.ts')).exec(host, afterDashes(argv), flags)));
+    .action(ends(async (host, argv, flags) => (await import('./lab.ts')).exec(host, argv, flags)));
 
   lab
     .command('compare')
@@ -436,13 +471,6 @@ function countOf(value: string): number {
 /** Long options of conntrack(8) under the names that they have here. */
 function flowFlags({ origSrc, origDst, origPortSrc, origPortDst, ...flags }: Record<string, unknown>): GetFlags {
   return { src: origSrc, dst: origDst, sport: origPortSrc, dport: origPortDst, ...flags } as GetFlags;
-}
-
-/** What stands behind `--` is the command's own, and where options pass through commander leaves the dashes in. */
-function afterDashes(argv: string[]): string[] {
-  const command = argv[0] === '--' ? argv.slice(1) : argv;
-  if (command.length === 0) throw new UsageError('expected a command after --');
-  return command;
 }
 
 function version(): string {

@@ -17,6 +17,7 @@ import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
 import {
   closeSync,
   existsSync,
+  fstatSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -443,13 +444,33 @@ export class Lab {
     adjust?.(config);
     const path = `${this.stateDir}/${name}.yaml`;
     writeFileSync(path, stringify(config));
-    const env = seed === undefined ? {} : { [SEED_VARIABLE]: `${seed}` };
+    await this.launchNode(node, seed === undefined ? {} : { [SEED_VARIABLE]: `${seed}` });
+  }
+
+  /** Starts a node as its file says, and puts its uplink on its bridge. */
+  private async launchNode({ name, bridge }: LabNode, env: NodeJS.ProcessEnv): Promise<void> {
+    const path = `${this.stateDir}/${name}.yaml`;
     await this.startProcess(name, [process.execPath, MAIN, 'node', '--config', path], 'ready', env);
 
     // The node keeps its TAP by file descriptor, wherever the kernel's side of it goes.
     const net = this.namespace(SWITCH);
     await this.ip([`link set dev ${UPLINK_DEVICE} netns ${net} name ${name}`], { netns: this.namespace(name) });
-    await this.ip([`link set dev ${name} master ${node.bridge} up`], { netns: net });
+    await this.ip([`link set dev ${name} master ${bridge} up`], { netns: net });
+  }
+
+  /**
+   * Ends a node, if it still runs, and starts it again with the configuration that it had.
+   * @throws LabError when it does not become ready
+   */
+  async restartNode(name: string): Promise<void> {
+    const node = this.topology.nodes.find(candidate => candidate.name === name);
+    if (node === undefined) throw new LabError(`lab '${this.name}' has no node '${name}'`, { usage: true });
+    for (const old of this.processes.filter(({ host }) => host === name)) {
+      await endProcesses([old], END_GRACE_MS);
+      this.processes.splice(this.processes.indexOf(old), 1);
+    }
+    await this.launchNode(node, {});
+    this.writeState();
   }
 
   private async makeKernelNode(node: LabNode): Promise<void> {
@@ -500,6 +521,7 @@ export class Lab {
   ): Promise<void> {
     const logPath = `${this.stateDir}/${host}.log`;
     const log = openSync(logPath, 'a', 0o600);
+    const logged = fstatSync(log).size;
     const child = this.spawn(host, argv, { detached: true, stdio: ['ignore', log, log], cwd: '/', env });
     closeSync(log);
     child.on('error', () => {});
@@ -508,7 +530,7 @@ export class Lab {
     if (identity !== null) this.processes.push({ host, ...identity });
 
     for (let waited = 0; ; waited += 5) {
-      const text = readFileSync(logPath, 'utf8');
+      const text = readFileSync(logPath).subarray(logged).toString('utf8');
       if (text.split('\n').includes(readyLine)) return;
       if (identity === null || child.exitCode !== null || child.signalCode !== null) {
         throw new LabError(`${host} ended at once: ${text.trim() || `exit status ${child.exitCode}`}`);

@@ -7,7 +7,7 @@ import { callNode } from '../control/client.ts';
 import type { NodeConfig } from '../control/config.ts';
 import { formatProblems, loadConfig, type Problem, problemAt } from '../control/load-config.ts';
 import type { ApplyResult } from '../control/node.ts';
-import type { ResolvedConfig } from '../control/resolved.ts';
+import { type ResolvedConfig, withUplink } from '../control/resolved.ts';
 import { listNodes, pickNode, socketPathOf } from './client.ts';
 import { type Difference, diffSpecs, formatDifference } from './diff.ts';
 import { DONE, NO, readText, USAGE } from './exit.ts';
@@ -87,7 +87,12 @@ export async function diff(flags: FileFlags): Promise<number> {
   const loaded = load(flags);
   if (loaded === null) return USAGE;
   const running = (await callNode(loaded.socket, 'config')) as ResolvedConfig;
-  const differences = diffSpecs({ ...running.spec, uplink: running.spec.uplink.written }, loaded.config.spec);
+  // Both with what the node has filled in, and as they come through JSON.
+  const wanted = withUplink(loaded.config, running.spec.uplink);
+  const differences = diffSpecs(
+    plain({ ...running.spec, uplink: running.spec.uplink.written }),
+    plain({ ...wanted.spec, uplink: loaded.config.spec.uplink }),
+  );
   if (!isForPeople(flags.output)) await printRows<Difference>(flags.output, differences, []);
   else if (differences.length === 0) process.stderr.write(`${loaded.node}: no difference\n`);
   else {
@@ -95,6 +100,10 @@ export async function diff(flags: FileFlags): Promise<number> {
     process.stdout.write(differences.map(formatDifference).join(''));
   }
   return differences.length === 0 ? DONE : NO;
+}
+
+function plain(value: object): unknown {
+  return JSON.parse(JSON.stringify(value));
 }
 
 /** Ends the node that the file names. @returns the exit code: 0 it has ended, 1 it has not; 2 bad input */

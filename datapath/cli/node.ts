@@ -399,16 +399,20 @@ function summaryOf(configs: readonly ResolvedConfig[]): string {
 /** What is up: tunnels and peers, devices, MTU, and where the node can be asked. */
 function startLine(config: ResolvedConfig): string {
   const { metadata, spec } = config;
-  const { uplink, host, pods, tunnel } = spec;
+  const { uplink, host, pods, tunnels } = spec;
   const { device: mtu } = mtusOf(config);
-  const peers = tunnel.peers.map(({ address }) => address);
   const few = (names: readonly string[]) =>
     names.length <= FEW ? names.join(', ') : `${names.slice(0, FEW).join(', ')} and ${names.length - FEW} more`;
   return [
     `${uplink.kind} uplink ${uplink.device} ${uplink.address}`,
-    tunnel.protocol === 'none'
+    tunnels.length === 0
       ? 'no tunnel'
-      : `${tunnel.protocol} to ${peers.length === 0 ? 'nobody yet' : few(peers)}`,
+      : tunnels
+          .map(({ name, protocol, peers }) => {
+            const what = name === protocol ? protocol : `${name} (${protocol})`;
+            return `${what} to ${peers.length === 0 ? 'nobody yet' : few(peers.map(({ address }) => address))}`;
+          })
+          .join(', '),
     ...(host === undefined ? [] : [`host port ${host.device} ${host.address}`]),
     pods.length === 0
       ? 'no pods'

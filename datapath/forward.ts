@@ -10,6 +10,7 @@
  *    6. lookupRoute       judge      longest prefix match: a pod, the host, a gateway, a peer, or a reason to refuse
  *    7. (ingress policy)             its place
  *    8. masqueradeFlow    judge      the first matching rule allocates a source port; then the new flow exists
+ *       rewriteAddresses  judge      until here all is decided and nothing done: now the packet gets its addresses
  *    9. checkTtlAndMtu    mtu        time exceeded; MSS clamp; too big: one of the four answers of RFC 4459
  *   10. encapsulate       egress     a header template moved into the headroom
  *   11. sendToNeighbor    egress     ARP on the uplink, then out
@@ -19,16 +20,17 @@
  * 3 to 8 together (path/fragments.ts). What the node says itself (path/icmp.ts) is a packet that enters at 3.
  *
  * A step returns a verdict: CONTINUE, TAKEN (somebody else owns the packet now), DONE, or the DROP_* that is counted. What
- * it has found out is on the packet. Nothing here allocates, throws, or drops without a reason.
+ * it has found out is on the packet. Nothing here allocates, throws, or drops without a reason. All packets of a burst are
+ * parsed before the first is tracked.
  */
 import * as counters from './counters.ts';
 import type { Nat } from './nat/nat.ts';
 import type { Packet } from './packet/packet.ts';
 import { segmentsOf, wireBytes } from './packet/segment.ts';
 import { sendToHost, sendToPod, sendToUnderlay } from './path/egress.ts';
-import { acceptFragment, admitFragments, isLaterFragment, judgeLaterFragment } from './path/fragments.ts';
+import { acceptFragment, admitFragments, judgeLaterFragment } from './path/fragments.ts';
 import { openTunnel } from './path/from-tunnel.ts';
-import { answer, takeOffTunnel } from './path/icmp.ts';
+import { answer } from './path/icmp.ts';
 import {
   checkForeignSource,
   checkForwardable,
@@ -37,7 +39,16 @@ import {
   parsePacket,
   refusePodTunnel,
 } from './path/ingress.ts';
-import { beginJudgement, chooseBackend, chooseId, lookupRoute, masqueradeFlow, trackFlow } from './path/judge.ts';
+import * as ip from './path/ipv4.ts';
+import {
+  beginJudgement,
+  chooseBackend,
+  chooseId,
+  lookupRoute,
+  masqueradeFlow,
+  rewriteAddresses,
+  trackFlow,
+} from './path/judge.ts';
 import { Path, type PathOptions } from './path/path.ts';
 import {
   STEP_FLOW,
@@ -52,8 +63,6 @@ import { PORT_UPLINK, type Port } from './port.ts';
 import * as hops from './route/nexthop.ts';
 import { CONTINUE, DROP_NEIGHBOR_UNREACHABLE, DROP_NO_PORT, TAKEN } from './verdict.ts';
 import * as ethernet from './wire/ethernet.ts';
-import * as icmp from './wire/icmp.ts';
-import * as ipv4 from './wire/ipv4.ts';
 
 /** Packets read from one port before the next has its turn. */
 export const BURST = 64;
@@ -69,11 +78,17 @@ export class Datapath extends Path {
   private readonly tuples = new Int32Array(4 * BURST);
   /** What lookAhead() has read; means nothing. */
   touched = 0;
+  /** Packets of the burst that are parsed and wait for the others. */
+  private readonly parsed: Packet[] = [];
+  private parsedCount = 0;
 
   constructor(options: PathOptions) {
     super(options);
     const { pool } = options;
-    for (let i = 0; i < BURST; i++) this.slots.push(pool.packets[0]);
+    for (let i = 0; i < BURST; i++) {
+      this.slots.push(pool.packets[0]);
+      this.parsed.push(pool.packets[0]);
+    }
     for (let i = 0; i < BURST; i++) {
       const p = pool.take();
       if (p === null) throw new RangeError(`the pool must hold more than ${BURST} packets`);
@@ -99,13 +114,16 @@ export class Datapath extends Path {
       bytes += wireBytes(this.view, slots[i]);
     }
     const left = port.coalesceInput(slots, n);
-    if (this.nat !== null) this.lookAhead(left, port, this.nat);
     for (let i = 0; i < left; i++) {
       const p = slots[i];
       p.inPort = port.index;
       p.owner = this.id;
-      this.enter(p, port);
+      if (this.watcher !== null) this.watcher.received(p, port);
+      const v = port.kind === PORT_UPLINK ? this.fromUplink(p) : this.fromPodOrHost(p, port);
+      if (v === CONTINUE) this.enter(p);
+      else if (v !== TAKEN) this.drop(p, v);
     }
+    this.forwardParsed();
     for (let i = 0; i < n; i++) {
       let p = pool.take();
       if (p === null) {
@@ -123,27 +141,24 @@ export class Datapath extends Path {
     return n;
   }
 
-  /**
-   * Fetches what the burst will need of a big flow table. The packets are not parsed yet, so this guesses where their
-   * tuples are; a wrong guess costs a read of something else.
-   */
-  private lookAhead(n: number, port: Port, nat: Nat): void {
-    const { table } = nat.conntrack;
-    if (table.used < LOOK_AHEAD_FLOWS || n < LOOK_AHEAD_BURST) return;
-    const { view, slots, tuples } = this;
-    const [tunnel] = this.tunnels.list;
-    const outer = port.kind !== PORT_UPLINK ? 0 : ethernet.HEADER_LEN + (tunnel === undefined ? 0 : tunnel.overhead);
-    const tupleEnd = outer + ipv4.HEADER_LEN + 4;
-    for (let i = 0; i < n; i++) {
-      const p = slots[i];
-      // Too short for a tuple: then that of any other will do.
-      const ip = (p.len < tupleEnd ? slots[0].start : p.off) + outer;
-      tuples[4 * i] = view.getInt32(ip + ipv4.SRC);
-      tuples[4 * i + 1] = view.getInt32(ip + ipv4.DST);
-      tuples[4 * i + 2] = view.getInt32(ip + ipv4.HEADER_LEN);
-      tuples[4 * i + 3] = view.getUint8(ip + ipv4.PROTOCOL);
+  /** A parsed packet goes on behind those that came before it. */
+  enter(p: Packet): void {
+    if (this.parsedCount === BURST) this.forwardParsed();
+    this.parsed[this.parsedCount++] = p;
+  }
+
+  /** Takes what is parsed through the rest of the path, once the processor has begun to fetch the flows of all. */
+  private forwardParsed(): void {
+    const { parsed, parsedCount: n, nat } = this;
+    if (nat !== null && n >= LOOK_AHEAD_BURST && nat.conntrack.table.used >= LOOK_AHEAD_FLOWS) {
+      this.touched = nat.conntrack.lookAhead(parsed, n, this.tuples);
     }
-    this.touched = table.touchAll(tuples, n);
+    for (let i = 0; i < n; i++) {
+      const p = parsed[i];
+      const v = this.forward(p);
+      if (v !== TAKEN) this.drop(p, v);
+    }
+    this.parsedCount = 0;
   }
 
   /** Timers: ARP, fragments, path MTUs, flows. @returns milliseconds until it wants to be called again */
@@ -175,13 +190,6 @@ export class Datapath extends Path {
     this.slots.length = 0;
   }
 
-  private enter(p: Packet, port: Port): void {
-    if (this.watcher !== null) this.watcher.received(p, port);
-    let v = port.kind === PORT_UPLINK ? this.fromUplink(p) : this.fromPodOrHost(p, port);
-    if (v === CONTINUE) v = this.forward(p);
-    if (v !== TAKEN) this.drop(p, v);
-  }
-
   // ---------------------------------------------------------------- the order of steps
 
   /** Steps 1 and 2. */
@@ -208,14 +216,30 @@ export class Datapath extends Path {
     const { nat } = this;
     let v = checkForwardable(this, p);
     if (v !== CONTINUE) return v;
-    if (nat !== null && ipv4.isFragment(p.fragment)) return this.forwardFragment(p, nat);
+    if (nat !== null && ip.isFragment(p)) return this.forwardFragment(p, nat);
     v = this.judge(p);
     if (v !== CONTINUE) return v;
     chooseId(this, p);
     return this.send(p);
   }
 
-  /** Steps 3 to 8: the packet gets its final addresses and its next hop. */
+  /**
+   * What would become of a parsed packet in steps 3 to 8, and no trace of the question: no flow, no answer, no count. The
+   * decision is on the packet.
+   */
+  decide(p: Packet): number {
+    const { nat, random } = this;
+    const state = random.state;
+    const ofServices = nat === null ? 0 : nat.random.state;
+    p.probe = 1;
+    let v = checkForwardable(this, p);
+    if (v === CONTINUE) v = this.judge(p);
+    random.state = state;
+    if (nat !== null) nat.random.state = ofServices;
+    return v;
+  }
+
+  /** Steps 3 to 8: the addresses that the packet will have, and its next hop. Nothing of it is changed. */
   private judge(p: Packet): number {
     const { nat } = this;
     beginJudgement(p);
@@ -240,7 +264,7 @@ export class Datapath extends Path {
     const { virtual } = this;
     const v = acceptFragment(this, p);
     if (v !== CONTINUE) return v;
-    if (isLaterFragment(p)) return this.forwardLaterFragment(p, nat);
+    if (ip.isLaterFragment(p)) return this.forwardLaterFragment(p, nat);
     const first = this.judge(p);
     if (first !== CONTINUE) {
       virtual.refuse(p, first);
@@ -261,9 +285,13 @@ export class Datapath extends Path {
     return v === CONTINUE ? this.send(p) : v;
   }
 
-  /** Steps 9 to 11. */
+  /** The packet gets its new addresses; steps 9 to 11. */
   private send(p: Packet): number {
-    if (p.protocol !== ipv4.PROTO_TCP) this.uncontrolled += segmentsOf(this.view, p);
+    if (this.nat !== null) {
+      const v = rewriteAddresses(p, this.nat);
+      if (v !== CONTINUE) return v;
+    }
+    if (!ip.isTcp(p)) this.uncontrolled += segmentsOf(this.view, p);
     const hop = this.nextHops[p.hop];
     switch (hop.kind) {
       case hops.HOP_POD:
@@ -286,12 +314,12 @@ export class Datapath extends Path {
   /** The next hop of a held packet never answered: its sender hears of it, as from Linux. */
   unreachable(p: Packet): void {
     p.pull(ethernet.HEADER_LEN);
-    if (takeOffTunnel(this, p)) answer(this, p, icmp.UNREACHABLE, icmp.CODE_HOST_UNREACHABLE, 0);
+    if (ip.takeOffTunnel(this.view, p)) answer(this, p, ip.HOST_UNREACHABLE, 0);
     this.drop(p, DROP_NEIGHBOR_UNREACHABLE);
   }
 
   /** A datagram for the tunnel stayed incomplete; `first` is only lent. */
   timeout(first: Packet): void {
-    answer(this, first, icmp.TIME_EXCEEDED, icmp.CODE_REASSEMBLY, 0);
+    answer(this, first, ip.REASSEMBLY_EXCEEDED, 0);
   }
 }

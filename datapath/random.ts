@@ -3,7 +3,8 @@
  * secrets.
  */
 export class Random {
-  private state: number;
+  /** Where the sequence is; put back, it goes on from there again. */
+  state: number;
 
   /** @param seed any integer but 0; the same seed gives the same sequence */
   constructor(seed: number) {

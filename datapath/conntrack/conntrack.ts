@@ -1,11 +1,13 @@
 /**
- * Connection tracking and translation as the path calls it, for each packet in this order:
+ * Connection tracking and translation as the path calls it. First everything is decided, for each packet in this order:
  *
  *   track(p)                     finds the packet's flow or begins one, judges the packet
- *     known flow, or isRelated:  translate(p), and the packet has its final addresses
+ *     known flow, or isRelated:  follow(p), and the packet's new addresses are known
  *     isNew:                     translateDestination(p, ...)   the service step, if it picks a backend
  *                                translateSource(p, ...)        the masquerade step, if a rule says so
  *                                confirm(p)                     when nothing has dropped it: now the flow exists
+ *
+ * and then done: translate(p) rewrites the packet as its flow says.
  *
  * What the steps need to know lies on the packet, in `flow`, `direction`, `isNew` and `isRelated`; nothing is allocated.
  * Until confirm(), `flow` of a packet that begins one is the scratch entry that it is built in.
@@ -205,27 +207,27 @@ export class Conntrack implements FlowOwner {
     if ((p.fragment & ipv4.OFFSET_MASK) !== 0) return DROP_CT_FRAGMENT;
 
     const protocol = p.protocol;
-    let ports = (p.srcPort << 16) | p.dstPort;
+    const ports = this.portsOf(p);
     if (protocol === ipv4.PROTO_ICMP) {
-      // The tuple of a query is its identifier and type: an echo request from either side is a flow of its own.
-      const type = this.view.getUint8(p.l4 + icmp.TYPE);
+      const type = ports & 0xff;
       if (icmp.isError(type)) return this.trackError(p, now);
       if (!icmp.isQuery(type)) return DROP_CT_INVALID_ICMP_TYPE;
-      ports = (p.srcPort << 16) | type;
     }
     const ref = this.table.find(p.src, p.dst, ports, protocol, now);
     if (ref < 0) return this.begin(p, ports, now);
 
     const flow = ref >>> 1;
     const direction = ref & 1;
-    const base = flow << ENTRY_SHIFT;
+    let base = flow << ENTRY_SHIFT;
     const { words } = this.table;
     const meta = words[base + META];
     const backend = words[base + BACKEND];
     if (backend !== 0 && direction === ORIGINAL && this.hasLostBackend(backend, meta)) {
-      this.table.remove(flow);
+      if (p.probe === 0) this.table.remove(flow);
       return this.begin(p, ports, now);
     }
+    // What a probe would change of the flow changes in a copy.
+    if (p.probe !== 0) base = this.copyToScratch(base);
 
     let timeout: number;
     if (protocol === ipv4.PROTO_TCP) {
@@ -233,7 +235,7 @@ export class Conntrack implements FlowOwner {
       timeout = p.timeout;
       if (verdict !== CONTINUE) {
         if (verdict === REOPEN) {
-          this.table.remove(flow);
+          if (p.probe === 0) this.table.remove(flow);
           return this.begin(p, ports, now);
         }
         if (verdict !== LAST_PACKET) {
@@ -255,33 +257,55 @@ export class Conntrack implements FlowOwner {
   }
 
   /**
-   * Gives a packet of a known flow, or a related ICMP error, its translated addresses. Does nothing to a new one.
+   * Gives a packet of a known flow, or a related ICMP error, the addresses that it will leave with: newSrc, newDst,
+   * translated. Its bytes stay.
+   * @returns CONTINUE or DROP_NAT_CANNOT_REWRITE
+   */
+  follow(p: Packet): number {
+    const { words } = this.table;
+    const base = p.flow << ENTRY_SHIFT;
+    const meta = words[base + META];
+    if ((meta & FLAGS_NAT) === 0) return CONTINUE;
+    // The other direction's tuple, reversed.
+    const reply = p.direction === REPLY;
+    const other = base + (reply ? O_SRC : R_SRC);
+    if (p.isRelated === 0) {
+      p.newSrc = words[other + 1];
+    } else {
+      // A redirect would tell its reader of an address that is none on its side (Linux: nf_nat_icmp_reply_translation).
+      if (this.view.getUint8(p.l4 + icmp.TYPE) === icmp.REDIRECT) return DROP_NAT_CANNOT_REWRITE;
+      // Its sender is a router; only where that is the translated end does it change.
+      const sourceChanges = (meta & (reply ? FLAG_DNAT : FLAG_SNAT)) !== 0 && !(reply && this.keepIcmpSource);
+      if (sourceChanges) p.newSrc = words[other + 1];
+    }
+    p.newDst = words[other];
+    p.translated = p.newSrc !== p.src || p.newDst !== p.dst ? 1 : 0;
+    return CONTINUE;
+  }
+
+  /**
+   * The same for a later fragment, like for the first one. Whoever holds fragments keeps the flow, its generation() and
+   * the direction of the first fragment, once confirm() has been called for it, and gives all three to the later ones.
+   * @returns CONTINUE, or DROP_CT_FRAGMENT if the flow has gone in between
+   */
+  followFirst(p: Packet): number {
+    p.isNew = 0;
+    p.isRelated = 0;
+    if (p.flow === 0 || this.generation(p.flow) !== p.generation) return DROP_CT_FRAGMENT;
+    return this.follow(p);
+  }
+
+  /**
+   * Rewrites a packet as its flow says, which it belongs to or is an error about.
    * @returns CONTINUE or DROP_NAT_CANNOT_REWRITE
    */
   translate(p: Packet): number {
     const base = p.flow << ENTRY_SHIFT;
-    const { words } = this.table;
-    if (base === 0 || p.isNew !== 0 || (words[base + META] & FLAGS_NAT) === 0) return CONTINUE;
-    if (p.isRelated !== 0) {
-      // A redirect would tell its reader of an address that is none on its side (Linux: nf_nat_icmp_reply_translation).
-      if (this.view.getUint8(p.l4 + icmp.TYPE) === icmp.REDIRECT) return DROP_NAT_CANNOT_REWRITE;
-      this.translateError(p, base);
-      return CONTINUE;
-    }
-    return this.translateAs(p, base);
-  }
-
-  /**
-   * Translates a later fragment like the first one. Whoever holds fragments keeps the flow, its generation() and the
-   * direction from the first fragment, once confirm() has been called for it, and gives all three to the later ones.
-   * @returns CONTINUE, or DROP_CT_FRAGMENT if the flow has gone in between
-   */
-  translateFragment(p: Packet): number {
-    const { flow } = p;
-    if (this.generation(flow) !== p.generation || flow === 0) return DROP_CT_FRAGMENT;
-    const base = flow << ENTRY_SHIFT;
-    if ((this.table.words[base + META] & FLAGS_NAT) === 0) return CONTINUE;
-    return this.translateAs(p, base);
+    // 0: an error of our own about a packet that no flow came of.
+    if (base === 0 || (this.table.words[base + META] & FLAGS_NAT) === 0) return CONTINUE;
+    if (p.isRelated === 0) return this.translatePacket(p, base);
+    this.translateError(p, base);
+    return CONTINUE;
   }
 
   /** Changes whenever the entry is used for another flow; 16 bits. */
@@ -292,7 +316,7 @@ export class Conntrack implements FlowOwner {
   /**
    * Sends the new flow of the packet to `address` and `port` (ignored where there are no ports).
    * @param backend number of the backend it was given, 0 for none
-   * @returns CONTINUE or DROP_NAT_CANNOT_REWRITE
+   * @returns CONTINUE
    */
   translateDestination(p: Packet, address: number, port: number, backend: number): number {
     const { words } = this.table;
@@ -300,10 +324,7 @@ export class Conntrack implements FlowOwner {
     words[base + BACKEND] = backend;
     const target = hasPorts(p.protocol) ? port : p.dstPort;
     if (address === p.dst && target === p.dstPort) return CONTINUE;
-    const ports = (p.srcPort << 16) | p.dstPort;
-    const newPorts = (p.srcPort << 16) | target;
-    const deltas = packDeltas(p.src, p.dst, ports, p.src, address, newPorts);
-    if (!rewritePacket(this.view, p, p.src, address, newPorts, deltas)) return DROP_NAT_CANNOT_REWRITE;
+    p.newDst = address;
     words[base + R_SRC] = address;
     if (hasPorts(p.protocol)) words[base + R_PORTS] = (target << 16) | (words[base + R_PORTS] & 0xffff);
     words[base + META] |= FLAG_DNAT;
@@ -315,7 +336,7 @@ export class Conntrack implements FlowOwner {
    * @param rule number of the rule that says so, shown in listings
    * @param keepPort false: --random-fully
    * @param min first port of a range for this rule, 0 for none
-   * @returns CONTINUE, DROP_NAT_PORTS_EXHAUSTED (answer with ICMP 3/13, RFC 5508 REQ-8) or DROP_NAT_CANNOT_REWRITE
+   * @returns CONTINUE, or DROP_NAT_PORTS_EXHAUSTED (answer with ICMP 3/13, RFC 5508 REQ-8)
    */
   translateSource(p: Packet, address: number, rule: number, keepPort: boolean, now: number, min = 0, max = 0): number {
     this.table.words[(p.flow << ENTRY_SHIFT) + RULE] = rule;
@@ -325,13 +346,15 @@ export class Conntrack implements FlowOwner {
       this.mappings === null || rule === 0
         ? this.ports.allocate(p.flow, address, keepPort, now | 0, min, max)
         : this.mapSource(this.mappings, p, address, keepPort, now | 0, min, max);
-    return port === NO_PORT ? DROP_NAT_PORTS_EXHAUSTED : this.setSource(p, address, port);
+    if (port === NO_PORT) return DROP_NAT_PORTS_EXHAUSTED;
+    this.setSource(p, address, port);
+    return CONTINUE;
   }
 
   /**
    * With endpoint-independent mapping: a new flow to a masquerade address may belong to a mapping.
    * @param fromInside a hairpin, which no filter is meant for (RFC 4787 REQ-9); an ICMP query is none, but for the host
-   * @returns CONTINUE: rewritten if a mapping is there, untouched if not (its destination tells);
+   * @returns CONTINUE: with a new destination if a mapping is there;
    *   DROP_NAT_FILTERED: the mapping is not for this sender
    */
   translateInbound(p: Packet, now: number, fromInside: boolean): number {
@@ -350,6 +373,8 @@ export class Conntrack implements FlowOwner {
    * Puts the new flow into the table. If its reply tuple is taken by another flow, it gets another source port, as
    * Linux's null binding does: two clients' flows through two services may meet at one backend.
    *
+   * A probe's flow is not entered: it stays in scratch space.
+   *
    * @returns CONTINUE and `p.flow` set; DROP_CT_TABLE_FULL, DROP_CT_SOURCE_QUOTA, DROP_CT_TUPLE_TAKEN,
    *   DROP_NAT_PORTS_EXHAUSTED, DROP_NAT_CANNOT_REWRITE
    */
@@ -358,13 +383,15 @@ export class Conntrack implements FlowOwner {
     const { words } = this.table;
     const scratch = p.flow;
     const built = scratch << ENTRY_SHIFT;
+    if (p.probe !== 0) return CONTINUE;
+    if (!this.canRewrite(p, built)) return DROP_NAT_CANNOT_REWRITE;
     let flow = this.insert(scratch, now);
     if (flow === REFUSED_CLASH) {
       const address = words[built + R_DST];
       const port = this.ports.allocate(scratch, address, true, now);
       if (port === NO_PORT) return DROP_NAT_PORTS_EXHAUSTED;
-      const verdict = this.setSource(p, address, port);
-      if (verdict !== CONTINUE) return verdict;
+      this.setSource(p, address, port);
+      if (!this.canRewrite(p, built)) return DROP_NAT_CANNOT_REWRITE;
       flow = this.insert(scratch, now);
     }
     if (flow < 0) {
@@ -384,20 +411,27 @@ export class Conntrack implements FlowOwner {
   }
 
   /**
-   * Gives the packet of a new flow that could not be confirmed back the addresses that it came with: its sender shall
-   * hear of it, and would not know it otherwise.
+   * Fetches what track() will need for these parsed packets of a big table.
+   * @param tuples room for 4 words a packet
+   * @returns anything; to be kept
    */
-  restore(p: Packet): void {
-    const { words } = this.table;
-    const base = p.flow << ENTRY_SHIFT;
-    if ((words[base + META] & FLAGS_NAT) === 0) return;
-    const isIcmp = p.protocol === ipv4.PROTO_ICMP;
-    const ports = isIcmp ? p.srcPort : (p.srcPort << 16) | p.dstPort;
-    const src = words[base + O_SRC];
-    const dst = words[base + O_DST];
-    const oldPorts = words[base + O_PORTS];
-    const deltas = packDeltas(p.src, p.dst, ports, src, dst, isIcmp ? oldPorts >>> 16 : oldPorts);
-    rewritePacket(this.view, p, src, dst, oldPorts, deltas);
+  lookAhead(packets: readonly Packet[], n: number, tuples: Int32Array): number {
+    for (let i = 0; i < n; i++) {
+      const p = packets[i];
+      const at = 4 * i;
+      tuples[at] = p.src;
+      tuples[at + 1] = p.dst;
+      tuples[at + 2] = this.portsOf(p);
+      tuples[at + 3] = p.protocol;
+    }
+    return this.table.touchAll(tuples, n);
+  }
+
+  /** The third word of a parsed packet's tuple. */
+  private portsOf(p: Packet): number {
+    // The tuple of a query is its identifier and type: an echo request from either side is a flow of its own.
+    const low = p.protocol === ipv4.PROTO_ICMP ? this.view.getUint8(p.l4 + icmp.TYPE) : p.dstPort;
+    return (p.srcPort << 16) | low;
   }
 
   /** A word of the flow that belongs to the path: a verdict, a mark. 0 in a new flow. */
@@ -487,7 +521,7 @@ export class Conntrack implements FlowOwner {
   private begin(p: Packet, ports: number, now: number): number {
     const { words } = this.table;
     const protocol = p.protocol;
-    const scratch = p.local === 0 ? 0 : this.table.ownScratch;
+    const scratch = (p.local | p.probe) === 0 ? 0 : this.table.ownScratch;
     const base = scratch << ENTRY_SHIFT;
     if (words[base + MAPPING] !== 0) this.dropMapping(base); // of a flow that was dropped before it was confirmed
     words.fill(0, base, base + ENTRY_WORDS);
@@ -593,17 +627,12 @@ export class Conntrack implements FlowOwner {
 
   private translateError(p: Packet, base: number): void {
     const { words } = this.table;
-    const meta = words[base + META];
     // The quote becomes the packet as it was on the other side: the other direction's tuple.
-    const reply = p.direction === REPLY;
-    const other = base + (reply ? O_SRC : R_SRC);
-    const src = words[other];
-    const dst = words[other + 1];
-    const sourceChanges = (meta & (reply ? FLAG_DNAT : FLAG_SNAT)) !== 0 && !(reply && this.keepIcmpSource);
-    rewriteIcmpError(this.view, p, sourceChanges ? dst : p.src, src, src, dst, words[other + 2]);
+    const other = base + (p.direction === REPLY ? O_SRC : R_SRC);
+    rewriteIcmpError(this.view, p, p.newSrc, p.newDst, words[other], words[other + 1], words[other + 2]);
   }
 
-  private translateAs(p: Packet, base: number): number {
+  private translatePacket(p: Packet, base: number): number {
     const { words } = this.table;
     const { direction } = p;
     const mine = base + (direction === ORIGINAL ? O_SRC : R_SRC);
@@ -618,23 +647,34 @@ export class Conntrack implements FlowOwner {
     return done ? CONTINUE : DROP_NAT_CANNOT_REWRITE;
   }
 
-  /** Rewrites the packet and the new flow's reply tuple to a chosen source. */
-  private setSource(p: Packet, address: number, port: number): number {
+  /** Gives the new flow's reply tuple, and so the packet, a chosen source. */
+  private setSource(p: Packet, address: number, port: number): void {
     const { words } = this.table;
     const isIcmp = p.protocol === ipv4.PROTO_ICMP;
-    const ports = (p.srcPort << 16) | p.dstPort;
-    const newPorts = isIcmp ? (port << 16) | port : (port << 16) | p.dstPort;
-    // The identifier of a query stands in both halves; it changes once.
-    const deltas = isIcmp
-      ? packDeltas(p.src, p.dst, p.srcPort, address, p.dst, port)
-      : packDeltas(p.src, p.dst, ports, address, p.dst, newPorts);
-    if (!rewritePacket(this.view, p, address, p.dst, newPorts, deltas)) return DROP_NAT_CANNOT_REWRITE;
+    p.newSrc = address;
     const base = p.flow << ENTRY_SHIFT;
     const reply = words[base + R_PORTS];
     words[base + R_DST] = address;
     words[base + R_PORTS] = isIcmp ? (port << 16) | (reply & 0xffff) : (reply & ~0xffff) | port;
     words[base + META] |= FLAG_SNAT;
-    return CONTINUE;
+  }
+
+  /** False where the packet cannot get its flow's ports: the CRC32c of SCTP covers bytes that another fragment has. */
+  private canRewrite(p: Packet, base: number): boolean {
+    if (p.protocol !== ipv4.PROTO_SCTP || !ipv4.isFragment(p.fragment)) return true;
+    const reply = this.table.words[base + R_PORTS];
+    return ((reply << 16) | (reply >>> 16)) === ((p.srcPort << 16) | p.dstPort);
+  }
+
+  /** @returns where the copy of the entry at `base` begins */
+  private copyToScratch(base: number): number {
+    const { words, ownScratch } = this.table;
+    const at = ownScratch << ENTRY_SHIFT;
+    this.dropMapping(at);
+    words.copyWithin(at, base, base + ENTRY_WORDS);
+    // Those of the flow itself are not the copy's to give back.
+    words[at + MAPPING] = 0;
+    return at;
   }
 
   /** The source port by endpoint-independent mapping: the mapping's, or a new mapping's. */

@@ -218,7 +218,7 @@ export class FlowTable {
 
   /**
    * Reads what lookups of these tuples will read, and uses nothing of it: index slots first, then the entries that they
-   * name. Called for a burst before its first packet is handled, it lets the processor wait for all cache misses at once.
+   * name. Called for a burst before its first packet is judged, it lets the processor wait for all cache misses at once.
    * @param tuples n x (src, dst, ports, protocol); overwritten
    * @returns anything; to be kept, so that the reads are not optimised away
    */

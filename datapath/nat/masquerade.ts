@@ -98,7 +98,7 @@ export class MasqueradeRules {
   }
 
   /**
-   * Judges a new flow by its addresses as they leave (the destination already translated).
+   * Judges a new flow by its addresses as they leave (the destination already translated). countHit() belongs to it.
    * @returns the place of the rule, from 1, if it says MASQUERADE; its negative if it says RETURN; 0 if none matched
    */
   match(src: number, dst: number, protocol: number, mark: number): number {
@@ -119,18 +119,21 @@ export class MasqueradeRules {
         (to === notTo || contains(code, to, notTo, dst)) &&
         !contains(code, notTo, next, dst)
       ) {
-        this.hits[rule]++;
         return (flags & FLAG_MASQUERADE) === 0 ? -rule : rule;
       }
       at = next;
     }
-    this.hits[0]++;
     return 0;
   }
 
   /** The number of the rule at a place that match() gave, with its sign. */
   numberOf(place: number): number {
     return place < 0 ? -this.numbers[-place] : this.numbers[place];
+  }
+
+  /** Counts a flow that the rule at this place, as match() gave it, has decided. */
+  countHit(matched: number): void {
+    this.hits[Math.abs(matched)]++;
   }
 
   /** By place: outside address of a rule (int32), 0 for that of the interface. */

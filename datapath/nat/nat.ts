@@ -28,6 +28,8 @@ export interface NatProgram {
 export class Nat {
   readonly conntrack: Conntrack;
   readonly services: Services;
+  /** Of the services. */
+  readonly random: Random;
   rules: MasqueradeRules;
 
   /**
@@ -59,7 +61,8 @@ export class Nat {
       memory,
     });
     // A sequence of its own: which backend a request gets then follows from the seed and the requests before it alone.
-    this.services = new Services(new Random(random.next()), profile.externalService === 'always-masquerade');
+    this.random = new Random(random.next());
+    this.services = new Services(this.random, profile.externalService === 'always-masquerade');
     this.conntrack.backends = this.services;
     this.services.setNodeAddresses(program.nodeAddresses);
     this.services.setNetworks(program.serviceNetworks ?? []);

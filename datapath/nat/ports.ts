@@ -322,7 +322,8 @@ export class PortAllocator {
   ): number {
     const words = this.table.words;
     const state = (words[base + META] >>> STATE_SHIFT) & STATE_MASK;
-    if (protocol !== PROTO_TCP || state !== TCP_SYN_SENT) return this.fail();
+    // What is only asked for, in the other scratch entry, takes nobody's port.
+    if (protocol !== PROTO_TCP || state !== TCP_SYN_SENT || base !== 0) return this.fail();
     const probes = Math.min(range, MAX_PROBES);
     let offset = this.random.below(range);
     for (let i = 0; i < probes; i++, offset++) {

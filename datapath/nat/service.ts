@@ -370,6 +370,7 @@ export class Services implements BackendOwner {
       if (candidates.backends.includes(last)) backend = last;
     }
     if (backend === 0) backend = this.pick(port, candidates, p);
+    if (p.probe !== 0) return backend;
     if (!this.affinity.set(number, p.src, 0, backend, (now + port.affinityMs) | 0)) this.affinityFull++;
     return backend;
   }

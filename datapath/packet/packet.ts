@@ -87,7 +87,9 @@ export class Packet {
   timeout = -1;
   /** The source that it came with (int32): what answers it returns where that leads. */
   sender = 0;
-  /** 1 if it has other addresses than it came with. */
+  /** The addresses that it leaves with (int32), and 1 if they are not those that it came with. */
+  newSrc = 0;
+  newDst = 0;
   translated = 0;
   /** The IP id that it leaves with, or KEEP_ID. Written late: an error about it quotes what its sender knows. */
   newId = KEEP_ID;
@@ -99,6 +101,8 @@ export class Packet {
   policy = 0;
   /** 1 if its steps are to be reported. */
   trace = 0;
+  /** 1 if only its decision is asked for: no table remembers it, and nobody hears of it. */
+  probe = 0;
 
   // Of the first packet of a flow to a service: number of the backend (0: to none), its address and port.
   backend = 0;
@@ -143,6 +147,7 @@ export class Packet {
     this.mark = 0;
     this.policy = 0;
     this.trace = 0;
+    this.probe = 0;
   }
 
   /** Moves the start `bytes` into the headroom. The caller knows that there is room (HEADROOM covers the worst case). */

@@ -3,8 +3,7 @@
  * there does not take as it is gets cut and completed first.
  */
 import * as counters from '../counters.ts';
-import { fragment } from '../mtu/fragment.ts';
-import type { Packet } from '../packet/packet.ts';
+import { KEEP_ID, type Packet } from '../packet/packet.ts';
 import { completeChecksum, segment } from '../packet/segment.ts';
 import { PORT_POD, PORT_UPLINK, type Port } from '../port.ts';
 import type { NextHop } from '../route/nexthop.ts';
@@ -13,8 +12,8 @@ import type { Tunnel } from '../tunnel/tunnel.ts';
 import * as verdict from '../verdict.ts';
 import { CONTINUE, MUST_CUT, TAKEN } from '../verdict.ts';
 import * as ethernet from '../wire/ethernet.ts';
-import * as ipv4 from '../wire/ipv4.ts';
 import { answerEcho } from './icmp.ts';
+import * as ip from './ipv4.ts';
 import { checkTtlAndMtu, clampToPath, isFromHost, mtuOf, uncutMtuOf, wireLength } from './mtu.ts';
 import { MAX_PIECES, type Path } from './path.ts';
 import { STEP_ENCAPSULATE, STEP_MTU, STEP_NEIGHBOR } from './watcher.ts';
@@ -70,10 +69,8 @@ function cutAndSend(path: Path, p: Packet, hop: NextHop, port: Port): number {
 }
 
 function fragmentAndSend(path: Path, p: Packet, hop: NextHop, port: Port): number {
-  const atomic = (p.fragment & ipv4.FLAG_DF) !== 0 && !ipv4.isFragment(p.fragment);
-  if (atomic) path.view.setUint16(p.off + ipv4.ID, path.takeIds(1));
   const pieces = path.fragments;
-  const n = fragment(path.pool, p, mtuOf(path, hop), pieces);
+  const n = ip.cut(path.pool, p, mtuOf(path, hop), ip.needsId(p) ? path.takeIds(1) : KEEP_ID, pieces);
   if (n === 0) return verdict.DROP_NO_BUFFER;
   path.counters.event(counters.EVENT_FRAGMENTED);
   path.counters.event(counters.EVENT_FRAGMENTS_SENT, n);
@@ -145,7 +142,7 @@ function encapsulateAndFragment(path: Path, p: Packet, hop: NextHop, tunnel: Tun
   const l4 = tunnel.overhead + p.l4 - p.off;
   tunnel.encap(p, hop.peer);
   path.counters.event(counters.EVENT_ENCAPSULATED);
-  const n = fragment(path.pool, p, path.pathMtu.lookup(hop.peerAddress, path.now), pieces);
+  const n = ip.cut(path.pool, p, path.pathMtu.lookup(hop.peerAddress, path.now), KEEP_ID, pieces);
   if (n === 0) return verdict.DROP_NO_BUFFER;
   path.counters.event(counters.EVENT_FRAGMENTED);
   path.counters.event(counters.EVENT_FRAGMENTS_SENT, n);

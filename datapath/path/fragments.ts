@@ -5,8 +5,7 @@
 import type { Nat } from '../nat/nat.ts';
 import type { Packet } from '../packet/packet.ts';
 import { CONTINUE } from '../verdict.ts';
-import * as ipv4 from '../wire/ipv4.ts';
-import { lookupRoute } from './judge.ts';
+import { beginJudgement, lookupRoute } from './judge.ts';
 import type { Path } from './path.ts';
 
 /** Zone of fragments that came through the tunnel; the others' is the port that they came by. */
@@ -19,21 +18,16 @@ export function acceptFragment(path: Path, p: Packet): number {
 
 /** The first fragment has been judged: the others go where it goes. */
 export function admitFragments(path: Path, p: Packet, nat: Nat): void {
-  if (path.freshIds && p.src !== p.sender) p.newId = path.takeIds(1);
+  if (path.freshIds && p.newSrc !== p.src) p.newId = path.takeIds(1);
   p.generation = nat.conntrack.generation(p.flow);
   path.virtual.admit(p);
 }
 
 /** Judges a later fragment like the first one: the same addresses, and a route. */
 export function judgeLaterFragment(path: Path, p: Packet, nat: Nat): number {
-  const { src, dst } = p;
-  p.sender = src;
-  const v = nat.conntrack.translateFragment(p);
-  if (v !== CONTINUE) return v;
-  p.translated = p.src !== src || p.dst !== dst ? 1 : 0;
-  return lookupRoute(path, p);
-}
-
-export function isLaterFragment(p: Packet): boolean {
-  return (p.fragment & ipv4.OFFSET_MASK) !== 0;
+  const { newId } = p;
+  beginJudgement(p);
+  p.newId = newId;
+  const v = nat.conntrack.followFirst(p);
+  return v === CONTINUE ? lookupRoute(path, p) : v;
 }

@@ -17,6 +17,7 @@ import * as ipv4 from '../wire/ipv4.ts';
 import * as vnet from '../wire/virtio-net.ts';
 import { answer } from './icmp.ts';
 import { parsePacket, refuseTunnelPacket } from './ingress.ts';
+import { TOO_BIG } from './ipv4.ts';
 import { MAX_PIECES, type Path } from './path.ts';
 
 /**
@@ -56,8 +57,8 @@ function cutTrain(path: Path, p: Packet, tunnel: Tunnel): number {
     const s = train[i];
     let v = parsePacket(path, s);
     if (v === CONTINUE) v = decapsulate(path, s, path.tunnels.find(s) ?? tunnel);
-    if (v === CONTINUE) v = path.forward(s);
-    if (v !== TAKEN) path.drop(s, v);
+    if (v === CONTINUE) path.enter(s);
+    else if (v !== TAKEN) path.drop(s, v);
   }
   path.pool.release(p);
   return TAKEN;
@@ -71,9 +72,9 @@ function reassemble(path: Path, p: Packet): number {
   whole.inPort = (path.uplink as Port).index;
   whole.identity = IDENTITY_WORLD;
   const tunnel = path.tunnels.find(whole);
-  let w = tunnel === null ? CONTINUE : decapsulate(path, whole, tunnel);
-  if (w === CONTINUE) w = path.forward(whole);
-  if (w !== TAKEN) path.drop(whole, w);
+  const w = tunnel === null ? CONTINUE : decapsulate(path, whole, tunnel);
+  if (w === CONTINUE) path.enter(whole);
+  else if (w !== TAKEN) path.drop(whole, w);
   return v === CONTINUE ? DONE : v;
 }
 
@@ -103,7 +104,7 @@ function learnFromError(path: Path, p: Packet, tunnel: Tunnel): number {
     const code = path.relayTunnelErrors ? relayedCode(type, errorCode) : -1;
     if (code < 0 || quoted.len === 0) return DROP_TUNNEL_ERROR;
     path.counters.event(counters.EVENT_TUNNEL_ERRORS);
-    answer(path, quoted, icmp.UNREACHABLE, code, 0);
+    answer(path, quoted, (icmp.UNREACHABLE << 8) | code, 0);
     return DONE;
   }
   path.counters.event(counters.EVENT_TUNNEL_ERRORS);
@@ -116,7 +117,7 @@ function learnFromError(path: Path, p: Packet, tunnel: Tunnel): number {
     path.now,
   );
   if (mtu > 0 && quoted.len > 0 && path.nextHops[path.routes.lookup(quoted.dst)].tooBig === hops.TOO_BIG_SIGNAL) {
-    answer(path, quoted, icmp.UNREACHABLE, icmp.CODE_FRAG_NEEDED, Math.max(MIN_MTU, mtu - tunnel.overhead));
+    answer(path, quoted, TOO_BIG, Math.max(MIN_MTU, mtu - tunnel.overhead));
   }
   return DONE;
 }

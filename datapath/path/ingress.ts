@@ -3,7 +3,6 @@
  * for the node itself before it is a packet of anybody else: ARP (in openFrame), and the tunnels (from-tunnel.ts).
  */
 import type { Packet } from '../packet/packet.ts';
-import { parseIpv4 } from '../packet/parse.ts';
 import { isCuttable } from '../packet/segment.ts';
 import { IDENTITY_WORLD, PORT_POD, type Port } from '../port.ts';
 import {
@@ -12,7 +11,6 @@ import {
   DROP_ENCAP_FROM_WORKLOAD,
   DROP_INVALID_SOURCE,
   DROP_MALFORMED_ETHERNET,
-  DROP_MALFORMED_IPV4,
   DROP_MALFORMED_VNET_HEADER,
   DROP_MARTIAN_SOURCE,
   DROP_MULTICAST,
@@ -20,23 +18,23 @@ import {
   DROP_OTHER_MAC,
 } from '../verdict.ts';
 import * as ethernet from '../wire/ethernet.ts';
-import * as ipv4 from '../wire/ipv4.ts';
 import * as vnet from '../wire/virtio-net.ts';
+import * as ip from './ipv4.ts';
 import type { Path } from './path.ts';
 
 /** A pod may only send from its own addresses. The port says who the sender is. */
 export function checkSource(path: Path, p: Packet, port: Port): number {
   const { view } = path;
-  if (p.len < ipv4.HEADER_LEN) return DROP_MALFORMED_IPV4;
-  if (view.getUint8(p.off) >> 4 !== 4) return DROP_NOT_IPV4;
-  if (port.kind === PORT_POD && !port.owns(view.getInt32(p.off + ipv4.SRC))) return DROP_INVALID_SOURCE;
+  const v = ip.checkVersion(view, p);
+  if (v !== CONTINUE) return v;
+  if (port.kind === PORT_POD && !port.owns(ip.sourceOf(view, p))) return DROP_INVALID_SOURCE;
   p.identity = port.identity;
   return CONTINUE;
 }
 
 /** Parses the packet at `p.off` (packet/parse.ts); afterwards nothing of its headers need be checked again. */
 export function parsePacket(path: Path, p: Packet): number {
-  return parseIpv4(path.view, p);
+  return ip.parse(path.view, p);
 }
 
 /** A pod that speaks the protocol of a tunnel of ours to a node could put words into another pod's mouth (Calico refuses it, too). */
@@ -61,7 +59,7 @@ export function openFrame(path: Path, p: Packet): number {
     const v = path.neighbors.handleArp(p, path.now);
     return v === CONTINUE ? DONE : v;
   }
-  if (type !== ethernet.TYPE_IPV4) return DROP_NOT_IPV4;
+  if (type !== ip.ETHERTYPE) return DROP_NOT_IPV4;
   if (group) return DROP_MULTICAST;
   p.pull(ethernet.HEADER_LEN);
   return CONTINUE;
@@ -76,7 +74,8 @@ export function checkForeignSource(path: Path, p: Packet): number {
 
 /** What is never forwarded, whoever sent it. */
 export function checkForwardable(path: Path, p: Packet): number {
-  if (p.dst >>> 28 >= 14) return DROP_MULTICAST;
+  const v = ip.checkUnicast(p);
+  if (v !== CONTINUE) return v;
   // Somebody else's tunnel: further on it may have to be cut.
   if ((p.gsoType & vnet.GSO_UDP_TUNNEL_IPV4) !== 0 && !isCuttable(path.view, p)) return DROP_MALFORMED_VNET_HEADER;
   return CONTINUE;

@@ -1,4 +1,7 @@
-/** Steps 3 to 8: a packet gets its final addresses, and the next hop that it goes to. */
+/**
+ * Steps 3 to 8 decide: under which addresses a packet leaves, and to which next hop. The decision is on the packet, whose
+ * bytes stay as they came until rewriteAddresses, so that an error about it quotes what its sender knows.
+ */
 import type { Nat } from '../nat/nat.ts';
 import { FROM_NODE, FROM_OUTSIDE, FROM_POD, SERVICE_LOOPBACK } from '../nat/service.ts';
 import { KEEP_ID, type Packet } from '../packet/packet.ts';
@@ -8,21 +11,22 @@ import type { NextHop } from '../route/nexthop.ts';
 import * as hops from '../route/nexthop.ts';
 import * as verdict from '../verdict.ts';
 import { CONTINUE } from '../verdict.ts';
-import * as icmp from '../wire/icmp.ts';
-import * as ipv4 from '../wire/ipv4.ts';
 import { answer } from './icmp.ts';
+import * as ip from './ipv4.ts';
 import type { Path } from './path.ts';
 
 /** Nothing is decided about the packet yet. */
 export function beginJudgement(p: Packet): void {
   p.sender = p.src;
+  p.newSrc = p.src;
+  p.newDst = p.dst;
   p.translated = 0;
   p.hairpin = 0;
   p.newId = KEEP_ID;
   p.isNew = 0;
 }
 
-/** Step 3: finds the packet's flow. A packet of a known flow gets its final addresses; `p.isNew` if it begins one. */
+/** Step 3: finds the packet's flow, whose addresses it then gets; `p.isNew` if it begins one. */
 export function trackFlow(path: Path, p: Packet, nat: Nat): number {
   const { conntrack: flows } = nat;
   const v = flows.track(p, path.now);
@@ -30,44 +34,36 @@ export function trackFlow(path: Path, p: Packet, nat: Nat): number {
     // Our own errors about packets that no flow came of: those were not rewritten, so neither is their quote.
     return p.local !== 0 && v === verdict.DROP_CT_ICMP_NO_FLOW ? CONTINUE : v;
   }
-  if (p.isNew !== 0) return CONTINUE;
-  const { src, dst } = p;
-  const w = flows.translate(p);
-  p.translated = p.src !== src || p.dst !== dst ? 1 : 0;
-  return w;
+  return p.isNew !== 0 ? CONTINUE : flows.follow(p);
 }
 
 /** Step 4: chooses where a new flow goes, if its destination is a service's or a mapping's. */
 export function chooseBackend(path: Path, p: Packet, nat: Nat): number {
   const { conntrack: flows, services } = nat;
-  const { dst } = p;
   const { kind } = path.ports[p.inPort];
   const outside = kind === PORT_UPLINK && p.tunnelSource === 0;
   const client = outside ? FROM_OUTSIDE : kind === PORT_HOST ? FROM_NODE : FROM_POD;
   const v = services.select(p, client, path.now);
   if (v === verdict.DROP_NO_SERVICE_ENDPOINT || v === verdict.DROP_UNKNOWN_SERVICE_PORT) {
-    answer(path, p, icmp.UNREACHABLE, icmp.CODE_PORT_UNREACHABLE, 0); // kube-proxy's REJECT
+    answer(path, p, ip.PORT_UNREACHABLE, 0); // kube-proxy's REJECT
   }
   if (v !== CONTINUE) return v;
   const w =
     p.backend !== 0
       ? flows.translateDestination(p, p.backendAddress, p.backendPort, p.backend)
       : flows.translateInbound(p, path.now, !outside);
-  p.translated = p.dst !== dst ? 1 : 0;
-  if (p.backend === 0 && !outside && p.translated !== 0) p.hairpin = dst;
+  p.translated = p.newDst !== p.dst ? 1 : 0;
+  if (p.backend === 0 && !outside && p.translated !== 0) p.hairpin = p.dst;
   return w;
 }
 
 /** Step 6: finds the next hop for the packet's destination, or says why there is none. */
 export function lookupRoute(path: Path, p: Packet): number {
-  const index = path.routes.lookup(p.dst);
+  const index = path.routes.lookup(p.newDst);
   p.hop = index;
   if (index !== 0 && path.nextHops[index].kind !== hops.HOP_REFUSE) return CONTINUE;
-  // A first packet that has a backend already would be quoted with the backend's address, which its sender never saw.
-  if (p.translated === 0) {
-    const code = index === 0 ? icmp.CODE_NET_UNREACHABLE : icmp.CODE_HOST_UNREACHABLE;
-    answer(path, p, icmp.UNREACHABLE, code, 0);
-  }
+  // What has become of a service's address its sender does not know, so it hears of nothing.
+  if (p.translated === 0) answer(path, p, index === 0 ? ip.NET_UNREACHABLE : ip.HOST_UNREACHABLE, 0);
   return index === 0 ? verdict.DROP_NO_ROUTE : verdict.DROP_ROUTE_REFUSED;
 }
 
@@ -86,8 +82,9 @@ export function masqueradeFlow(path: Path, p: Packet, nat: Nat): number {
   } else if (hop.kind !== hops.HOP_HOST && p.local === 0) {
     // A hairpin leaves as if it had gone outside: with the outside source (RFC 4787 REQ-9a).
     const { hairpin } = p;
-    const rule = rules.match(p.src, hairpin !== 0 ? hairpin : p.dst, p.protocol, p.mark);
+    const rule = rules.match(p.src, hairpin !== 0 ? hairpin : p.newDst, p.protocol, p.mark);
     p.rule = rules.numberOf(rule);
+    if (p.probe === 0) rules.countHit(rule);
     if (rule > 0) {
       const given = rules.source(rule);
       const source = given !== 0 ? given : hairpin !== 0 ? hairpin : own;
@@ -103,18 +100,20 @@ export function masqueradeFlow(path: Path, p: Packet, nat: Nat): number {
     }
   }
   if (v === CONTINUE) v = flows.confirm(p, path.now);
-  if (isOutOfResources(v)) {
-    flows.restore(p);
-    answer(path, p, icmp.UNREACHABLE, icmp.CODE_ADMIN_PROHIBITED, 0); // RFC 5508 REQ-8
-  }
+  if (isOutOfResources(v)) answer(path, p, ip.PROHIBITED, 0); // RFC 5508 REQ-8
   return v;
 }
 
 /** The identification of a datagram that has been translated and may yet be fragmented (RFC 6864 section 5.3.1). */
 export function chooseId(path: Path, p: Packet): void {
-  if (!path.freshIds || p.src === p.sender || (p.fragment & ipv4.FLAG_DF) !== 0) return;
+  if (!path.freshIds || p.newSrc === p.src || !ip.mayBeFragmented(p)) return;
   // The segments of a superpacket count on from the first.
   p.newId = path.takeIds(segmentsOf(path.view, p));
+}
+
+/** After the decision: the packet gets the addresses and ports of its flow. */
+export function rewriteAddresses(p: Packet, nat: Nat): number {
+  return nat.conntrack.translate(p);
 }
 
 /** Would the backend's answer miss us? Then the flow must carry our source. */
@@ -124,7 +123,7 @@ function mustReturnHere(path: Path, p: Packet, hop: NextHop): boolean {
   // What the node itself gets it answers by way of here, unless it asked itself.
   if (hop.kind === hops.HOP_HOST) return fromNode && hop.gateway === 0;
   // Cilium keeps the client's address for a backend on the node that was asked; a hairpin needs ours in any case.
-  return path.alwaysMasquerade || fromNode || hop.kind !== hops.HOP_POD || p.src === p.dst;
+  return path.alwaysMasquerade || fromNode || hop.kind !== hops.HOP_POD || p.src === p.newDst;
 }
 
 /** No flow could be made, for want of a port or of a place in the table. */

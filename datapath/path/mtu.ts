@@ -14,9 +14,8 @@ import {
   DROP_UNDERLAY_TOO_SMALL,
   MUST_CUT,
 } from '../verdict.ts';
-import * as icmp from '../wire/icmp.ts';
-import * as ipv4 from '../wire/ipv4.ts';
 import { answer } from './icmp.ts';
+import * as ip from './ipv4.ts';
 import type { Path } from './path.ts';
 
 /**
@@ -27,8 +26,8 @@ import type { Path } from './path.ts';
  */
 export function checkTtlAndMtu(path: Path, p: Packet, hop: NextHop, forwarded: boolean): number {
   const { view } = path;
-  if (forwarded && view.getUint8(p.off + ipv4.TTL) <= 1) {
-    answer(path, p, icmp.TIME_EXCEEDED, icmp.CODE_TTL_IN_TRANSIT, 0);
+  if (forwarded && ip.hopLimit(view, p) <= 1) {
+    answer(path, p, ip.HOPS_EXCEEDED, 0);
     return DROP_TTL_EXCEEDED;
   }
   if (hop.clampMss !== 0) clampToPath(path, p, hop);
@@ -37,8 +36,8 @@ export function checkTtlAndMtu(path: Path, p: Packet, hop: NextHop, forwarded: b
     v = refuseOrCut(path, p, hop);
     if (v !== MUST_CUT) return v;
   }
-  if (forwarded) ipv4.decrementTtl(view, p.off);
-  if (p.newId !== KEEP_ID) ipv4.setId(view, p.off, p.newId);
+  if (forwarded) ip.decrementHopLimit(view, p);
+  if (p.newId !== KEEP_ID) ip.setId(view, p, p.newId);
   return v;
 }
 
@@ -49,7 +48,7 @@ export function isFromHost(path: Path, p: Packet): boolean {
 
 /** The MSS that a SYN offers is for what will come back: the route back counts as well as the one that it takes. */
 export function clampToPath(path: Path, p: Packet, hop: NextHop): void {
-  if (p.protocol !== ipv4.PROTO_TCP) return;
+  if (!ip.isTcp(p)) return;
   const back = path.routes.lookup(p.sender);
   const mtu = Math.min(uncutMtuOf(path, hop), back === 0 ? hop.mtu : uncutMtuOf(path, path.nextHops[back]));
   if (clampMss(path.view, p, Math.max(MIN_MTU, mtu))) path.counters.event(counters.EVENT_MSS_CLAMPED);
@@ -85,7 +84,7 @@ export function wireLength(path: Path, p: Packet): number {
 function refuseOrCut(path: Path, p: Packet, hop: NextHop): number {
   if (hop.tooBig === hops.TOO_BIG_FRAGMENT_INNER) return MUST_CUT;
   if (hop.tooBig === hops.TOO_BIG_LARGER_UNDERLAY) return DROP_UNDERLAY_TOO_SMALL;
-  if ((p.fragment & ipv4.FLAG_DF) === 0) return MUST_CUT;
-  answer(path, p, icmp.UNREACHABLE, icmp.CODE_FRAG_NEEDED, mtuOf(path, hop));
+  if (ip.mayBeFragmented(p)) return MUST_CUT;
+  answer(path, p, ip.TOO_BIG, mtuOf(path, hop));
   return DROP_OVER_MTU_DONT_FRAGMENT;
 }

@@ -105,6 +105,7 @@ export abstract class Path {
   readonly quoted = new Packet(0, -1);
 
   protected readonly clock: Clock;
+  protected readonly random: Random;
   /**
    * The last IP id of our own: for what is cut although it said DF, whose id need not be unique (RFC 6864 section 4.1), and
    * for what a profile translates with a fresh one.
@@ -117,6 +118,7 @@ export abstract class Path {
     this.view = pool.view;
     this.counters = counters;
     this.clock = options.clock;
+    this.random = random;
     this.underlay = underlay;
     this.hostAddress = options.hostAddress;
     this.routes = options.routes ?? new Lpm();
@@ -155,8 +157,11 @@ export abstract class Path {
     });
   }
 
-  /** A parsed packet goes through the path, wherever it came from. @returns TAKEN, or why it ends here */
+  /** A parsed packet goes through the path at once, wherever it came from. @returns TAKEN, or why it ends here */
   abstract forward(p: Packet): number;
+
+  /** A parsed packet will go through the path behind those of the burst that came before it. Takes ownership. */
+  abstract enter(p: Packet): void;
 
   // What tables that hold packets say of them: NeighborEvents, FragmentEvents, ReassemblyEvents.
   abstract transmit(p: Packet): void;

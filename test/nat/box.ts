@@ -8,6 +8,7 @@ import { type MasqueradeRule, MasqueradeRules } from '../../datapath/nat/masquer
 import { type Service, Services } from '../../datapath/nat/service.ts';
 import { parseIpv4 } from '../../datapath/packet/parse.ts';
 import { Pool } from '../../datapath/packet/pool.ts';
+import { beginJudgement } from '../../datapath/path/judge.ts';
 import { Random } from '../../datapath/random.ts';
 import { CONTINUE, VERDICT_NAMES } from '../../datapath/verdict.ts';
 import { bytesOf, ip, load } from '../fixtures/packets.ts';
@@ -48,6 +49,7 @@ export class Box {
     const p = load(this.pool, bytes);
     let verdict = parseIpv4(this.pool.view, p);
     const { conntrack, services } = this;
+    beginJudgement(p);
     if (verdict === CONTINUE) verdict = conntrack.track(p, this.now);
     const isNew = p.isNew === 1;
     const related = p.isRelated === 1;
@@ -60,7 +62,8 @@ export class Box {
         verdict = conntrack.translateDestination(p, p.backendAddress, p.backendPort, p.backend);
       }
       if (verdict === CONTINUE) {
-        const rule = this.rules.match(p.src, p.dst, p.protocol, 0);
+        const rule = this.rules.match(p.src, p.newDst, p.protocol, 0);
+        this.rules.countHit(rule);
         if (rule > 0 || masquerade) {
           const { rules } = this;
           const at = Math.max(rule, 0);
@@ -69,7 +72,8 @@ export class Box {
         }
       }
       if (verdict === CONTINUE) verdict = conntrack.confirm(p, this.now);
-    } else if (verdict === CONTINUE) verdict = conntrack.translate(p);
+    } else if (verdict === CONTINUE) verdict = conntrack.follow(p);
+    if (verdict === CONTINUE) verdict = conntrack.translate(p);
     const out = bytesOf(this.pool, p);
     this.pool.release(p);
     const { flow, direction } = p;

@@ -401,8 +401,11 @@ describe('MasqueradeRules', () => {
       ['192.168.1.1', '10.244.2.9', 0, 6],
       ['192.168.1.1', '8.8.8.8', 0, 0],
     ];
-    for (const [src, dst, mark, wanted] of rows)
-      assert.equal(rules.match(ip(src), ip(dst), 6, mark), wanted, `${src} > ${dst}`);
+    for (const [src, dst, mark, wanted] of rows) {
+      const matched = rules.match(ip(src), ip(dst), 6, mark);
+      rules.countHit(matched);
+      assert.equal(matched, wanted, `${src} > ${dst}`);
+    }
     assert.equal(rules.hits[5], 1);
     assert.equal(rules.hits[0], 2);
   });

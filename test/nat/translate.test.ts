@@ -176,13 +176,15 @@ describe('translation of flows', () => {
       return p;
     };
     const p = later();
-    assert.equal(box.conntrack.translateFragment(p), 0);
+    assert.equal(box.conntrack.followFirst(p), 0);
+    assert.equal(p.newSrc, ip(OUTSIDE));
+    assert.equal(box.conntrack.translate(p), 0);
     assert.equal(ends(bytesOf(box.pool, p)).src, OUTSIDE);
     box.pool.release(p);
     box.conntrack.table.remove(flow);
     passes(box, udp4({ src: POD, dst: BACKEND, sport: 1, dport: 2 })); // takes the same entry
     const q = later();
-    assert.notEqual(box.conntrack.translateFragment(q), 0);
+    assert.notEqual(box.conntrack.followFirst(q), 0);
   });
 });
 

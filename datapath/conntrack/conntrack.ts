@@ -172,9 +172,10 @@ export class Conntrack implements FlowOwner {
   backends: BackendOwner | null = null;
 
   private readonly view: DataView;
-  private readonly timeouts: Int32Array;
+  /** Milliseconds by state (timeouts.ts). */
+  readonly timeouts: Int32Array;
   private readonly keepIcmpSource: boolean;
-  private readonly verifyQuotes: boolean;
+  verifyQuotes: boolean;
 
   /** @param view the pool's view */
   constructor(view: DataView, options: ConntrackOptions) {
@@ -190,6 +191,11 @@ export class Conntrack implements FlowOwner {
       options.mappings === undefined
         ? null
         : new EndpointMappings(options.mappings.capacity, options.random, options.mappings.filtering, options.memory);
+  }
+
+  /** Other timeouts, as the options of the constructor: for flows that begin, and for those that get another packet. */
+  setTimeouts(profile: TimeoutProfile, seconds: Record<number, number>): void {
+    this.timeouts.set(timeoutsOf(profile, seconds));
   }
 
   /**

@@ -176,7 +176,7 @@ function after(a: number, b: number): boolean {
 export class TcpTracker {
   readonly loose: boolean;
   readonly liberal: boolean;
-  readonly forgetReset: boolean;
+  forgetReset: boolean;
   readonly ignoreInvalidRst: boolean;
   readonly maxRetransmissions: number;
   /** Milliseconds by state (timeouts.ts). */

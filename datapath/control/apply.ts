@@ -3,6 +3,7 @@
  * says what the loop and the kernel must be told, or what cannot change while the node runs.
  */
 import { isDeepStrictEqual } from 'node:util';
+import { PROFILES } from '../profile.ts';
 import { compile } from '../program/compile.ts';
 import { type Change, diff } from '../program/diff.ts';
 import { findFaults, type Program } from '../program/program.ts';
@@ -27,7 +28,8 @@ export interface Plan {
 }
 
 /** What follows from these is decided when the node starts. */
-const FIXED = ['uplink', 'profile', 'offload', 'conntrack', 'loop'] as const;
+const FIXED = ['uplink', 'offload', 'loop'] as const;
+const FIXED_OF_CONNTRACK = ['size', 'perSource'] as const;
 
 /**
  * @param running the program that the loop has
@@ -54,6 +56,16 @@ function findRefusals(from: ResolvedConfig, written: NodeConfig, to: ResolvedCon
   for (const part of FIXED) {
     const path = firstDifference(unchanged[part], written.spec[part], ['spec', part]);
     if (path !== null) refuse(path, 'cannot change while the node runs: restart it');
+  }
+  for (const part of FIXED_OF_CONNTRACK) {
+    if (from.spec.conntrack[part] === written.spec.conntrack[part]) continue;
+    refuse(['spec', 'conntrack', part], 'cannot change while the node runs: restart it');
+  }
+  const mapping = (config: ResolvedConfig) => PROFILES[config.spec.profile].natMapping;
+  const tracks = from.spec.services.length > 0 || from.spec.masquerade.length > 0;
+  if (tracks && mapping(from) !== mapping(to)) {
+    const why = `profiles ${from.spec.profile} and ${to.spec.profile} map flows in different ways`;
+    refuse(['spec', 'profile'], `cannot change while the node runs and translates: ${why}; restart it`);
   }
   return refusals;
 }

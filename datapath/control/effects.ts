@@ -5,7 +5,7 @@ import { mtusOf, podMtuOf } from '../program/mtus.ts';
 import type { ResolvedConfig } from './resolved.ts';
 
 export interface Effect {
-  /** pods, host, tunnels, mtu, routes, services, masquerade. */
+  /** profile, timeouts, pods, host, tunnels, mtu, routes, services, masquerade. */
   what: string;
   /** added, removed, readdressed... */
   change: string;
@@ -35,11 +35,25 @@ export function describeChanges(from: ResolvedConfig, to: ResolvedConfig, change
       flows,
     });
   };
+  if (from.spec.profile !== to.spec.profile) {
+    add(
+      'profile',
+      'changed',
+      [to.spec.profile],
+      'go on; outer headers, TTLs and timeouts follow it from the next packet on',
+    );
+  }
+  if (!isDeepStrictEqual(from.spec.conntrack, to.spec.conntrack)) {
+    add('timeouts', 'changed', ['conntrack'], 'follow them from their next packet on');
+  }
   describePods(from, to, add);
   describeHost(from, to, add);
   describeTunnels(changes, add);
   describeRoutes(from, to, add);
   describeServices(from, to, add);
+  if (changes.some(({ kind }) => kind === 'addresses')) {
+    add('services', 'networks', ['node ports and service networks'], 'new flows follow them');
+  }
   if (!isDeepStrictEqual(from.spec.masquerade, to.spec.masquerade)) {
     add('masquerade', 'changed', ['rules'], 'those under way keep the translation and the rule that they began with');
   }

@@ -28,7 +28,8 @@ export class DatagramTable {
   /** Of each datagram, in the order in which their first fragments came. Since all live equally long, also that of their deadlines. */
   readonly byAge: ArrivalList;
 
-  private readonly lifetime: number;
+  /** Milliseconds from a datagram's first fragment; those that are there keep their deadline. */
+  lifetime: number;
   private readonly src: Int32Array;
   private readonly dst: Int32Array;
   /** Identification << 8 | protocol. */

@@ -41,8 +41,8 @@ export interface PathMtuOptions {
 export class PathMtu {
   private readonly counters: Counters;
   private readonly linkMtu: number;
-  private readonly floor: number;
-  private readonly usePlateaus: boolean;
+  private floor: number;
+  private usePlateaus: boolean;
   private readonly expires: number;
   private readonly capacity: number;
   /** Address to MTU, and the time it was learnt: milliseconds modulo 2^32. */
@@ -57,6 +57,12 @@ export class PathMtu {
     this.expires = options.expiresMs ?? MTU_EXPIRES_MS;
     this.capacity = options.capacity ?? 1024;
     this.table = new CountTable(this.capacity, options.random, this.capacity);
+  }
+
+  /** As the options of the constructor; what is known stays. */
+  setLimits(floor: number, ofOldRouters: 'plateau' | 'minimum'): void {
+    this.floor = floor;
+    this.usePlateaus = ofOldRouters !== 'minimum';
   }
 
   /** Destinations with an MTU of their own. */

@@ -112,6 +112,11 @@ export class Reassembly {
     this.ecnSets = new Uint8Array(datagrams);
   }
 
+  /** How long datagrams are waited for that begin from now on, ms. */
+  setTimeout(timeoutMs: number): void {
+    this.table.lifetime = timeoutMs;
+  }
+
   /** Datagrams known. */
   get datagrams(): number {
     return this.table.used;

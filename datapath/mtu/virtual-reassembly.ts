@@ -114,6 +114,11 @@ export class VirtualReassembly {
     this.nextHeld = new Int32Array(options.pool.packets.length);
   }
 
+  /** How long datagrams are waited for that begin from now on, ms. */
+  setTimeout(timeoutMs: number): void {
+    this.table.lifetime = timeoutMs;
+  }
+
   /** Datagrams known. */
   get datagrams(): number {
     return this.table.used;

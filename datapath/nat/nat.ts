@@ -30,6 +30,8 @@ export class Nat {
   readonly services: Services;
   /** Of the services. */
   readonly random: Random;
+  /** It is made for one kind of mappings. */
+  readonly mapping: Profile['natMapping'];
   rules: MasqueradeRules;
 
   /**
@@ -44,6 +46,7 @@ export class Nat {
     random: Random,
     memory?: (bytes: number) => Uint8Array,
   ) {
+    this.mapping = profile.natMapping;
     this.conntrack = new Conntrack(view, {
       capacity: program.capacity,
       perSource: program.perSource,
@@ -68,6 +71,20 @@ export class Nat {
     this.services.setNetworks(program.serviceNetworks ?? []);
     for (const service of program.services) this.services.set(service);
     this.rules = new MasqueradeRules(program.rules);
+  }
+
+  /**
+   * Other timeouts, or another profile with the same kind of mappings. Flows that are there stay, and follow it from their
+   * next packet on.
+   */
+  setHabits({ timeouts, ports }: NatProgram, profile: Profile): void {
+    const { conntrack } = this;
+    conntrack.setTimeouts(timeouts.profile, timeouts.seconds);
+    conntrack.table.whenFull = profile.tableFull;
+    conntrack.verifyQuotes = profile.quotedChecksum === 'verify';
+    conntrack.tcp.forgetReset = profile.unansweredReset === 'forget';
+    conntrack.ports.profile = ports.profile ?? 'linux';
+    this.services.masqueradePods = profile.externalService === 'always-masquerade';
   }
 
   /** Expires flows and affinities, a bounded number per call. @returns milliseconds until it wants to be called again */

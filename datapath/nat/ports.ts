@@ -55,7 +55,7 @@ const BITMAP_WORDS = 2048;
 const MAX_BITMAPS = 512;
 
 export class PortAllocator {
-  readonly profile: PortProfile;
+  profile: PortProfile;
   /** 0, 0: no range given. */
   private readonly min: number;
   private readonly max: number;

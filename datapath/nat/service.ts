@@ -162,7 +162,7 @@ export class Services implements BackendOwner {
    * Whether a pod's flow to a node port, a load balancer or an external address is masqueraded where the policy is Cluster:
    * kube-proxy does (KUBE-EXT), Cilium's socket layer keeps the pod's address.
    */
-  private readonly masqueradePods: boolean;
+  masqueradePods: boolean;
 
   /** @param seed of the maglev hash; the same on all nodes */
   constructor(random: Random, masqueradePods = true, seed = 0x5eed) {

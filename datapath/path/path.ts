@@ -85,12 +85,12 @@ export abstract class Path {
   watcher: Watcher | null = null;
 
   // On what systems disagree (profile.ts).
-  readonly relayTunnelErrors: boolean;
-  readonly strictSources: boolean;
-  readonly dropFromExit: boolean;
-  readonly freshIds: boolean;
-  readonly decrementAtDelivery: boolean;
-  readonly alwaysMasquerade: boolean;
+  relayTunnelErrors = false;
+  strictSources = false;
+  dropFromExit = false;
+  freshIds = false;
+  decrementAtDelivery = false;
+  alwaysMasquerade = false;
 
   /** Packets (segments of superpackets, too) sent on that no flow control holds back, since somebody set this to 0. */
   uncontrolled = 0;
@@ -122,12 +122,6 @@ export abstract class Path {
     this.underlay = underlay;
     this.hostAddress = options.hostAddress;
     this.routes = options.routes ?? new Lpm();
-    this.strictSources = profile.martianSources === 'rfc1812';
-    this.relayTunnelErrors = profile.tunnelErrors === 'relay';
-    this.dropFromExit = profile.fromTunnelExit === 'drop';
-    this.freshIds = profile.natIdentification === 'fresh';
-    this.decrementAtDelivery = profile.ttlDecrement === 'delivery';
-    this.alwaysMasquerade = profile.externalService === 'always-masquerade';
     for (let i = 0; i < MAX_PIECES; i++) {
       this.segments.push(pool.packets[0]);
       this.fragments.push(pool.packets[0]);
@@ -135,15 +129,12 @@ export abstract class Path {
       this.train.push(pool.packets[0]);
     }
     this.lastId = random.next() & 0xffff;
-    const timeoutMs = profile.fragmentSeconds * 1000;
-    this.virtual = new VirtualReassembly({ pool, counters, random, events: this, timeoutMs });
-    this.reassembly = new Reassembly({ pool, counters, random, events: this, timeoutMs });
+    this.virtual = new VirtualReassembly({ pool, counters, random, events: this });
+    this.reassembly = new Reassembly({ pool, counters, random, events: this });
     this.pathMtu = new PathMtu({
       counters,
       random,
       linkMtu: underlay.mtu,
-      floor: profile.minPathMtu,
-      ofOldRouters: profile.pathMtuOfOldRouters,
     });
     this.neighbors = new NeighborTable({
       pool,
@@ -155,6 +146,21 @@ export abstract class Path {
       mac: { hi: underlay.macHi, lo: underlay.macLo },
       events: this,
     });
+    this.setProfile(profile);
+  }
+
+  /** What systems disagree on: from now on as in this profile. */
+  setProfile(profile: Profile): void {
+    this.strictSources = profile.martianSources === 'rfc1812';
+    this.relayTunnelErrors = profile.tunnelErrors === 'relay';
+    this.dropFromExit = profile.fromTunnelExit === 'drop';
+    this.freshIds = profile.natIdentification === 'fresh';
+    this.decrementAtDelivery = profile.ttlDecrement === 'delivery';
+    this.alwaysMasquerade = profile.externalService === 'always-masquerade';
+    const timeoutMs = profile.fragmentSeconds * 1000;
+    this.virtual.setTimeout(timeoutMs);
+    this.reassembly.setTimeout(timeoutMs);
+    this.pathMtu.setLimits(profile.minPathMtu, profile.pathMtuOfOldRouters);
   }
 
   /** A parsed packet goes through the path at once, wherever it came from. @returns TAKEN, or why it ends here */

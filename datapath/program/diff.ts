@@ -10,6 +10,7 @@ import type { DeviceHandle } from '../io/handle.ts';
 import type { MasqueradeRule, Prefix } from '../nat/masquerade.ts';
 import type { NatProgram } from '../nat/nat.ts';
 import type { Service } from '../nat/service.ts';
+import type { ProfileName } from '../profile.ts';
 import type { Route } from '../route/nexthop.ts';
 import { type HopProgram, hopKey, type PortProgram, type Program, portKey, type TunnelProgram } from './program.ts';
 
@@ -19,8 +20,12 @@ export type Change =
   | { kind: 'host'; address: number }
   | { kind: 'tunnel'; name: string; tunnel: TunnelProgram | null; was: 'new' | 'same headers' | 'other headers' }
   | { kind: 'route'; prefix: number; length: number; hop: HopProgram | null }
+  /** On what systems disagree; tunnels follow it, too. */
+  | { kind: 'profile'; profile: ProfileName }
   /** Flows are tracked from now on. */
   | { kind: 'nat'; nat: NatProgram }
+  /** Timeouts, and what else of flows follows the profile. */
+  | { kind: 'habits'; nat: NatProgram }
   /** Where node ports answer, and the networks of service addresses. */
   | { kind: 'addresses'; node: number[]; services: Prefix[] }
   | { kind: 'service'; name: string; service: Service | null }
@@ -34,17 +39,18 @@ const REMOVAL_WEIGHT = 2;
 /** A maglev table is made anew with every change: it has a piece of its own. */
 const MAGLEV_WEIGHT = PIECE_WEIGHT;
 
-/** @returns what makes `from` into `to`; profile, underlay, neighbours and flow table are taken to be the same in both */
+/** @returns what makes `from` into `to`; underlay, neighbours and the size of the flow table are taken to be the same in both */
 export function diff(from: Program, to: Program): Change[] {
   const ports = diffPorts(from, to);
   const [tunnels, lateTunnels] = diffTunnels(from, to);
   const routes = diffRoutes(from, to);
   return [
+    ...(from.profile === to.profile ? [] : [{ kind: 'profile' as const, profile: to.profile }]),
     ...ports.filter(change => !isLast(change)),
     ...(from.hostAddress === to.hostAddress ? [] : [{ kind: 'host' as const, address: to.hostAddress }]),
     ...tunnels,
     ...routes.filter(change => change.hop !== null),
-    ...diffNat(from.nat, to.nat),
+    ...diffNat(from, to),
     ...routes.filter(change => change.hop === null),
     ...lateTunnels,
     ...ports.filter(isLast),
@@ -121,17 +127,21 @@ function diffRoutes(from: Program, to: Program): Kind<'route'>[] {
 }
 
 /** A loop that tracks flows goes on with it: without services and rules it rewrites nothing. */
-function diffNat(from: NatProgram | null, to: NatProgram | null): Change[] {
-  if (from === null) return to === null ? [] : [{ kind: 'nat', nat: to }];
-  const rules = to?.rules ?? [];
+function diffNat({ profile, nat: from }: Program, { profile: newProfile, nat: to }: Program): Change[] {
+  if (from === null && to === null) return [];
   const addresses = (nat: NatProgram | null) => ({
     node: nat?.nodeAddresses ?? [],
     services: nat?.serviceNetworks ?? [],
   });
+  const habits = (nat: NatProgram | null) => [nat?.timeouts, nat?.ports];
+  const sameHabits = to === null || (profile === newProfile && isDeepStrictEqual(habits(from), habits(to)));
+  const rules = to?.rules ?? [];
   return [
+    ...(from === null && to !== null ? [{ kind: 'nat' as const, nat: { ...to, services: [], rules: [] } }] : []),
+    ...(sameHabits ? [] : [{ kind: 'habits' as const, nat: { ...to, services: [], rules: [] } }]),
     ...(isDeepStrictEqual(addresses(from), addresses(to)) ? [] : [{ kind: 'addresses' as const, ...addresses(to) }]),
-    ...diffServices(from.services, to?.services ?? []),
-    ...(isDeepStrictEqual(from.rules, rules) ? [] : [{ kind: 'rules' as const, rules }]),
+    ...diffServices(from?.services ?? [], to?.services ?? []),
+    ...(isDeepStrictEqual(from?.rules ?? [], rules) ? [] : [{ kind: 'rules' as const, rules }]),
   ];
 }
 

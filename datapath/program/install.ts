@@ -47,7 +47,7 @@ export function createDatapath(program: Program, devices: readonly Device[], env
 export class Installation {
   readonly datapath: Datapath;
   private readonly environment: Environment;
-  private readonly profile: Profile;
+  private profile: Profile;
   private readonly ports = new Map<string, Port>();
   private readonly freePorts: number[] = [];
   private readonly tunnels = new Map<string, { number: number; program: TunnelProgram; tunnel: Tunnel }>();
@@ -114,6 +114,9 @@ export class Installation {
           if (change.port === null) this.removePort(change.key);
           else this.setPort(change.key, change.port, change.handle === undefined ? null : open(change.handle));
           break;
+        case 'profile':
+          this.setProfile(PROFILES[change.profile]);
+          break;
         case 'host':
           datapath.hostAddress = change.address;
           break;
@@ -126,9 +129,14 @@ export class Installation {
           break;
         case 'nat': {
           const { pool, random, memory } = this.environment;
-          datapath.nat ??= new Nat(change.nat, this.profile, pool.view, random, memory);
+          // What was tracked for nobody's sake is let go where it is of another kind.
+          if (datapath.nat?.mapping !== this.profile.natMapping)
+            datapath.nat = new Nat(change.nat, this.profile, pool.view, random, memory);
           break;
         }
+        case 'habits':
+          datapath.nat?.setHabits(change.nat, this.profile);
+          break;
         case 'addresses':
           datapath.nat?.services.setNodeAddresses(change.node);
           datapath.nat?.services.setNetworks(change.services);
@@ -202,14 +210,18 @@ export class Installation {
   // ---------------------------------------------------------------- tunnels
 
   private setTunnel(program: TunnelProgram): void {
-    const { pool, counters, random } = this.environment;
-    const { tunnels } = this.datapath;
     const before = this.tunnels.get(program.name);
     if (before !== undefined && !changesHeaders(before.program, program)) {
       before.tunnel.setPeers(program.peers);
       before.program = program;
-      return;
-    }
+    } else this.makeTunnel(program);
+  }
+
+  /** Next hops into it, and flows, go on as they were. */
+  private makeTunnel(program: TunnelProgram): void {
+    const { pool, counters, random } = this.environment;
+    const { tunnels } = this.datapath;
+    const before = this.tunnels.get(program.name);
     const tunnel = new Tunnel(program, this.profile, pool.view, counters, random, before?.tunnel);
     const number = before?.number ?? this.freeTunnels.shift() ?? tunnels.byNumber.length;
     this.tunnels.set(program.name, { number, program, tunnel });
@@ -217,6 +229,12 @@ export class Installation {
     for (const [hopNumber, hop] of this.hops.entries()) {
       if (hop.tunnel === program.name) this.datapath.nextHops[hopNumber].peer = tunnel.findPeer(hop.peerAddress);
     }
+  }
+
+  private setProfile(profile: Profile): void {
+    this.profile = profile;
+    this.datapath.setProfile(profile);
+    for (const { program } of this.tunnels.values()) this.makeTunnel(program);
   }
 
   private removeTunnel(name: string): void {

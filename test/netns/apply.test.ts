@@ -197,6 +197,23 @@ describe('tunpath apply', function () {
     assert.equal((await rig.exec('p0', 'ping', '-c1', '-W1', '10.244.1.1')).code, 0);
   });
 
+  it('the profile changes, but for what a flow table is made for', async () => {
+    const ttl = async () => {
+      const { code, stdout } = await rig.exec('p0', 'ping', '-c1', '-W1', PODS[1]);
+      assert.equal(code, 0, stdout);
+      return Number(/ttl=(\d+)/.exec(stdout)?.[1]);
+    };
+    assert.equal(await ttl(), 63);
+    await change({ ...base, profile: 'cilium', pods: (base.pods as Spec[]).map(pod => ({ ...pod, identity: 7 })) });
+    assert.equal((await rig.status<{ profile: string }>('node')).profile, 'cilium');
+    assert.equal(await ttl(), 63);
+    await change({ ...base, conntrack: { timeouts: { icmp: 7 } } });
+    assert.equal(await ttl(), 63);
+    const flows = await rig.get<{ protocol: string; timeout: number }>('node', 'conntrack');
+    assert.ok(flows.some(({ protocol, timeout }) => protocol === 'icmp' && timeout <= 7));
+    await change(base);
+  });
+
   it('the MTU of pods follows the tunnel', async () => {
     const mtu = async () => /mtu (\d+)/.exec(await rig.run('p0', 'ip', 'link', 'show', 'eth0'))?.[1];
     await change({ ...base, tunnel: { protocol: 'ipip', peers: [] } });
@@ -269,7 +286,7 @@ describe('tunpath apply', function () {
         s => ({ ...s, pods: [...(s.pods as Spec[]), pod('p9', 'nowhere', '10.244.1.99')] }),
         /spec\.pods\[3\]\.netns: network namespace .*nowhere.* does not exist/,
       ],
-      ['another profile', s => ({ ...s, profile: 'calico' }), /spec\.profile: cannot change/],
+      ['a profile that maps flows otherwise', s => ({ ...s, profile: 'rfc' }), /spec\.profile: cannot change/],
       ['another table size', s => ({ ...s, conntrack: { size: 1000 } }), /spec\.conntrack\.size: cannot change/],
     ];
     for (const [name, edit, message] of refused) {

@@ -2,10 +2,11 @@
 import { strict as assert } from 'node:assert';
 import fc from 'fast-check';
 import { ManualClock } from '../../datapath/clock.ts';
+import { UDP_NEW } from '../../datapath/conntrack/timeouts.ts';
 import { Counters } from '../../datapath/counters.ts';
 import type { DeviceHandle } from '../../datapath/io/handle.ts';
 import { MemoryDevice } from '../../datapath/io/memory.ts';
-import type { MasqueradeRule } from '../../datapath/nat/masquerade.ts';
+import { type MasqueradeRule, MasqueradeRules } from '../../datapath/nat/masquerade.ts';
 import type { Service } from '../../datapath/nat/service.ts';
 import { Pool } from '../../datapath/packet/pool.ts';
 import { PORT_HOST, PORT_POD, PORT_UPLINK } from '../../datapath/port.ts';
@@ -25,6 +26,7 @@ import { Lpm } from '../../datapath/route/lpm.ts';
 import * as hops from '../../datapath/route/nexthop.ts';
 import { TUNNEL_GENEVE, TUNNEL_IPIP, TUNNEL_VXLAN } from '../../datapath/tunnel/tunnel.ts';
 
+const PROFILES = ['linux', 'cilium', 'flannel'] as const;
 const NODE = 0x0a000001;
 const PEERS = [0x0a000002, 0x0a000003, 0x0a000004];
 const UPLINK: PortProgram = { kind: PORT_UPLINK, name: 'ul0', addresses: [NODE], identity: 2, place: '' };
@@ -38,6 +40,8 @@ interface Choice {
   routes: { prefix: number; length: number; tunnel: number; peer: number; mtu: number }[];
   services: { name: number; port: number; endpoints: number[] }[];
   rules: { from: number; masquerade: boolean }[];
+  profile: number;
+  timeout: number;
 }
 
 const few = <T>(item: fc.Arbitrary<T>, key: (value: T) => unknown, max = 5) =>
@@ -77,6 +81,8 @@ const choices: fc.Arbitrary<Choice> = fc.record({
     ({ name }) => name,
   ),
   rules: fc.array(fc.record({ from: fc.nat(3), masquerade: fc.boolean() }), { maxLength: 4 }),
+  profile: fc.nat(2),
+  timeout: fc.nat(1),
 });
 
 function programOf(choice: Choice): Program {
@@ -148,7 +154,7 @@ function programOf(choice: Choice): Program {
     }),
   );
   return {
-    profile: 'linux',
+    profile: PROFILES[choice.profile],
     underlay: { address: NODE, prefixLength: 24, macHi: 0x0242, macLo: NODE, mtu: 1500 },
     hostAddress,
     ports: [...pods, ...(choice.hasHost ? [host] : []), UPLINK],
@@ -156,14 +162,17 @@ function programOf(choice: Choice): Program {
     nextHops,
     tunnels,
     neighbors: [],
-    nat: {
-      capacity: 64,
-      timeouts: { profile: 'linux', seconds: {} },
-      ports: {},
-      nodeAddresses: [NODE],
-      services,
-      rules,
-    },
+    nat:
+      services.length + rules.length === 0
+        ? null
+        : {
+            capacity: 64,
+            timeouts: { profile: 'linux', seconds: { [UDP_NEW]: 30 + choice.timeout } },
+            ports: {},
+            nodeAddresses: [NODE],
+            services,
+            rules,
+          },
   };
 }
 
@@ -209,8 +218,11 @@ class Loop {
     const { datapath } = this.installation;
     const ports = this.installation.portNumbers();
     const tunnels = datapath.tunnels.list;
-    const nat = datapath.nat!;
+    // One that has nothing to rewrite is as good as none.
+    const nat =
+      datapath.nat !== null && datapath.nat.services.size + datapath.nat.rules.count > 0 ? datapath.nat : null;
     return {
+      habits: [datapath.decrementAtDelivery, datapath.alwaysMasquerade],
       ports: ports
         .map(([key, number]) => {
           const { index, device, identity, addresses } = datapath.ports[number];
@@ -232,15 +244,23 @@ class Loop {
         .map(t => {
           const peers = PEERS.filter(peer => t.findPeer(peer) >= 0);
           const headers = peers.map(peer => [...t.templates.slice(t.findPeer(peer) * 8, t.findPeer(peer) * 8 + 8)]);
-          return [t.port, t.protocol, t.vniWord, peers, headers];
+          return [t.port, t.protocol, t.vniWord, t.ttl, t.udpChecksum, t.checkInnerMac, peers, headers];
         })
         .sort((a, b) => Number(a[0]) - Number(b[0])),
-      services: Array.from(nat.services.rows(), ({ service, port, backends }) => [
-        service.name,
-        port.port,
-        backends.map(({ address, gone }) => [address, gone]).sort(),
-      ]).sort(),
-      rules: nat.rules.count,
+      nat:
+        nat === null
+          ? null
+          : {
+              full: nat.conntrack.table.whenFull,
+              masqueradePods: nat.services.masqueradePods,
+              timeout: nat.conntrack.timeouts[UDP_NEW],
+              services: Array.from(nat.services.rows(), ({ service, port, backends }) => [
+                service.name,
+                port.port,
+                backends.map(({ address, gone }) => [address, gone]).sort(),
+              ]).sort(),
+              rules: nat.rules.count,
+            },
     };
   }
 }
@@ -290,14 +310,14 @@ describe('a program on a running loop', function () {
     fc.assert(
       fc.property(choices, choices, (a, b) => {
         const loop = new Loop(programOf(a), empty(ran));
-        const { rules } = loop.installation.datapath.nat!;
+        const rules = loop.installation.datapath.nat?.rules ?? new MasqueradeRules([]);
         rules.hits.fill(7);
         const before = new Map(loop.installation.portNumbers());
         loop.become(programOf(b));
         for (const [key, number] of loop.installation.portNumbers()) {
           if (before.has(key)) assert.equal(number, before.get(key));
         }
-        const after = loop.installation.datapath.nat!.rules;
+        const after = loop.installation.datapath.nat?.rules ?? rules;
         const numbers = [...after.numbers.slice(1)];
         assert.equal(new Set(numbers).size, numbers.length);
         numbers.forEach((number, i) => {
@@ -315,7 +335,17 @@ describe('a program on a running loop', function () {
   });
 
   it('puts what is new first, and what nothing leads to any more last', () => {
-    const base: Choice = { pods: [], hasHost: true, hostAddress: 0, tunnels: [], routes: [], services: [], rules: [] };
+    const base: Choice = {
+      pods: [],
+      hasHost: true,
+      hostAddress: 0,
+      tunnels: [],
+      routes: [],
+      services: [],
+      rules: [],
+      profile: 0,
+      timeout: 0,
+    };
     const tunnel = { protocol: TUNNEL_VXLAN, vni: 1, mac: 0 };
     const a = programOf({
       ...base,

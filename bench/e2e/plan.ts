@@ -46,6 +46,8 @@ const STANDARD: readonly Default[] = [
   ['native', 'masquerade', ['tcp1', 'ndr64', 'connections']],
   ['local', 'none', ['tcp1', 'rr']],
   ['vxlan-no-offload', 'none', ['tcp1']],
+  ['vxlan', 'none', ['tcp1', 'latency'], 'segment'],
+  ['ipip', 'none', ['tcp1'], 'segment'],
   ['vxlan', 'none', ['tcp1'], 'raw'],
   ['vxlan', 'none', ['tcp1'], 'macvtap'],
   ['vxlan', 'none', ['tcp1'], 'routed'],

@@ -97,12 +97,31 @@ export class Sandbox {
   }
 
   /** Starts `tunpath node` in the namespace of the same name and returns once packets flow. JSON is YAML. */
-  async startNode(name: string, spec: object): Promise<void> {
-    const config = { apiVersion: 'tunpath.dev/v1', kind: 'NodeConfig', metadata: { name: this.full(name) }, spec };
-    const file = join(this.directory, `${name}.yaml`);
-    writeFileSync(file, JSON.stringify(config));
-    const node = await this.start(name, [process.execPath, TUNPATH, 'node', '--config', file], 'ready\n');
-    this.nodes.set(name, node.pid as number);
+  startNode(name: string, spec: object): Promise<void> {
+    return this.startNodes(name, { [name]: spec });
+  }
+
+  /**
+   * Several nodes in one process, which runs in a namespace of theirs.
+   * @param specs by the nodes' names
+   * @param segments that they are on, as `metadata.name` and `spec`
+   */
+  async startNodes(
+    namespace: string,
+    specs: Readonly<Record<string, object>>,
+    segments: Readonly<Record<string, object>> = {},
+  ): Promise<void> {
+    const document = (kind: string, name: string, spec: object) =>
+      JSON.stringify({ apiVersion: 'tunpath.dev/v1', kind, metadata: { name }, spec });
+    const wires = Object.entries(segments).map(([name, spec]) => document('Segment', name, spec));
+    const files = Object.entries(specs).map(([name, spec]) => {
+      const file = join(this.directory, `${name}.yaml`);
+      writeFileSync(file, [...wires.splice(0), document('NodeConfig', this.full(name), spec)].join('\n---\n'));
+      return file;
+    });
+    const argv = [process.execPath, TUNPATH, 'node', ...files.flatMap(file => ['--config', file])];
+    const { pid } = await this.start(namespace, argv, 'ready\n');
+    for (const name of Object.keys(specs)) this.nodes.set(name, pid as number);
   }
 
   /** Process of a node that startNode has started. */

@@ -5,6 +5,9 @@
  *        o-p1         o-a           o-sw          o-b         o-p2
  *      [ eth0 ]--[ tunpath node ]--[ br0 ]--[ tunpath node ]--[ eth0 ]
  *
+ *        o-p1                 o-a                      o-p2
+ *      [ eth0 ]--[ tunpath: node - segment - node ]--[ eth0 ]         uplink segment: both nodes in one process
+ *
  *        k-p1              k-a               k-sw           k-b         k-p2
  *      [ eth0 ]--[ cni0 - flannel.1 - eth0 ]--[ br0 ]--[ the same ]--[ eth0 ]
  *
@@ -26,7 +29,7 @@ export const NATS = ['none', 'service', 'masquerade'] as const;
 export type Nat = (typeof NATS)[number];
 
 /** How our nodes are connected to the switch. */
-export const UPLINKS = ['tap', 'raw', 'macvtap', 'routed'] as const;
+export const UPLINKS = ['tap', 'segment', 'raw', 'macvtap', 'routed'] as const;
 export type Uplink = (typeof UPLINKS)[number];
 
 /** Surroundings that are built, and taken down again, together. */
@@ -84,8 +87,12 @@ export function counterpartOf(mode: Mode, nat: Nat): string {
   return `${counterpart}, nftables ${nat === 'service' ? 'DNAT' : 'masquerade'}`;
 }
 
-/** One node alone has no way out, and the kernel's bridge takes the answers of a service past its NAT. */
+/**
+ * One node alone has no way out, and the kernel's bridge takes the answers of a service past its NAT. The host outside is on
+ * a bridge.
+ */
 export function isPossible({ mode, nat, uplink }: Scene): boolean {
+  if (uplink === 'segment' && nat === 'masquerade') return false;
   return SPECS[mode].nodes === 2 || (nat === 'none' && uplink === 'tap');
 }
 
@@ -116,16 +123,19 @@ export async function buildOurs(sandbox: Sandbox, { mode, nat, uplink }: Scene):
     await sandbox.startNode('o-a', { ...ourNode(mode, 1), uplink: ourUplink('tap', 1), pods });
     return { client: 'o-p1', server: 'o-p2', address: podAddress(1, 2) };
   }
+  if (uplink === 'segment') {
+    await sandbox.addNamespaces('o-a', 'o-p1', 'o-p2');
+    const [a, b] = [1, 2].map(i => ourSpec(sandbox, i, { mode, nat, uplink }));
+    await sandbox.startNodes('o-a', { 'o-a': a, 'o-b': b }, { lan: { mtu: UNDERLAY_MTU } });
+    return serverOf('o', nat);
+  }
   await sandbox.addNamespaces('o-a', 'o-b', 'o-sw', 'o-p1', 'o-p2');
   await sandbox.ip('o-sw', ['link add br0 type bridge', 'link set br0 up']);
   await Promise.all(
     [1, 2].map(async i => {
       const node = nodeNamespace('o', i);
       if (uplink !== 'tap') await addInterface(sandbox, node, i, uplink);
-      const pods = [ourPod(sandbox, i, podAddress(i, 1))];
-      const routes = [{ to: podNetwork(3 - i), via: underlay(3 - i), encap: SPECS[mode].tunnel !== 'none' }];
-      const ours = { ...ourNode(mode, i), uplink: ourUplink(uplink, i), pods, routes, ...(i === 1 ? ourNat(nat) : {}) };
-      await sandbox.startNode(node, ours);
+      await sandbox.startNode(node, ourSpec(sandbox, i, { mode, nat, uplink }));
       if (uplink === 'tap') {
         await sandbox.ip(node, [`link set ul0 netns ${sandbox.full('o-sw')} name up-${i}`]);
         await sandbox.ip('o-sw', [`link set up-${i} master br0 up`]);
@@ -134,6 +144,13 @@ export async function buildOurs(sandbox: Sandbox, { mode, nat, uplink }: Scene):
   );
   if (nat === 'masquerade') await addOutside(sandbox, 'o');
   return serverOf('o', nat);
+}
+
+/** Of one of two nodes. */
+function ourSpec(sandbox: Sandbox, i: number, { mode, nat, uplink }: Scene): object {
+  const pods = [ourPod(sandbox, i, podAddress(i, 1))];
+  const routes = [{ to: podNetwork(3 - i), via: underlay(3 - i), encap: SPECS[mode].tunnel !== 'none' }];
+  return { ...ourNode(mode, i), uplink: ourUplink(uplink, i), pods, routes, ...(i === 1 ? ourNat(nat) : {}) };
 }
 
 /** A NIC that a node's uplink is put on. The host itself has an address there where the node shares it. */
@@ -151,6 +168,8 @@ function ourUplink(kind: Uplink, i: number): object {
   switch (kind) {
     case 'tap':
       return { kind, device: 'ul0', mac: `02:00:00:00:00:0${i}`, address, mtu: UNDERLAY_MTU };
+    case 'segment':
+      return { kind, segment: 'lan', mac: `02:00:00:00:00:0${i}`, address, mtu: UNDERLAY_MTU };
     case 'macvtap':
       return { kind, interface: 'eth0', address };
     case 'raw':

@@ -359,7 +359,7 @@ function addBench(bench: Command): void {
       'tcp1, tcp4, udp64, udp1400, rr, ndr64, ndr1400, latency, latency-loaded, connections',
     )
     .option('--nat <list>', 'none, service, masquerade')
-    .option('--uplink <list>', 'tap, raw, macvtap, routed')
+    .option('--uplink <list>', 'tap, segment, raw, macvtap, routed')
     .option('--pairs <count>', 'trials of each side (default: 8, with --quick 3)')
     .option('--seconds <count>', 'length of one trial in seconds (default: 1)')
     .option('--no-ceiling', 'leave out plain veth, which takes its turn with the first mode')

@@ -221,7 +221,7 @@ class Loop {
       }
       case 'impair': {
         const { segment: name, port, impairments } = params as ImpairRequest;
-        const segment = this.segmentOf(name, port);
+        const segment = this.segmentOf(name);
         if (port === undefined) segment.impair(impairments);
         else segment.impairPort(port.name, port.direction, impairments);
         return null;
@@ -233,7 +233,7 @@ class Loop {
   }
 
   /** @throws Error for a segment that is not there, or has no such port */
-  private segmentOf(name: string, port: Spot['port']): Segment {
+  private segmentOf(name: string, port?: Spot['port']): Segment {
     const segment = this.segments.get(name);
     if (segment === undefined) throw new Error(`no segment ${name} in this loop`);
     const names = segment.portNames();

@@ -3,7 +3,8 @@
  * it by reference; nodes that no segment joins may have loops of their own.
  */
 import { availableParallelism } from 'node:os';
-import type { SegmentData, Spot } from '../drive/requests.ts';
+import { isDeepStrictEqual } from 'node:util';
+import type { ImpairRequest, SegmentData, Spot } from '../drive/requests.ts';
 import { closeHandle } from '../io/handle.ts';
 import { openTunTap, type TunTapHandle } from '../io/tuntap.ts';
 import { ipBatch } from '../lab/ip.ts';
@@ -49,12 +50,16 @@ export class Loops {
   private readonly threads: LoopThread[];
   private readonly threadOfNode: Map<string, LoopThread>;
   private readonly threadOfSegment: Map<string, LoopThread>;
+  /** As their documents have them. */
+  private readonly configs: Map<string, SegmentConfig>;
 
   private constructor(
     threads: LoopThread[],
     threadOfNode: Map<string, LoopThread>,
     threadOfSegment: Map<string, LoopThread>,
+    segments: readonly SegmentConfig[],
   ) {
+    this.configs = new Map(segments.map(segment => [segment.metadata.name, segment]));
     this.threads = threads;
     this.threadOfNode = threadOfNode;
     this.threadOfSegment = threadOfSegment;
@@ -89,7 +94,7 @@ export class Loops {
       for (const { metadata } of group.segments) threadOfSegment.set(metadata.name, thread);
       return thread;
     });
-    return new Loops(threads, threadOfNode, threadOfSegment);
+    return new Loops(threads, threadOfNode, threadOfSegment, segments);
   }
 
   /** The loop of a node that start() was told of. */
@@ -118,6 +123,39 @@ export class Loops {
     const impairments = changeImpairments(clear ? UNIMPAIRED : now, written);
     await thread.request('impair', { ...spot, impairments });
     return formatImpairments(impairments);
+  }
+
+  /** Why running segments cannot become what these documents say: all but impairments stays as it was at the start. */
+  findRefusals(segments: readonly SegmentConfig[]): string[] {
+    return segments.flatMap(({ metadata: { name }, spec: { impairments: _wire, ports: _ports, ...rest } }) => {
+      const running = this.configs.get(name);
+      if (running === undefined) return [`got a new segment ${name}, expected those that the process was started with`];
+      const { impairments: _old, ports: _oldPorts, ...before } = running.spec;
+      return isDeepStrictEqual(rest, before)
+        ? []
+        : [`got another MTU, TAP or seed of segment ${name}, expected the same: these wait for a restart`];
+    });
+  }
+
+  /** Makes impairments those of the documents. */
+  async follow(segments: readonly SegmentConfig[]): Promise<void> {
+    for (const segment of segments) {
+      const { name } = segment.metadata;
+      const { impairments, ports } = segment.spec;
+      const before = this.configs.get(name)!.spec.ports;
+      const names = new Set([...ports, ...before].map(({ node }) => node));
+      await this.threadOfSegment.get(name)!.request('impair', { segment: name, impairments } satisfies ImpairRequest);
+      for (const node of names) {
+        const port = ports.find(one => one.node === node);
+        for (const direction of ['from', 'to'] as const) {
+          const spot = { segment: name, port: { name: node, direction } };
+          await this.threadOfSegment
+            .get(name)!
+            .request('impair', { ...spot, impairments: port?.[direction] ?? UNIMPAIRED } satisfies ImpairRequest);
+        }
+      }
+      this.configs.set(name, segment);
+    }
   }
 
   /** Ends all loops, with the segments and their devices. */

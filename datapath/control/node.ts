@@ -254,7 +254,11 @@ export class Node {
     if (loaded.problems !== undefined) return { problems: loaded.problems };
     const plan = planChange(this.config, this.program, loaded.config);
     if (Array.isArray(plan)) return { refused: plan };
-    const refused = [...findMissing(plan), ...((await this.uplink.findRefusals?.(plan.config)) ?? [])];
+    const refused = [
+      ...this.loops.findRefusals(loaded.segments).map(message => ({ path: [], message })),
+      ...findMissing(plan),
+      ...((await this.uplink.findRefusals?.(plan.config)) ?? []),
+    ];
     if (refused.length > 0) return { refused };
     const count = (kind: Change['kind']) => plan.changes.filter(change => change.kind === kind).length;
     const services = plan.changes.flatMap(change => (change.kind === 'service' ? [change] : []));
@@ -277,6 +281,7 @@ export class Node {
       loop: this.loop,
       uplink: this.uplink,
     });
+    await this.loops.follow(loaded.segments);
     this.config = plan.config;
     this.program = plan.program;
     this.ports = portStates(

@@ -2,7 +2,7 @@
 import { strict as assert } from 'node:assert';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -127,7 +127,7 @@ describe('nodes in one process', function () {
       }
       const capture = execa(
         'ip',
-        ['netns', 'exec', ROUTER, 'timeout', '20', 'tcpdump', '-c', '3', '-nni', 'lan0', 'host 192.168.77.3'],
+        ['netns', 'exec', ROUTER, 'timeout', '20', 'tcpdump', '-c', '3', '-nni', 'lan0', 'host 192.168.77.3 and ip'],
         { reject: false },
       );
       await sleep(1500);
@@ -176,6 +176,27 @@ describe('nodes in one process', function () {
     const wrong = await set('--delay', '5');
     assert.equal(wrong.exitCode, 2);
     assert.match(wrong.stderr, /delay: got "5", expected a time/);
+  });
+
+  it('SIGHUP makes the impairments those of the file; another MTU waits for a restart', async () => {
+    await start('vxlan');
+    const file = join(directory, 'a.yaml');
+    const text = readFileSync(file, 'utf8');
+    const reload = async (to: string, until: RegExp) => {
+      writeFileSync(file, to);
+      log = '';
+      child!.kill('SIGHUP');
+      for (let i = 0; i < 200 && !until.test(log); i++) await sleep(50);
+      assert.match(log, until);
+    };
+    await reload(text.replace('mirror: true }', 'mirror: true }, impairments: { loss: 50% }'), /a\.yaml applied/);
+    assert.equal((await segment()).impairments, 'loss 50%');
+    await reload(
+      text.replace('mirror: true }', 'mirror: true }, mtu: 9000'),
+      /another MTU, TAP or seed of segment lan/,
+    );
+    await reload(text, /a\.yaml applied/);
+    assert.equal((await segment()).impairments, '');
   });
 
   it('one node stops and starts again, and the others lose nothing', async () => {

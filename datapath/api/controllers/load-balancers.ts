@@ -239,9 +239,9 @@ function within(ranges: readonly Range[], address: number): boolean {
 }
 
 function readPools(objects: readonly KubeObject[]): Pool[] {
-  // The older one of two that have an address in common is right; of one second, the one that was looked at before.
+  // The older one of two that have an address in common is right; of one second, the one that was found right before.
   const age = ({ metadata, status }: KubeObject): number =>
-    Date.parse(metadata.creationTimestamp!) + (status?.conditions === undefined ? 1 : 0);
+    Date.parse(metadata.creationTimestamp!) + (isRight(status?.conditions) ? 0 : 1);
   const ordered = [...objects].sort((a, b) => age(a) - age(b));
   const pools: Pool[] = [];
   for (const object of ordered) {
@@ -266,6 +266,10 @@ function readPools(objects: readonly KubeObject[]): Pool[] {
     pools.push({ object, ranges, conflict });
   }
   return pools;
+}
+
+function isRight(conditions: Json[] | undefined): boolean {
+  return conditions?.some(({ type, status }) => type === 'cilium.io/PoolConflict' && status === 'False') === true;
 }
 
 function readBlock({ cidr, start, stop }: Json, withEnds: boolean): Range | undefined {

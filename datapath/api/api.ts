@@ -4,12 +4,14 @@ import { formatAddress, parseCidr } from '../control/address.ts';
 import type { KubeObject } from './object.ts';
 import { resourceOf } from './resources.ts';
 import { Registry } from './server/registry.ts';
-import { ApiServer, type ApiServerOptions } from './server/server.ts';
+import { ApiServer, type ApiServerOptions, type PodStreams } from './server/server.ts';
 import type { Choose } from './server/services.ts';
 import { Journal } from './store/journal.ts';
 import { type Backend, Store, type StoreLimits } from './store/store.ts';
 
-export interface ApiOptions extends ApiServerOptions {
+export interface ApiOptions extends Omit<ApiServerOptions, 'streams'> {
+  /** What pods do for clients, made of the registry. */
+  streams?: (registry: Registry) => PodStreams;
   /** Where the journal lies; default: in memory alone. */
   directory?: string;
   /** Instead of a journal. */
@@ -36,7 +38,7 @@ export async function openApi(options: ApiOptions = {}): Promise<Api> {
   const { serviceCidr = SERVICE_CIDR, nowMs = Date.now, choose = randomInt } = options;
   const registry = new Registry(store, { serviceCidr, nowMs, choose });
   await bootstrap(registry, serviceCidr);
-  const server = new ApiServer(registry, options);
+  const server = new ApiServer(registry, { ...options, streams: options.streams?.(registry) });
   return {
     store,
     registry,

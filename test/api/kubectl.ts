@@ -6,6 +6,8 @@ import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Api, type ApiOptions, openApi } from '../../datapath/api/api.ts';
 import { makeCredentials, makeToken, writeKubeconfig } from '../../datapath/api/kubeconfig.ts';
+import type { Registry } from '../../datapath/api/server/registry.ts';
+import type { PodStreams } from '../../datapath/api/server/server.ts';
 
 /** The versions that scripts/setup --test installs. */
 export const KUBECTLS = ['1.35', '1.30'] as const;
@@ -38,9 +40,10 @@ export class ServedApi {
     this.token = token;
   }
 
-  static async start(options: ApiOptions = {}): Promise<ServedApi> {
+  /** @param streams what pods do for clients, made of the registry */
+  static async start(options: ApiOptions = {}, streams?: (registry: Registry) => PodStreams): Promise<ServedApi> {
     const token = makeToken();
-    const api = await openApi({ ...options, token });
+    const api = await openApi({ ...options, token, streams });
     const credentials = await makeCredentials();
     const port = await api.server.listenTls(0, credentials);
     const directory = mkdtempSync(join(tmpdir(), 'tunpath-api-'));

@@ -3,6 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { parseAddress, parseCidr } from '../control/address.ts';
 import { missingCapabilities } from '../control/capabilities.ts';
 import { formatProblems, loadConfig } from '../control/load-config.ts';
+import { SCHEMA_LINE } from '../control/schema-file.ts';
 import { resolveUplink, uplinkObstacles } from '../control/uplink/index.ts';
 import { type Facts, gatherFacts } from '../host/facts.ts';
 import { judgeChecksums, judgeDrops, judgePair, type Row } from '../host/judge-pair.ts';
@@ -38,7 +39,7 @@ export async function init(flags: InitFlags): Promise<number> {
   const refused: string[] = [];
   for (const kind of candidates(request)) {
     const { text, obstacles } = await tryKind(facts, request, kind);
-    if (text !== undefined) return write(text, flags);
+    if (text !== undefined) return write(SCHEMA_LINE + text, flags);
     const prefix = candidates(request).length > 1 ? `uplink ${kind}: ` : '';
     refused.push(...obstacles.map(obstacle => prefix + obstacle));
   }

@@ -116,6 +116,18 @@ function buildProgram(): Command {
     .action(ends(async flags => (await import('./get.ts')).status(flags)));
 
   program
+    .command('explain-config')
+    .description('what a field of the configuration means, as `kubectl explain` does')
+    .argument('[path]', 'spec.mtu, spec.tunnel.vni; segment.spec.impairments; default: the whole', '')
+    .option('--recursive', 'all fields below, too')
+    .addOption(
+      new Option('--format <format>', 'text; the page docs/configuration.md; a JSON Schema for editors')
+        .choices(['text', 'markdown', 'schema'])
+        .default('text'),
+    )
+    .action(ends(async (path, flags) => (await import('./explain-config.ts')).explainConfig(path, flags)));
+
+  program
     .command('metrics')
     .description('counters, ports and tables of running nodes in the text format of Prometheus')
     .option('--node <name>', 'a running node: NAME, or LAB/NODE; default: all of them')

@@ -31,6 +31,7 @@ import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
 import { stringify } from 'yaml';
 import { callNode, RUN_DIR } from '../control/client.ts';
+import { SCHEMA_LINE } from '../control/schema-file.ts';
 import { SEED_VARIABLE } from '../control/seed.ts';
 import { Capture } from './capture.ts';
 import { ipBatch } from './ip.ts';
@@ -443,7 +444,7 @@ export class Lab {
     const config = nodeConfig(this.name, this.topology, node, this.options);
     adjust?.(config);
     const path = `${this.stateDir}/${name}.yaml`;
-    writeFileSync(path, stringify(config));
+    writeFileSync(path, SCHEMA_LINE + stringify(config));
     await this.launchNode(node, seed === undefined ? {} : { [SEED_VARIABLE]: `${seed}` });
   }
 

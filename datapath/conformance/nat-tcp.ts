@@ -15,7 +15,7 @@ import {
   SYN,
   sendEveryIcmpError,
 } from './nat-rig.ts';
-import { HAIRPIN_KEPT, hairpin, hairpinDeviations, mappingOf, perFlow } from './nat-udp.ts';
+import { EACH, HAIRPIN_KEPT, hairpin, hairpinDeviations, MOVED, mappingOf, perFlow } from './nat-udp.ts';
 import { type CheckNode, GATEWAY, type Lab, NODE, POD, SERVER, SERVER2 } from './node.ts';
 import { at, fate, only, readIcmp, same, yesNo } from './read.ts';
 
@@ -56,7 +56,7 @@ export const NAT_TCP: Clause[] = [
     requirement: 'endpoint-independent mapping',
     quote: 'A NAT MUST have an "Endpoint-Independent Mapping" behavior for TCP.',
     expect: 'one outside port',
-    deviations: perFlow('an outside port for each flow'),
+    deviations: perFlow(MOVED, EACH),
     run: lab => mappingOf(lab, 'tcp'),
   },
   {

@@ -19,15 +19,18 @@ import {
 import { type CheckNode, type Lab, NODE, POD, POD2, SERVER, SERVER2 } from './node.ts';
 import { at, fate, only, readIcmp, readIp, readPorts, same, yesNo } from './read.ts';
 
-const PER_FLOW =
-  'get_unique_tuple (net/netfilter/nf_nat_core.c) asks only whether the port is free towards this one host';
+const WHERE_FREE =
+  'get_unique_tuple (net/netfilter/nf_nat_core.c) keeps what the endpoint has (find_appropriate_src), or its own port, where that is free towards this one host';
 const CILIUM_PER_FLOW = 'snat_v4_new_mapping (bpf/lib/nat.h) maps each flow by itself';
 
-/** Which of the two says it. */
-export const perFlow = (sees: string) => [
-  { sees, by: PER_FLOW, profiles: ['linux', 'calico', 'flannel'] as const },
-  { sees, by: CILIUM_PER_FLOW, profiles: ['cilium'] as const },
+/** What becomes of an endpoint whose port another one has towards some host. */
+export const perFlow = (kernelSees: string, ciliumSees = kernelSees) => [
+  { sees: kernelSees, by: WHERE_FREE, profiles: ['linux', 'calico', 'flannel'] as const },
+  { sees: ciliumSees, by: CILIUM_PER_FLOW, profiles: ['cilium'] as const },
 ];
+
+export const MOVED = 'another outside port from where its own is taken on';
+export const EACH = 'an outside port for each flow';
 
 /**
  * Endpoint-independent mapping shows where two inside endpoints have the same port. A has the outside port 40000 towards one
@@ -39,7 +42,8 @@ export function mappingOf(lab: Lab, protocol: Protocol): string {
   mappedPort(node, B, protocol, SERVER2);
   const elsewhere = mappedPort(node, A, protocol, SERVER2);
   const otherPort = mappedPort(node, A, protocol, SERVER, 5353);
-  return yesNo(there === elsewhere && there === otherPort, 'one outside port', 'an outside port for each flow');
+  if (there === elsewhere && there === otherPort) return 'one outside port';
+  return elsewhere === otherPort ? MOVED : EACH;
 }
 
 /** Two pods that talk to each other by their outside addresses. */
@@ -101,8 +105,25 @@ export const NAT_UDP: Clause[] = [
     requirement: 'endpoint-independent mapping: one outside port for an inside endpoint, whatever it talks to',
     quote: 'A NAT MUST have an "Endpoint-Independent Mapping" behavior.',
     expect: 'one outside port',
-    deviations: perFlow('an outside port for each flow'),
+    deviations: perFlow(MOVED, EACH),
     run: lab => mappingOf(lab, 'udp'),
+  },
+  {
+    rfc: 4787,
+    clause: 'REQ-1',
+    level: 'MUST',
+    requirement: 'an endpoint that was given another port, as its own was taken, has it towards 8 more hosts as well',
+    quote: 'A NAT MUST have an "Endpoint-Independent Mapping" behavior.',
+    expect: 'one outside port',
+    deviations: [{ sees: 'another one', by: CILIUM_PER_FLOW, profiles: ['cilium'] }],
+    run(lab) {
+      const node = natNode(lab);
+      const taken = mappedPort(node, A, 'udp', SERVER);
+      const rival = { ...B, sport: taken };
+      const given = mappedPort(node, rival, 'udp', SERVER);
+      const ports = Array.from({ length: 8 }, (_, i) => mappedPort(node, rival, 'udp', `198.51.100.${10 + i}`));
+      return yesNo(ports.every(port => port === given) && given !== taken, 'one outside port', 'another one');
+    },
   },
   {
     rfc: 4787,

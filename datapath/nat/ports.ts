@@ -5,6 +5,9 @@
  * the reply tuple, and the flow table is the judge of that. For every (outside address, destination, port, protocol)
  * this keeps how many ports are taken: exhaustion is known at once and `get nat` can show it. A destination with many
  * flows also gets a bitmap of its ports, so that the last free port is found in about 1 us and not in 64 k lookups.
+ *
+ * As Linux, an inside endpoint that had to be given another port keeps it towards its next destinations where it is free
+ * there (nf_nat_core.c find_appropriate_src).
  */
 
 import type { FlowTable } from '../conntrack/table.ts';
@@ -14,6 +17,7 @@ import {
   FLAG_SNAT,
   META,
   O_PORTS,
+  O_SRC,
   PROTOCOL_MASK,
   R_DST,
   R_PORTS,
@@ -63,6 +67,11 @@ export class PortAllocator {
   private readonly random: Random;
   /** (outside address, destination, port | protocol << 16) -> flows, bitmap number. */
   private readonly groups: CountTable;
+  /**
+   * (inside address, inside port | protocol << 16, outside address) -> the outside port that it was given last, and flows that
+   * have another port outside than inside. What kept its port finds it without this.
+   */
+  private readonly given: CountTable;
   /** One behind the other; what no destination has used yet is address space only. */
   private readonly bitmaps = new Int32Array(MAX_BITMAPS * BITMAP_WORDS);
   private bitmapsUsed = 0;
@@ -82,6 +91,7 @@ export class PortAllocator {
     this.max = max;
     // A flow is in one group.
     this.groups = new CountTable(table.capacity, random, table.capacity);
+    this.given = new CountTable(table.capacity, random, table.capacity);
   }
 
   /**
@@ -100,6 +110,7 @@ export class PortAllocator {
     if (!isIcmp && !hasPorts(protocol)) return this.taken(base, address, 0, protocol, now) ? this.fail() : 0;
 
     const wanted = words[base + O_PORTS] >>> 16;
+    const given = keep && this.profile === 'linux' ? this.givenTo(base, address, protocol) : NO_PORT;
     let low = min;
     let high = max;
     let mayKeep = keep;
@@ -117,12 +128,14 @@ export class PortAllocator {
       high = 29999;
       mayKeep = false;
     } else if (high === 0) {
+      if (given !== NO_PORT && !this.taken(base, address, given, protocol, now)) return given;
       // A wanted port outside its class is kept if free: 512-599 belong to no class.
       if (mayKeep && wanted !== 0 && !this.taken(base, address, wanted, protocol, now)) return wanted;
       mayKeep = false;
       low = wanted < 512 ? 1 : wanted < 1024 ? 600 : 1024;
       high = wanted < 512 ? 511 : wanted < 1024 ? 1023 : 65535;
     }
+    if (given >= low && given <= high && !this.taken(base, address, given, protocol, now)) return given;
     if (mayKeep && wanted >= low && wanted <= high && !this.taken(base, address, wanted, protocol, now)) return wanted;
     return this.search(base, address, low, high, protocol, now);
   }
@@ -139,6 +152,7 @@ export class PortAllocator {
     );
     if (at < 0) return;
     words[base + EXTERNAL] = 1;
+    this.countGiven(base, protocol, 1);
     const count = this.groups.value(at) + 1;
     this.groups.setValue(at, count);
     let bitmap = this.groups.extra(at);
@@ -158,6 +172,7 @@ export class PortAllocator {
     const base = entry << ENTRY_SHIFT;
     if (words[base + EXTERNAL] === 0) return;
     const protocol = words[base + META] & PROTOCOL_MASK;
+    this.countGiven(base, protocol, -1);
     const at = this.groups.find(
       words[base + R_DST],
       words[base + R_SRC],
@@ -216,6 +231,36 @@ export class PortAllocator {
   private fail(): number {
     this.exhausted++;
     return NO_PORT;
+  }
+
+  /** The outside port that the new flow's inside endpoint was given last, while a flow has it; NO_PORT if it has kept its own. */
+  private givenTo(base: number, address: number, protocol: number): number {
+    const { words } = this.table;
+    // What keeps its address is not masqueraded: it gets another port only to be told from another flow.
+    if (address === words[base + O_SRC]) return NO_PORT;
+    const at = this.given.find(words[base + O_SRC], (protocol << 16) | (words[base + O_PORTS] >>> 16), address);
+    return at < 0 ? NO_PORT : this.given.value(at);
+  }
+
+  /** A flow with another port outside than inside begins (1) or ends (-1). */
+  private countGiven(base: number, protocol: number, change: number): void {
+    const { words } = this.table;
+    const inside = words[base + O_PORTS] >>> 16;
+    const outside = outsidePort(words[base + R_PORTS], protocol);
+    if (outside === inside || this.profile !== 'linux') return;
+    const key = (protocol << 16) | inside;
+    const at =
+      change > 0
+        ? this.given.make(words[base + O_SRC], key, words[base + R_DST])
+        : this.given.find(words[base + O_SRC], key, words[base + R_DST]);
+    if (at < 0) return;
+    const flows = this.given.extra(at) + change;
+    if (flows <= 0) {
+      this.given.removeAt(at);
+      return;
+    }
+    this.given.setExtra(at, flows);
+    if (change > 0) this.given.setValue(at, outside);
   }
 
   /** True if the reply tuple that `port` would give belongs to a flow. */

@@ -64,6 +64,10 @@ export async function node(flags: NodeFlags): Promise<number> {
     nameless.error(describeFileError(error));
     return USAGE;
   }
+  if (files.length === 0) {
+    nameless.error(`${flags.config.join(', ')}: got no file, expected a NodeConfig`);
+    return USAGE;
+  }
   if (flags.dropCapabilities && files.length !== 1) {
     nameless.error(`--drop-capabilities: got ${files.length} configurations, expected one`);
     return USAGE;
@@ -83,6 +87,8 @@ export async function node(flags: NodeFlags): Promise<number> {
   const [nodes, segments] = joinSegments(prepared, nameless);
   if (nodes.length < prepared.length) worst = USAGE;
   if (nodes.length === 0) return worst;
+  // With no capability to spare there is nothing to drop.
+  if (flags.dropCapabilities && handed === null && hasMoreThanNeeded()) return goOnWithLess(nodes[0]);
 
   let loops: Loops;
   try {
@@ -92,7 +98,7 @@ export async function node(flags: NodeFlags): Promise<number> {
     return NO;
   }
   try {
-    return Math.max(worst, await run(nodes, loops, { seed, handed, drop: flags.dropCapabilities === true, nameless }));
+    return Math.max(worst, await run(nodes, loops, { seed, handed, nameless }));
   } finally {
     await loops.end();
   }
@@ -197,11 +203,26 @@ function joinSegments(prepared: readonly Prepared[], log: Log): [Prepared[], Seg
   return [fitting, [...segments.values()]];
 }
 
+/** Sets up the pods, then executes itself with the capabilities that a running node needs. @returns the exit code if it cannot */
+async function goOnWithLess({ name, config, configSha256, log }: Prepared): Promise<number> {
+  let lock: Lock | null = null;
+  try {
+    lock = takeLock(lockPath(name));
+    const pods = await openPods(config);
+    log.debug(`${pods.length} pods are set up; goes on with ${RUNNING.join(' and ')} alone`);
+    handOver({ configSha256, lock, pods });
+  } catch (error) {
+    log.error((error as Error).message);
+    if (lock !== null) releaseLock(lock);
+    return NO;
+  }
+}
+
 /** Runs nodes to their end. @returns the exit code */
 async function run(
   prepared: readonly Prepared[],
   loops: Loops,
-  { seed, handed, drop, nameless }: { seed: number; handed: HandedOver | null; drop: boolean; nameless: Log },
+  { seed, handed, nameless }: { seed: number; handed: HandedOver | null; nameless: Log },
 ): Promise<number> {
   // From here on there is something to remove: a signal that comes while a node starts ends it once it has started.
   const running = new Map<Prepared, Node>();
@@ -218,20 +239,14 @@ async function run(
   const survive = (error: unknown) =>
     nameless.error(`fault beside the path of packets, which flow on: ${error instanceof Error ? error.stack : error}`);
 
-  /** @returns null if it cannot be had, which has been logged */
-  const startOne = async (one: Prepared): Promise<Started | null> => {
-    const { name, config, configSha256, log } = one;
-    let lock: Lock | null = handed?.lock ?? null;
+  /** @param from what has been opened before, for its first start @returns null if it cannot be had, which has been logged */
+  const startOne = async (one: Prepared, from: HandedOver | null): Promise<Started | null> => {
+    const { name, log } = one;
+    let lock: Lock | null = from?.lock ?? null;
     try {
       lock ??= takeLock(lockPath(name));
-      // With no capability to spare there is nothing to drop.
-      if (drop && handed === null && hasMoreThanNeeded()) {
-        const pods = await openPods(config);
-        log.debug(`${pods.length} pods are set up; goes on with ${RUNNING.join(' and ')} alone`);
-        handOver({ configSha256, lock, pods });
-      }
       const restart = { isWanted: false };
-      const node = await start(one, loops, seed, handed?.pods, () => {
+      const node = await start(one, loops, seed, from?.pods, () => {
         restart.isWanted = true;
       });
       running.set(one, node);
@@ -244,7 +259,7 @@ async function run(
     }
   };
   const runOne = async (one: Prepared, first: Promise<Started | null>): Promise<number> => {
-    for (let started = await first; ; started = await startOne(one)) {
+    for (let started = await first; ; started = await startOne(one, null)) {
       if (started === null) return NO;
       const code = await untilEnd(started.node, one.log);
       running.delete(one);
@@ -254,7 +269,7 @@ async function run(
     }
   };
 
-  const firsts = prepared.map(startOne);
+  const firsts = prepared.map(one => startOne(one, handed));
   const ends = prepared.map((one, i) => runOne(one, firsts[i]));
   await Promise.all(firsts);
   process.on('uncaughtException', survive).on('unhandledRejection', survive);

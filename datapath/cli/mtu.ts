@@ -50,7 +50,7 @@ export async function prove(flags: ProveFlags): Promise<number> {
   if (configs.length === 0)
     throw new UsageError(`${(flags.file ?? []).join(', ')}: got none, expected at least one NodeConfig`);
 
-  const network = new Network(configs, inputs.underlays);
+  const network = new Network(configs, inputs.underlays, inputs.segments);
   const expand = flags.expand === true;
   const cases = proveAll(network, expand);
   if (isForPeople(flags.output)) await printRows(flags.output, tableRows(cases, expand), COLUMNS);

@@ -12,12 +12,14 @@ import {
   resolveTap,
   withUplink,
 } from '../control/resolved.ts';
+import type { SegmentConfig } from '../control/segment-config.ts';
 import type { UnderlayConfig } from '../control/underlay.ts';
 import { parseCidr } from '../control/validated.ts';
 
 export interface Inputs {
   configs: ResolvedConfig[];
   underlays: UnderlayConfig[];
+  segments: SegmentConfig[];
   problems: Problem[];
 }
 
@@ -26,13 +28,15 @@ const SOME_MAC = '02:00:00:00:00:01';
 
 /** @param names files, and directories of which all *.yaml, *.yml and *.json are taken */
 export function loadInputs(names: readonly string[]): Inputs {
-  const inputs: Inputs = { configs: [], underlays: [], problems: [] };
+  const inputs: Inputs = { configs: [], underlays: [], segments: [], problems: [] };
   const nodes: { config: NodeConfig; at: DocumentPlace }[] = [];
   const underlays: { underlay: UnderlayConfig; at: DocumentPlace }[] = [];
+  const segments: { segment: SegmentConfig; at: DocumentPlace }[] = [];
   for (const file of names.flatMap(filesOf)) {
     const loaded = loadDocuments(readText(file), file);
     nodes.push(...loaded.configs);
     underlays.push(...loaded.underlays);
+    segments.push(...loaded.segments);
     inputs.problems.push(...loaded.problems);
   }
   for (const { config, at } of nodes) {
@@ -45,6 +49,11 @@ export function loadInputs(names: readonly string[]): Inputs {
     }
   }
   inputs.underlays = underlays.map(({ underlay }) => underlay);
+  for (const { segment, at } of segments) {
+    const { name } = segment.metadata;
+    if (!inputs.segments.some(known => known.metadata.name === name)) inputs.segments.push(segment);
+    else inputs.problems.push(problemIn(at, ['metadata', 'name'], `got "${name}" again, expected each segment once`));
+  }
   checkNodes(nodes, inputs.problems);
   checkLinks(nodes, underlays, inputs.problems);
   return inputs;

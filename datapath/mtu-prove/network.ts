@@ -4,6 +4,7 @@
  */
 import { contains } from '../control/address.ts';
 import type { ResolvedConfig } from '../control/resolved.ts';
+import type { SegmentConfig } from '../control/segment-config.ts';
 import type { LinkConfig, UnderlayConfig } from '../control/underlay.ts';
 import { parseAddress, parseCidr } from '../control/validated.ts';
 import { Counters } from '../counters.ts';
@@ -82,11 +83,17 @@ export class Network {
   private readonly podsByAddress = new Map<number, ProvedPod>();
   private readonly neighbors = new Map<string, { to: string; link: LinkConfig }[]>();
   private readonly pool = new Pool(SLOTS);
+  private readonly segments = new Map<string, SegmentConfig>();
   private readonly stretches = new Map<string, Stretch[]>();
   private readonly acceptance = new Map<string, string | null>();
 
   /** @param configs of nodes with different names and underlay addresses (checked by load.ts) */
-  constructor(configs: readonly ResolvedConfig[], underlays: readonly UnderlayConfig[]) {
+  constructor(
+    configs: readonly ResolvedConfig[],
+    underlays: readonly UnderlayConfig[],
+    segments: readonly SegmentConfig[] = [],
+  ) {
+    for (const segment of segments) this.segments.set(segment.metadata.name, segment);
     this.nodes = configs.map(config => makeNode(config, this.pool));
     for (const node of this.nodes) {
       this.byAddress.set(node.address, node);
@@ -118,7 +125,7 @@ export class Network {
     const key = `${from.name} ${to.name}`;
     let stretches = this.stretches.get(key);
     if (stretches === undefined) {
-      stretches = this.described(from, to) ?? [this.assumed(from, to)];
+      stretches = this.described(from, to) ?? this.onSegment(from, to) ?? [this.assumed(from, to)];
       this.stretches.set(key, stretches);
     }
     return stretches;
@@ -169,6 +176,21 @@ export class Network {
       at = came.from;
     }
     return way;
+  }
+
+  /** By the Segment document that both are on; undefined where there is none. What is too long for it is lost without a word. */
+  private onSegment(from: ProvedNode, to: ProvedNode): Stretch[] | undefined {
+    const { kind, device } = from.config.spec.uplink;
+    const other = to.config.spec.uplink;
+    const segment = this.segments.get(device);
+    if (segment === undefined || kind !== 'segment' || other.kind !== 'segment' || other.device !== device) {
+      return undefined;
+    }
+    const { mtu, impairments, ports } = segment.spec;
+    const sent = ports.find(({ node }) => node === from.name)?.from?.mtu ?? 0;
+    const got = ports.find(({ node }) => node === to.name)?.to?.mtu ?? 0;
+    const limit = Math.min(...[mtu, impairments.mtu, sent, got].filter(bytes => bytes > 0));
+    return [{ name: `segment ${device}`, limit, router: null, icmpLostAt: null, carriedBy: null }, interfaceOf(to)];
   }
 
   /** Without a description: one wire inside a subnet; between subnets routers whose last leg is as wide as the receiver. */

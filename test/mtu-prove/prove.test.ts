@@ -365,6 +365,49 @@ describe('mtu prove', () => {
     }
   });
 
+  it('a segment carries what it and the ports at both ends take, and what is longer is lost without a word', () => {
+    const node = (n: number) => `
+apiVersion: tunpath.dev/v1
+kind: NodeConfig
+metadata: { name: n${n} }
+spec:
+  uplink: { kind: segment, segment: lan, mac: "02:00:00:00:00:0${n}", address: 192.168.10.${n}/24 }
+  pods: [{ name: default/p${n}, netns: p${n}, device: eth0, address: 10.244.${n}.10 }]
+  tunnel: { protocol: vxlan, peers: [{ address: 192.168.10.${3 - n} }] }
+  routes: [{ to: 10.244.${3 - n}.0/24, via: 192.168.10.${3 - n}, encap: true }]
+---`;
+    const segment = (spec: string) => `
+apiVersion: tunpath.dev/v1
+kind: Segment
+metadata: { name: lan }
+spec: ${spec}
+`;
+    const directory = mkdtempSync(join(tmpdir(), 'tunpath-mtu-'));
+    try {
+      for (const [spec, there, back] of [
+        ['{}', 1450, 1450],
+        ['{ mtu: 1400 }', 1350, 1350],
+        ['{ impairments: { mtu: 1300 } }', 1250, 1250],
+        ['{ ports: [{ node: n2, to: { mtu: 1200 }, from: { mtu: 1380 } }] }', 1150, 1330],
+      ] as const) {
+        writeFileSync(join(directory, 'all.yaml'), node(1) + node(2) + segment(spec));
+        const { configs, underlays, segments, problems } = loadInputs([directory]);
+        assert.equal(formatProblems(problems), '');
+        const cases = prove(new Network(configs, underlays, segments));
+        const [first, second] = [way(cases, 'n1', 'n2'), way(cases, 'n2', 'n1')];
+        assert.deepEqual([first.largest, second.largest], [there, back], spec);
+        if (spec !== '{}') {
+          assert.equal(first.verdict, 'black hole');
+          assert.match(whyOf(first), /lost at segment lan, and nobody is told/);
+        }
+      }
+      writeFileSync(join(directory, 'again.yaml'), segment('{}'));
+      assert.match(formatProblems(loadInputs([directory]).problems), /metadata\.name: got "lan" again/);
+    } finally {
+      rmSync(directory, { recursive: true });
+    }
+  });
+
   it('--expand lists every pair of pods by name', () => {
     const text = execFileSync(
       process.execPath,

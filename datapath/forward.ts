@@ -6,9 +6,9 @@
  *    2. parsePacket       ingress    one header, checked once, trusted afterwards
  *    3. trackFlow         judge      a packet of a known flow follows that flow's rewrite
  *    4. chooseBackend     judge      a new flow to a service address gets a backend
- *    5. (egress policy)              its place: judged on the rewritten destination
+ *    5. judgeEgress       policy     may this pod begin a flow to that destination, a service's backend chosen?
  *    6. lookupRoute       judge      longest prefix match: a pod, the host, a gateway, a peer, or a reason to refuse
- *    7. (ingress policy)             its place
+ *    7. judgeIngress      policy     may that source begin one to this pod?
  *    8. masqueradeFlow    judge      the first matching rule allocates a source port; then the new flow exists
  *       rewriteAddresses  judge      until here all is decided and nothing done: now the packet gets its addresses
  *    9. checkTtlAndMtu    mtu        time exceeded; MSS clamp; too big: one of the four answers of RFC 4459
@@ -50,8 +50,11 @@ import {
   trackFlow,
 } from './path/judge.ts';
 import { Path, type PathOptions } from './path/path.ts';
+import { judgeEgress, judgeIngress } from './path/policy.ts';
 import {
+  STEP_EGRESS_POLICY,
   STEP_FLOW,
+  STEP_INGRESS_POLICY,
   STEP_MASQUERADE,
   STEP_PARSE,
   STEP_ROUTE,
@@ -241,7 +244,7 @@ export class Datapath extends Path {
 
   /** Steps 3 to 8: the addresses that the packet will have, and its next hop. Nothing of it is changed. */
   private judge(p: Packet): number {
-    const { nat } = this;
+    const { nat, policies } = this;
     beginJudgement(p);
     let v: number;
     if (nat !== null) {
@@ -252,11 +255,16 @@ export class Datapath extends Path {
         if (v !== CONTINUE) return v;
       }
     }
-    // 5. egress policy stands here.
+    if (policies !== null && nat !== null) {
+      v = this.took(STEP_EGRESS_POLICY, p, judgeEgress(this, p, nat, policies));
+      if (v !== CONTINUE) return v;
+    }
     v = this.took(STEP_ROUTE, p, lookupRoute(this, p));
-    if (v !== CONTINUE) return v;
-    // 7. ingress policy stands here.
-    if (nat === null || p.isNew === 0) return CONTINUE;
+    if (v !== CONTINUE || nat === null || p.isNew === 0) return v;
+    if (policies !== null) {
+      v = this.took(STEP_INGRESS_POLICY, p, judgeIngress(p, nat, policies));
+      if (v !== CONTINUE) return v;
+    }
     return this.took(STEP_MASQUERADE, p, masqueradeFlow(this, p, nat));
   }
 

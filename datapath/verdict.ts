@@ -100,6 +100,12 @@ export const DROP_SERVICE_SOURCE_RANGE = 108;
 /** Of the service network, and no service's. */
 export const DROP_UNALLOCATED_SERVICE_ADDRESS = 109;
 
+// Network policy, 110-119.
+/** No rule of the policies that select the sender allows it. */
+export const DROP_POLICY_DENIED_EGRESS = 110;
+/** No rule of the policies that select the receiver allows it. */
+export const DROP_POLICY_DENIED_INGRESS = 111;
+
 // Fragments and path MTU, 120-129.
 export const DROP_FRAGMENT_OVERLAP = 120;
 /** Its datagram would end in two places, or be longer than 65535 bytes. */
@@ -215,6 +221,8 @@ export const VERDICT_NAMES: readonly string[] = (() => {
   set(DROP_UNKNOWN_SERVICE_PORT, 'drop-unknown-service-port');
   set(DROP_SERVICE_SOURCE_RANGE, 'drop-service-source-range');
   set(DROP_UNALLOCATED_SERVICE_ADDRESS, 'drop-unallocated-service-address');
+  set(DROP_POLICY_DENIED_EGRESS, 'drop-policy-denied-egress');
+  set(DROP_POLICY_DENIED_INGRESS, 'drop-policy-denied-ingress');
   set(DROP_FRAGMENT_OVERLAP, 'drop-fragment-overlap');
   set(DROP_FRAGMENT_MALFORMED, 'drop-fragment-malformed');
   set(DROP_FRAGMENT_DUPLICATE, 'drop-fragment-duplicate');

@@ -67,6 +67,8 @@ export interface NodeOptions {
   /** More pods, behind p2. */
   pods?: object[];
   conntrack?: object;
+  policies?: object[];
+  remotePods?: object[];
   /** Packets in the pool. */
   slots?: number;
 }
@@ -252,6 +254,8 @@ function nodeConfig(o: NodeOptions): ResolvedConfig {
       ...(o.masquerade === undefined ? {} : { masquerade: o.masquerade }),
       ...(o.services === undefined ? {} : { services: o.services }),
       ...(o.conntrack === undefined ? {} : { conntrack: o.conntrack }),
+      ...(o.policies === undefined ? {} : { policies: o.policies }),
+      ...(o.remotePods === undefined ? {} : { remotePods: o.remotePods }),
     },
   };
   const loaded = loadConfig(JSON.stringify(config), 'test');

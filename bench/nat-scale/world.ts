@@ -164,6 +164,7 @@ export class World {
         ],
         tunnels: [],
         neighbors: [],
+        policy: null,
         nat: {
           capacity: options.capacity,
           timeouts: { profile: 'linux', seconds: {} },

@@ -222,6 +222,7 @@ function programOf(c: Case): Program {
     ],
     routes,
     neighbors: [],
+    policy: null,
     nextHops,
     tunnels:
       c.mode === 'native'

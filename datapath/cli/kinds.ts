@@ -39,6 +39,12 @@ const DETAILS: Record<KindName, Omit<Kind, 'name'>> = {
     wide: [],
     spared: ['mark', 'randomFully'],
   },
+  policies: {
+    aliases: ['policy', 'networkpolicies', 'networkpolicy', 'netpol'],
+    keys: ['policy'],
+    wide: [],
+    spared: ['ingressRules', 'egressRules'],
+  },
   ports: {
     aliases: ['port', 'interfaces', 'interface', 'links', 'link', 'pods', 'pod', 'po'],
     keys: ['name', 'device'],

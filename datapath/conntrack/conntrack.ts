@@ -46,6 +46,7 @@ import {
   CREATED,
   DEADLINE,
   DELTA,
+  EGRESS_RULE,
   ENTRY_SHIFT,
   ENTRY_WORDS,
   FLAG_ASSURED,
@@ -57,6 +58,7 @@ import {
   FlowTable,
   type FullPolicy,
   GENERATION,
+  INGRESS_RULE,
   LAST_SEEN,
   MAPPING,
   META,
@@ -64,6 +66,7 @@ import {
   O_PORTS,
   O_SRC,
   ORIGINAL,
+  POLICY_EPOCH,
   PROTOCOL_MASK,
   R_DST,
   R_PORTS,
@@ -75,7 +78,6 @@ import {
   STATE_MASK,
   STATE_SHIFT,
   TCP_LAST,
-  USER,
 } from './table.ts';
 import { LAST_PACKET, REOPEN, type TcpOptions, TcpTracker } from './tcp.ts';
 import {
@@ -143,6 +145,10 @@ export interface FlowRow {
   dnat: boolean;
   backend: number;
   rule: number;
+  /** The policies that judged it last, and which of their rules let it leave its pod and enter the other (path/policy.ts). */
+  policyEpoch: number;
+  egressRule: number;
+  ingressRule: number;
 }
 
 /** Which flows a deletion means; an absent field means any. */
@@ -440,15 +446,6 @@ export class Conntrack implements FlowOwner {
     return (p.srcPort << 16) | low;
   }
 
-  /** A word of the flow that belongs to the path: a verdict, a mark. 0 in a new flow. */
-  userWord(flow: number): number {
-    return this.table.words[(flow << ENTRY_SHIFT) + USER];
-  }
-
-  setUserWord(flow: number, value: number): void {
-    this.table.words[(flow << ENTRY_SHIFT) + USER] = value;
-  }
-
   /** Number of the masquerade rule that the flow matched, 0 for none. */
   rule(flow: number): number {
     return this.table.words[(flow << ENTRY_SHIFT) + RULE];
@@ -509,6 +506,9 @@ export class Conntrack implements FlowOwner {
       dnat: (meta & FLAG_DNAT) !== 0,
       backend: words[base + BACKEND],
       rule: words[base + RULE],
+      policyEpoch: words[base + POLICY_EPOCH],
+      egressRule: words[base + EGRESS_RULE],
+      ingressRule: words[base + INGRESS_RULE],
     };
   }
 

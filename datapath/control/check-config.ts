@@ -18,6 +18,7 @@ import {
 } from './check-draft.ts';
 import { checkServices } from './check-services.ts';
 import { checkEncap, checkTunnels, tunnelsOf } from './check-tunnels.ts';
+import { checkPolicies } from './policy-config.ts';
 
 /**
  * Reports everything that does not fit.
@@ -52,6 +53,7 @@ export function checkSpec(
   checkNextHops(check, owners);
   checkServices(check, owners);
   checkMasquerade(check);
+  checkPolicies(check);
 }
 
 // ---- ports and addresses --------------------------------------------------------------------------------------------

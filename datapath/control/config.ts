@@ -12,6 +12,7 @@ import * as geneve from '../wire/geneve.ts';
 import { OPT_MAX_DATA_LEN } from '../wire/geneve.ts';
 import { formatMac, parseAddress, parseCidr } from './address.ts';
 import { suggest } from './nearest.ts';
+import { namespace, podPort, policy, remotePod } from './policy-config.ts';
 import {
   address,
   choice,
@@ -30,7 +31,6 @@ import {
   objectName,
   podAddress,
   port,
-  portNameFault,
   ports,
   record,
   text,
@@ -95,13 +95,6 @@ const host = record({
   device,
   address: hostAddress,
   netns: netns.optional(), // the node's own namespace; default: the one that the process runs in
-});
-
-/** As in the containers of a Kubernetes Pod. */
-const podPort = record({
-  name: text(portNameFault).optional(),
-  containerPort: port,
-  protocol: choice('TCP', 'UDP', 'SCTP').default('TCP'),
 });
 
 const pod = record({
@@ -296,6 +289,9 @@ const spec = record({
   offload: offload.default('auto'),
   masquerade: list(masqueradeRule).default([]),
   services: list(service).default([]),
+  policies: list(policy).default([]), // networking.k8s.io/v1
+  namespaces: list(namespace).default([]), // their labels, for policies
+  remotePods: list(remotePod).default([]), // of other nodes, for policies
   serviceCIDR: networks.optional(), // --service-cluster-ip-range of kube-apiserver
   nodePortRange: ports.default(() => ({ low: 30000, high: 32767 })), // --service-node-port-range of kube-apiserver
   nodePortAddresses: networks.optional(), // --nodeport-addresses of kube-proxy; default: the uplink's address

@@ -2,6 +2,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Change } from '../program/diff.ts';
 import { mtusOf, podMtuOf } from '../program/mtus.ts';
+import type { PolicyConfig } from './policy-config.ts';
 import type { ResolvedConfig } from './resolved.ts';
 
 export interface Effect {
@@ -57,7 +58,23 @@ export function describeChanges(from: ResolvedConfig, to: ResolvedConfig, change
   if (!isDeepStrictEqual(from.spec.masquerade, to.spec.masquerade)) {
     add('masquerade', 'changed', ['rules'], 'those under way keep the translation and the rule that they began with');
   }
+  const policies = namesOfChanged(from.spec.policies, to.spec.policies);
+  add(
+    'policies',
+    'changed',
+    policies,
+    'each is judged again by its next packet; one that no rule allows any more is cut',
+  );
   return effects;
+}
+
+/** Policies that are new, gone or different, by namespace and name. */
+function namesOfChanged(from: readonly PolicyConfig[], to: readonly PolicyConfig[]): string[] {
+  const key = ({ namespace, name }: PolicyConfig) => `${namespace}/${name}`;
+  const old = new Map(from.map(policy => [key(policy), policy]));
+  const changed = to.filter(policy => !isDeepStrictEqual(policy, old.get(key(policy)))).map(key);
+  const kept = new Set(to.map(key));
+  return [...changed, ...[...old.keys()].filter(name => !kept.has(name))];
 }
 
 type Add = (what: string, change: string, names: string[], flows: string) => void;

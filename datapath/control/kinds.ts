@@ -6,6 +6,7 @@ export const KINDS = [
   'conntrack',
   'nat',
   'masquerade',
+  'policies',
   'ports',
   'neighbors',
   'counters',

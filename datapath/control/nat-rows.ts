@@ -1,6 +1,7 @@
 /** Services, flows and ports as rows for `tunpath get`. */
 import type { FlowRow } from '../conntrack/conntrack.ts';
 import { type BackendRow, SERVICE_OWN, type Service, type ServicePort } from '../nat/service.ts';
+import type { PolicyRule } from '../policy/policies.ts';
 import { PROTO_GRE, PROTO_ICMP, PROTO_SCTP, PROTO_TCP, PROTO_UDP } from '../wire/ipv4.ts';
 import { formatAddress } from './address.ts';
 import type { MasqueradeRuleConfig } from './config.ts';
@@ -85,7 +86,7 @@ export function endpointRows(services: PortedService[]): unknown[] {
 }
 
 /** A flow with the columns of `conntrack -L`: the original tuple, and the one that replies carry. */
-export function flowRow(row: FlowRow) {
+export function flowRow(row: FlowRow, rules: readonly PolicyRule[] = [], policyEpoch = 0) {
   const isIcmp = row.protocol === PROTO_ICMP;
   const tuple = ({ src, dst, sport, dport }: FlowRow['original']) => ({
     src: formatAddress(src),
@@ -104,8 +105,22 @@ export function flowRow(row: FlowRow) {
     dnat: row.dnat,
     snat: row.snat,
     rule: row.rule,
+    policy: policyOf(row, rules, policyEpoch),
     age: row.age,
   };
+}
+
+/**
+ * What the policies of now say of a flow in each direction: the rule that allows it, null where none had to, "denied". All of
+ * it null if they have not judged it yet, which they do with its next packet.
+ */
+function policyOf({ policyEpoch, egressRule, ingressRule }: FlowRow, rules: readonly PolicyRule[], epoch: number) {
+  if (epoch === 0 || (policyEpoch !== epoch && policyEpoch !== ~epoch)) return null;
+  const name = (number: number) => {
+    if (number < 0) return 'denied';
+    return number === 0 || rules[number] === undefined ? null : `${rules[number].policy} rule ${rules[number].rule}`;
+  };
+  return { egress: name(egressRule), ingress: name(ingressRule) };
 }
 
 /** Ports in use some time ago, to tell where it is going. */

@@ -29,6 +29,7 @@ import {
   samplePorts,
   serviceRows,
 } from './nat-rows.ts';
+import { policyRows } from './policy-rows.ts';
 import type { ResolvedConfig } from './resolved.ts';
 import { serve, socketPath } from './server.ts';
 import {
@@ -318,6 +319,8 @@ export class Node {
         return natRows((await loop.request('ports-in-use')) as PortUsage[], this.portSamples[0], performance.now());
       case 'masquerade':
         return masqueradeRows(config.spec.masquerade, (await loop.request('masquerade-hits')) as RuleHits | null);
+      case 'policies':
+        return policyRows(config.spec);
       case 'counters':
         return this.counters.snapshot();
       default:
@@ -329,8 +332,9 @@ export class Node {
   private async *flows(): AsyncGenerator<unknown[]> {
     let from = 1;
     while (from !== 0) {
-      const piece = (await this.loop.request('flows', from)) as { next: number; rows: FlowRow[] };
-      if (piece.rows.length > 0) yield piece.rows.map(flowRow);
+      const piece = (await this.loop.request('flows', from)) as { next: number; rows: FlowRow[]; policyEpoch: number };
+      const rules = this.program.policy?.rules ?? [];
+      if (piece.rows.length > 0) yield piece.rows.map(row => flowRow(row, rules, piece.policyEpoch));
       from = piece.next;
     }
   }

@@ -173,7 +173,7 @@ export class LoopNode {
         const rows: FlowRow[] = [];
         const now = monotonicClock.now();
         const next = datapath.nat?.conntrack.list(params as number, FLOWS_PER_REQUEST, now, rows);
-        return { next: next ?? 0, rows };
+        return { next: next ?? 0, rows, policyEpoch: datapath.policies?.epoch ?? 0 };
       }
       case 'services':
         return datapath.nat === null ? [] : Array.from(datapath.nat.services.rows());

@@ -16,13 +16,16 @@ import {
   O_DST,
   O_PORTS,
   O_SRC,
+  POLICY_EPOCH,
   R_DST,
   R_PORTS,
   R_SRC,
-  USER,
 } from '../conntrack/table.ts';
 import { CountTable } from '../memory/count-table.ts';
 import type { Random } from '../random.ts';
+
+/** Word of a mapping: how many flows it has. No policy judges a mapping. */
+const FLOWS = POLICY_EPOCH;
 
 /** Who may send to a mapping from outside. */
 export type Filtering = 'endpoint-independent' | 'address-dependent' | 'address-and-port-dependent';
@@ -92,7 +95,7 @@ export class EndpointMappings {
 
   /** A flow with the host `remote` uses the mapping. */
   join(mapping: number, remote: number): void {
-    this.table.words[(mapping << ENTRY_SHIFT) + USER]++;
+    this.table.words[(mapping << ENTRY_SHIFT) + FLOWS]++;
     if (this.filtering === 'address-dependent') this.remotes.add(mapping, remote, 0, 1);
   }
 
@@ -100,12 +103,12 @@ export class EndpointMappings {
   leave(mapping: number, remote: number): void {
     const base = mapping << ENTRY_SHIFT;
     if (this.filtering === 'address-dependent') this.remotes.add(mapping, remote, 0, -1);
-    if (--this.table.words[base + USER] === 0) this.table.remove(mapping);
+    if (--this.table.words[base + FLOWS] === 0) this.table.remove(mapping);
   }
 
   /** Drops a mapping that no flow has joined. */
   discard(mapping: number): void {
-    if (this.table.words[(mapping << ENTRY_SHIFT) + USER] === 0) this.table.remove(mapping);
+    if (this.table.words[(mapping << ENTRY_SHIFT) + FLOWS] === 0) this.table.remove(mapping);
   }
 
   /** Whether `remote` may begin a flow to the mapping from outside. */

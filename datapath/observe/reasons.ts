@@ -381,6 +381,16 @@ export const REASONS: Readonly<Record<string, Reason>> = {
     cause: 'A service that is gone, or a stale DNS answer.',
     look: '`tunpath get services`',
   },
+  'drop-policy-denied-egress': {
+    meaning: 'A network policy selects the sender for egress, and no rule allows this destination and port.',
+    cause: 'A policy that isolates the pod; or one without a rule for DNS.',
+    look: '`tunpath get policies`',
+  },
+  'drop-policy-denied-ingress': {
+    meaning: 'A network policy selects the receiver for ingress, and no rule allows this source and port.',
+    cause: 'A policy that isolates the pod.',
+    look: '`tunpath get policies`',
+  },
   'drop-fragment-overlap': {
     meaning: 'Two fragments of one datagram overlap (RFC 5722).',
     cause: 'An attack on what joins fragments.',

@@ -97,7 +97,7 @@ export class Packet {
   hairpin = 0;
   /** Mark (32 bits) that rules match and set; from the port that it came by. */
   mark = 0;
-  /** What policy says of it. */
+  /** The policy rule that allows its flow, if it begins one and one had to (policy/policies.ts); -1: denied after all. */
   policy = 0;
   /** 1 if its steps are to be reported. */
   trace = 0;

@@ -12,6 +12,7 @@ import { VirtualReassembly } from '../mtu/virtual-reassembly.ts';
 import type { Nat } from '../nat/nat.ts';
 import { Packet } from '../packet/packet.ts';
 import type { Pool } from '../packet/pool.ts';
+import type { Policies } from '../policy/policies.ts';
 import { PORT_HOST, PORT_UPLINK, type Port } from '../port.ts';
 import type { Profile } from '../profile.ts';
 import type { Random } from '../random.ts';
@@ -76,6 +77,8 @@ export abstract class Path {
   readonly tunnels = new Tunnels();
   /** Null: nothing to translate, so flows are not tracked either (as the kernel's hooks, registered by the first rule). */
   nat: Nat | null = null;
+  /** Null: no network policy. */
+  policies: Policies | null = null;
   readonly neighbors: NeighborTable;
   readonly virtual: VirtualReassembly;
   readonly reassembly: Reassembly;

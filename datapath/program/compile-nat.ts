@@ -71,7 +71,7 @@ export function compileNat(
   range?: PortRange,
 ): NatProgram | null {
   const { services, masquerade, conntrack, profile, pods, host, zone, serviceCIDR = [] } = config.spec;
-  if (services.length === 0 && masquerade.length === 0) return null;
+  if (services.length === 0 && masquerade.length === 0 && config.spec.policies.length === 0) return null;
   const seconds: Record<number, number> = {};
   for (const [name, state] of Object.entries(STATES)) {
     const value = conntrack.timeouts[name as keyof Timeouts];

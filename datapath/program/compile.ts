@@ -7,6 +7,7 @@ import { IDENTITY_REMOTE_NODE, IDENTITY_WORLD, PORT_HOST, PORT_POD, PORT_UPLINK 
 import type { Route } from '../route/nexthop.ts';
 import * as hops from '../route/nexthop.ts';
 import { compileNat } from './compile-nat.ts';
+import { compilePolicy } from './compile-policy.ts';
 import { compileTunnel } from './compile-tunnel.ts';
 import { innerMtu, mtusOf, podMtuOf } from './mtus.ts';
 import { type HopProgram, hopKey, hopProgram, type PortProgram, type Program, portKey } from './program.ts';
@@ -124,6 +125,7 @@ export function compile(config: ResolvedConfig): Program {
     tunnels: spec.tunnels.map(tunnel => compileTunnel(config, tunnel, uplinkNet.address)),
     neighbors: permanentNeighbors(spec.uplink),
     nat: compileNat(config, uplinkNet.address, spec.uplink.ports),
+    policy: compilePolicy({ ...spec, own: [uplinkNet.address, hostAddress] }),
   };
 }
 

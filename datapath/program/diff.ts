@@ -10,6 +10,7 @@ import type { DeviceHandle } from '../io/handle.ts';
 import type { MasqueradeRule, Prefix } from '../nat/masquerade.ts';
 import type { NatProgram } from '../nat/nat.ts';
 import type { Service } from '../nat/service.ts';
+import type { PolicyProgram } from '../policy/policies.ts';
 import type { ProfileName } from '../profile.ts';
 import type { Route } from '../route/nexthop.ts';
 import { type HopProgram, hopKey, type PortProgram, type Program, portKey, type TunnelProgram } from './program.ts';
@@ -29,7 +30,9 @@ export type Change =
   /** Where node ports answer, and the networks of service addresses. */
   | { kind: 'addresses'; node: number[]; services: Prefix[] }
   | { kind: 'service'; name: string; service: Service | null }
-  | { kind: 'rules'; rules: MasqueradeRule[] };
+  | { kind: 'rules'; rules: MasqueradeRule[] }
+  /** All policies at once: which one allows a flow is decided among all. */
+  | { kind: 'policy'; policy: PolicyProgram | null };
 
 /** What a piece may weigh that the loop takes between two bursts: 0.1 to 0.3 ms of its time. */
 const PIECE_WEIGHT = 64;
@@ -51,6 +54,7 @@ export function diff(from: Program, to: Program): Change[] {
     ...tunnels,
     ...routes.filter(change => change.hop !== null),
     ...diffNat(from, to),
+    ...(isDeepStrictEqual(from.policy, to.policy) ? [] : [{ kind: 'policy' as const, policy: to.policy }]),
     ...routes.filter(change => change.hop === null),
     ...lateTunnels,
     ...ports.filter(isLast),

@@ -11,6 +11,7 @@ import type { DeviceHandle } from '../io/handle.ts';
 import { MasqueradeRules } from '../nat/masquerade.ts';
 import { Nat } from '../nat/nat.ts';
 import type { Pool } from '../packet/pool.ts';
+import { Policies, type PolicyProgram } from '../policy/policies.ts';
 import { PORT_POD, Port } from '../port.ts';
 import { PROFILES, type Profile } from '../profile.ts';
 import type { Random } from '../random.ts';
@@ -53,6 +54,7 @@ export class Installation {
   private readonly tunnels = new Map<string, { number: number; program: TunnelProgram; tunnel: Tunnel }>();
   private readonly freeTunnels: number[] = [];
   private readonly hops = new HopNumbers();
+  private policyEpoch = 0;
   /** Stands in the place of ports that are gone, for packets that came by one and wait for something. */
   private tombstone: Port | null = null;
 
@@ -90,6 +92,7 @@ export class Installation {
     } else for (const { prefix, length, hop } of routes) datapath.routes.insert(prefix, length, numbers[hop]);
     for (const { address, macHi, macLo } of program.neighbors) datapath.neighbors.addPermanent(address, macHi, macLo);
     datapath.nat = program.nat === null ? null : new Nat(program.nat, profile, pool.view, random, memory);
+    this.setPolicy(program.policy);
   }
 
   /** The number of a port: of its counters, too. */
@@ -145,11 +148,21 @@ export class Installation {
           if (change.service === null) datapath.nat?.services.remove(change.name);
           else datapath.nat?.services.set(change.service);
           break;
+        case 'policy':
+          this.setPolicy(change.policy);
+          break;
         case 'rules':
           if (datapath.nat !== null) datapath.nat.rules = new MasqueradeRules(change.rules, datapath.nat.rules);
           break;
       }
     }
+  }
+
+  /** Every flow is judged by them once more when its next packet comes. */
+  private setPolicy(policy: PolicyProgram | null): void {
+    this.policyEpoch = (this.policyEpoch + 1) | 0 || 1;
+    const { random } = this.environment;
+    this.datapath.policies = policy === null ? null : new Policies(policy, random, this.policyEpoch);
   }
 
   // ---------------------------------------------------------------- ports

@@ -10,6 +10,7 @@
 import { MAX_PORTS } from '../counters.ts';
 import type { NatProgram } from '../nat/nat.ts';
 import type { Underlay } from '../path/path.ts';
+import type { PolicyProgram } from '../policy/policies.ts';
 import { PORT_KINDS, type PortOwner } from '../port.ts';
 import type { ProfileName } from '../profile.ts';
 import { type NextHop, nextHop, type Route } from '../route/nexthop.ts';
@@ -47,8 +48,10 @@ export interface Program {
   tunnels: TunnelProgram[];
   /** Entries of the neighbour table that ARP never changes. */
   neighbors: { address: number; macHi: number; macLo: number }[];
-  /** Null: no service and no masquerade rule. */
+  /** Null: no service, no masquerade rule and no policy, so that flows need not be tracked. */
   nat: NatProgram | null;
+  /** Null: no policy. */
+  policy: PolicyProgram | null;
 }
 
 /** The identity of a port: "pod default/p1". */

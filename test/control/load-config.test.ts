@@ -576,6 +576,23 @@ const MISTAKES: { what: string; edits: [string, string][]; problems: string[] }[
     ],
   },
   {
+    what: 'policies with peers, blocks and ports that the API refuses',
+    edits: [
+      [
+        '  profile: linux',
+        '  policies: [{ name: db, ingress: [{ from: [{ ipBlock: { cidr: 10.0.0.0/8, except: [10.0.0.0/8, 11.0.0.0/9] }, podSelector: {} }, {}], ports: [{ port: http, endPort: 90 }, { port: 90, endPort: 80 }] }] }]\n  profile: linux',
+      ],
+    ],
+    problems: [
+      '26:45: spec.policies[0].ingress[0].from[0]: got a map, expected an ipBlock, or podSelector and namespaceSelector: not both',
+      '26:85: spec.policies[0].ingress[0].from[0].ipBlock.except[0]: got "10.0.0.0/8", expected a smaller network within 10.0.0.0/8',
+      '26:97: spec.policies[0].ingress[0].from[0].ipBlock.except[1]: got "11.0.0.0/9", expected a smaller network within 10.0.0.0/8',
+      '26:131: spec.policies[0].ingress[0].from[1]: got a map, expected a podSelector, a namespaceSelector or an ipBlock',
+      '26:167: spec.policies[0].ingress[0].ports[0].endPort: got 90, expected no endPort without a port that is a number',
+      '26:194: spec.policies[0].ingress[0].ports[1].endPort: got 80, expected a port from 90 on',
+    ],
+  },
+  {
     what: 'a service nobody can reach',
     edits: [['addresses: [10.96.0.10]', 'addresses: []']],
     problems: [
@@ -787,6 +804,9 @@ describe('control/load-config: good files', () => {
             algorithm: 'random',
           },
         ],
+        policies: [],
+        namespaces: [],
+        remotePods: [],
         nodePortRange: { low: 30000, high: 32767 },
         conntrack: { size: 131072, perSource: 0, timeouts: {} },
         loop: { ioUring: 'auto', busyPoll: 0 },
@@ -842,6 +862,9 @@ describe('control/load-config: good files', () => {
       offload: 'auto',
       masquerade: [],
       services: [],
+      policies: [],
+      namespaces: [],
+      remotePods: [],
       nodePortRange: { low: 30000, high: 32767 },
       conntrack: { size: 131072, perSource: 0, timeouts: {} },
       loop: { ioUring: 'auto', busyPoll: 0 },

@@ -162,6 +162,7 @@ function programOf(choice: Choice): Program {
     nextHops,
     tunnels,
     neighbors: [],
+    policy: null,
     nat:
       services.length + rules.length === 0
         ? null

@@ -77,6 +77,7 @@ export class OurNode implements Node {
         ],
         tunnels: [],
         neighbors: [],
+        policy: null,
         nat: {
           capacity: 1 << 16,
           timeouts: {

@@ -3,7 +3,7 @@
 import { Lab } from '../lab/lab.ts';
 import { LabError, requireRoot } from '../lab/lab-error.ts';
 import { type ModeOptions, PROFILES, parseMode } from '../lab/modes.ts';
-import { checkLabName } from '../lab/names.ts';
+import { checkLabName, kubeconfigOf } from '../lab/names.ts';
 import { TOPOLOGIES } from '../lab/topology.ts';
 import { DONE, NO, UsageError } from './exit.ts';
 import type { Format } from './format.ts';
@@ -17,6 +17,7 @@ export interface UpFlags {
   topology: string;
   profile?: string;
   offload: string;
+  api: boolean;
   output: Format;
 }
 
@@ -36,10 +37,11 @@ export async function up(flags: UpFlags): Promise<number> {
   const started = performance.now();
   if (await repair(flags, topology.name)) return DONE;
   // A lab of that name that is there already has been refused when this returns: what a signal takes down is our own.
-  const rising = Lab.up({ name: flags.name, topology, ...parseModeFlags(flags) });
+  const rising = Lab.up({ name: flags.name, topology, api: flags.api, ...parseModeFlags(flags) });
   const release = closeOnSignal(flags.name);
   const lab = await rising.finally(release);
   process.stderr.write(`lab '${lab.name}' is up: ${lab.mode}, ${seconds(started)}\n`);
+  if (flags.api) process.stderr.write(`for kubectl: export KUBECONFIG=${kubeconfigOf(lab.name)}\n`);
   await printRows(flags.output, lab.status(), STATUS_COLUMNS);
   return DONE;
 }

@@ -230,6 +230,7 @@ function addLab(lab: Command): void {
     .option('--topology <name>', 'cilium, calico, flannel or aws', 'cilium')
     .option('--profile <profile>', 'linux, cilium, calico, flannel, rfc; default: by mode and topology')
     .option('--offload <which>', 'auto, none', 'auto')
+    .option('--no-api', 'without the Kubernetes API that kubectl talks to')
     .option(...NEW_NAME)
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./lab.ts')).up(flags)));

@@ -41,6 +41,7 @@ import { type LabNodeConfig, type Mode, type ModeOptions, nodeConfig, UPLINK_DEV
 import { removeNameFiles, writeNameFiles } from './name-files.ts';
 import {
   AWAY,
+  apiDirOf,
   checkLabName,
   memberEnvironment,
   NETNS_DIR,
@@ -70,6 +71,8 @@ export interface LabOptions extends ModeOptions {
   seed?: number;
   /** Changes a node's configuration before the node starts, for experiments that no mode covers. */
   adjust?: (config: LabNodeConfig) => void;
+  /** A Kubernetes API beside it, whose objects the nodes follow, with a kubeconfig. */
+  api?: boolean;
   /** Nodes made of the kernel's own VXLAN instead of ours, to compare with. Services and the way out are not set up. */
   kernel?: boolean;
 }
@@ -128,6 +131,7 @@ const WEB_PORT = 80;
 const DNS_PORT = 53;
 
 const MAIN = fileURLToPath(new URL('../cli/main.js', import.meta.url));
+const API = fileURLToPath(new URL('./api-process.js', import.meta.url));
 const DNS = fileURLToPath(new URL('./dns-server.js', import.meta.url));
 const WHOAMI = fileURLToPath(new URL('./whoami.js', import.meta.url));
 
@@ -184,6 +188,8 @@ export class Lab {
       ]);
       const failed = started.find(result => result.status === 'rejected');
       if (failed !== undefined) throw failed.reason;
+      // What it tells the nodes of, they are asked on sockets that are there by now.
+      if (options.api) await lab.startApi();
       lab.writeState();
     } catch (error) {
       await Lab.down(name);
@@ -272,6 +278,7 @@ export class Lab {
     }
     removeNameFiles(name);
     rmSync(stateDirOf(name), { recursive: true, force: true });
+    rmSync(apiDirOf(name), { recursive: true, force: true });
     try {
       rmdirSync(RUN_DIR);
     } catch {
@@ -488,6 +495,11 @@ export class Lab {
     await Promise.all(podsOf(this.topology, node).map(pod => this.configure(pod.name, kernelPod(node, pod))));
   }
 
+  /** The API belongs to no host: it runs in the machine's own namespace. */
+  private startApi(): Promise<void> {
+    return this.startProcess('api', [process.execPath, API, this.name], 'ready', {}, false);
+  }
+
   private startServers(): Promise<void>[] {
     const { pods, services, router } = this.topology;
     const serve = (host: string, hostname: string, addresses: string[], port = WEB_PORT): Promise<void> =>
@@ -513,17 +525,24 @@ export class Lab {
     ];
   }
 
-  /** Starts a process that outlives this one, and waits until a line of its log is `readyLine`. */
+  /**
+   * Starts a process that outlives this one, and waits until a line of its log is `readyLine`.
+   * @param isHost false: in the machine's own namespace, `host` is only what its log is called
+   */
   private async startProcess(
     host: string,
     argv: string[],
     readyLine: string,
     env: NodeJS.ProcessEnv = {},
+    isHost = true,
   ): Promise<void> {
     const logPath = `${this.stateDir}/${host}.log`;
     const log = openSync(logPath, 'a', 0o600);
     const logged = fstatSync(log).size;
-    const child = this.spawn(host, argv, { detached: true, stdio: ['ignore', log, log], cwd: '/', env });
+    const options: SpawnOptions = { detached: true, stdio: ['ignore', log, log], cwd: '/', env };
+    const child = isHost
+      ? this.spawn(host, argv, options)
+      : spawn(argv[0]!, argv.slice(1), { ...options, env: { ...memberEnvironment(this.name), ...env } });
     closeSync(log);
     child.on('error', () => {});
     child.unref();

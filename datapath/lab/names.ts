@@ -35,6 +35,15 @@ export function stateDirOf(lab: string): string {
   return `${RUN_DIR}/lab-${lab}`;
 }
 
+/** Holds the API's socket and kubeconfig, where people look for them. */
+export function apiDirOf(lab: string): string {
+  return `${RUN_DIR}/${lab}`;
+}
+
+export function kubeconfigOf(lab: string): string {
+  return `${apiDirOf(lab)}/kubeconfig`;
+}
+
 /** `metadata.name` of a node, and so the name of its control socket: unique among all labs. */
 export function nodeNameOf(lab: string, node: string): string {
   return namespaceOf(lab, node);

@@ -1,0 +1,92 @@
+/** What services and their EndpointSlices mean to a node: the part `spec.services` of its configuration. Pure. */
+import { parseAddress } from '../../control/address.ts';
+import { type Json, type KubeObject, placeOf } from '../object.ts';
+
+const SERVICE_NAME = 'kubernetes.io/service-name';
+
+export interface CompiledServices {
+  /** As a NodeConfig writes them, by name. */
+  services: Json[];
+  /** What of them no node can do, by the service's place. */
+  refused: { place: string; message: string }[];
+}
+
+/**
+ * @param slices of all services
+ * @param nodeName what the datapath calls a node that the API calls by this name
+ */
+export function compileServices(
+  services: readonly KubeObject[],
+  slices: readonly KubeObject[],
+  nodeName: (name: string) => string = name => name,
+): CompiledServices {
+  const byService = new Map<string, KubeObject[]>();
+  for (const slice of slices) {
+    const name = slice.metadata.labels?.[SERVICE_NAME];
+    if (name === undefined || slice.addressType !== 'IPv4') continue;
+    const place = `${slice.metadata.namespace}/${name}`;
+    byService.set(place, [...(byService.get(place) ?? []), slice]);
+  }
+  const compiled: Json[] = [];
+  const refused: CompiledServices['refused'] = [];
+  for (const service of services) {
+    const place = placeOf(service);
+    const { spec } = service;
+    // A headless service has no address, and an external name is a matter of DNS.
+    if (spec.type === 'ExternalName' || spec.clusterIP === undefined || spec.clusterIP === 'None') continue;
+    if (parseAddress(spec.clusterIP) === undefined) {
+      refused.push({ place, message: `${spec.clusterIP}: only IPv4 is forwarded` });
+      continue;
+    }
+    compiled.push(compileService(service, byService.get(place) ?? [], nodeName));
+  }
+  return { services: compiled.sort((a, b) => (a.name < b.name ? -1 : 1)), refused };
+}
+
+function compileService(service: KubeObject, slices: readonly KubeObject[], nodeName: (name: string) => string): Json {
+  const { spec, status } = service;
+  const isBalanced = spec.type === 'LoadBalancer';
+  const ingress: string[] = (status?.loadBalancer?.ingress ?? []).flatMap(({ ip }: Json) =>
+    ip === undefined ? [] : [ip],
+  );
+  const given: Json = {
+    name: placeOf(service),
+    type: spec.type,
+    clusterIP: spec.clusterIP,
+    loadBalancerIPs: isBalanced ? ingress : [],
+    externalIPs: spec.externalIPs ?? [],
+    ports: (spec.ports ?? []).map((port: Json) => ({
+      ...(port.name === undefined ? {} : { name: port.name }),
+      protocol: port.protocol,
+      port: port.port,
+      ...(spec.type === 'ClusterIP' || port.nodePort === undefined ? {} : { nodePort: port.nodePort }),
+    })),
+    endpoints: slices.flatMap(slice => endpointsOf(slice, nodeName)),
+    sessionAffinity: spec.sessionAffinity,
+    internalTrafficPolicy: spec.internalTrafficPolicy ?? 'Cluster',
+    externalTrafficPolicy: spec.externalTrafficPolicy ?? 'Cluster',
+  };
+  const timeout = spec.sessionAffinityConfig?.clientIP?.timeoutSeconds;
+  if (timeout !== undefined) given.sessionAffinityTimeoutSeconds = timeout;
+  if (isBalanced && (spec.loadBalancerSourceRanges ?? []).length > 0) {
+    given.loadBalancerSourceRanges = spec.loadBalancerSourceRanges;
+  }
+  if (spec.trafficDistribution !== undefined) given.trafficDistribution = spec.trafficDistribution;
+  return given;
+}
+
+function endpointsOf({ endpoints, ports }: KubeObject, nodeName: (name: string) => string): Json[] {
+  const named = Object.fromEntries((ports ?? []).map(({ name, port }: Json) => [name ?? '', port]));
+  return (endpoints ?? []).flatMap((endpoint: Json) => {
+    const { ready = true, serving = ready, terminating = false } = endpoint.conditions ?? {};
+    return endpoint.addresses.map((address: string) => ({
+      address,
+      ports: named,
+      ready,
+      serving,
+      terminating,
+      ...(endpoint.nodeName === undefined ? {} : { nodeName: nodeName(endpoint.nodeName) }),
+      ...(endpoint.zone === undefined ? {} : { zone: endpoint.zone }),
+    }));
+  });
+}

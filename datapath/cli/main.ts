@@ -115,6 +115,26 @@ function buildProgram(): Command {
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./get.ts')).status(flags)));
 
+  addObserve(program.command('observe').description('flows of running nodes, as `hubble observe` prints them'));
+
+  program
+    .command('capture')
+    .description('packets of running nodes at any set of points; ends at SIGINT')
+    .argument('[filter...]', "in the words of tcpdump: 'tcp and port 80'")
+    .option(
+      '--at <point...>',
+      'ports: default/p1, ul0, or any; with :in or :out only what enters or leaves the node there',
+    )
+    .option('--drops', 'packets that are dropped, with the reason; without --at nothing else')
+    .option('-w, --write <file>', 'pcapng; - for standard output, into wireshark -k -i -')
+    .addOption(
+      new Option('--format <format>', 'of the file; pcap has IPv4 alone').choices(['pcapng', 'pcap']).default('pcapng'),
+    )
+    .option('-c, --count <packets>', 'end after so many')
+    .option('-s, --snapshot-length <bytes>', 'keep so much of each packet; 0: all', '0')
+    .option('--node <name>', 'a running node: NAME, or LAB/NODE; default: all of them')
+    .action(ends(async (filter, flags) => (await import('./capture.ts')).capture(filter, flags)));
+
   program
     .command('explain-config')
     .description('what a field of the configuration means, as `kubectl explain` does')
@@ -197,6 +217,35 @@ function addSegment(segment: Command): void {
     .option('--clear', 'no impairments, but those named beside it')
     .option(...NODE)
     .action(ends(async (name, flags) => (await import('./segment.ts')).set(name, flags)));
+}
+
+/** Options may be given several times: any of their values will do. */
+const MANY = (value: string, before: string[] = []) => [...before, value];
+
+function addObserve(command: Command): void {
+  command
+    .option('-f, --follow', 'go on until SIGINT; that is what it does in any case')
+    .option('--first <number>', 'end after so many flows')
+    .option('--verdict <verdict>', 'FORWARDED or DROPPED', MANY)
+    .option('--reason <name>', 'why it was dropped: no-route', MANY)
+    .option('-t, --type <type>', 'drop or trace', MANY)
+    .option('--pod <name>', 'source or destination: default/p1, default/ or p1', MANY)
+    .option('--from-pod <name>', 'source', MANY)
+    .option('--to-pod <name>', 'destination', MANY)
+    .option('-l, --label <label>', 'source or destination: app=web', MANY)
+    .option('--ip <address>', 'source or destination', MANY)
+    .option('--from-ip <address>', 'source', MANY)
+    .option('--to-ip <address>', 'destination', MANY)
+    .option('--port <port>', 'source or destination', MANY)
+    .option('--from-port <port>', 'source', MANY)
+    .option('--to-port <port>', 'destination', MANY)
+    .option('--protocol <name>', 'tcp, udp, icmp or sctp', MANY)
+    .option('--service <name>', 'source or destination: default/web', MANY)
+    .option('--tcp-flags <flags>', 'all of these: SYN,ACK', MANY)
+    .option('--print-node-name', 'also where there is one node only')
+    .option('--node <name>', 'a running node: NAME, or LAB/NODE; default: all of them')
+    .option('-o, --output <format>', 'compact, dict or jsonpb', 'compact')
+    .action(ends(async flags => (await import('./observe.ts')).observe(flags)));
 }
 
 function addMtu(mtu: Command): void {

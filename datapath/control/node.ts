@@ -43,6 +43,7 @@ import {
   statusOf,
 } from './status.ts';
 import type { OpenUplink } from './uplink/uplink.ts';
+import { WatchClients, type WatchContext, watchContext } from './watch.ts';
 
 /** How often ports in use are looked at, for the forecast of `get nat`. */
 const PORT_SAMPLE_MS = 10_000;
@@ -98,6 +99,11 @@ export class Node {
   private readonly loop: LoopClient;
   private readonly loops: Loops;
   private readonly started = process.hrtime.bigint();
+  private watchContext: WatchContext | null = null;
+  private readonly watchClients = new WatchClients({
+    request: (method, params) => this.loop.request(method, params),
+    context: () => this.context(),
+  });
   private socket: { close(): Promise<void> } | null = null;
   private stopping: Promise<void> | null = null;
   /** The last two samples of ports in use: the older one is the base of the forecast, never younger than one interval. */
@@ -222,13 +228,15 @@ export class Node {
         this.onRestart?.();
         setImmediate(() => void this.stop());
         return null;
+      case 'watch':
+        return this.watchClients.watch(params);
       case 'stop':
         // Answered first: the socket closes with the node.
         setImmediate(() => void this.stop());
         return null;
       default:
         throw new Error(
-          `unknown method "${method}": expected status, get, config, apply, segments, impair, restart or stop`,
+          `unknown method "${method}": expected status, get, config, apply, watch, segments, impair, restart or stop`,
         );
     }
   }
@@ -300,6 +308,12 @@ export class Node {
     return pod === undefined ? handle : { ...handle, mtu: podMtuOf(pod, mtusOf(this.config)).device };
   }
 
+  /** What watched packets refer to; another object after a change. */
+  private context(): WatchContext {
+    if (this.watchContext?.config !== this.config) this.watchContext = watchContext(this.config, this.ports);
+    return this.watchContext;
+  }
+
   private async get(kind: string): Promise<unknown> {
     const { config, ports, loop } = this;
     switch (kind) {
@@ -349,6 +363,7 @@ export class Node {
       ...rest,
       loop: { ...((await this.loop.request('io')) as object), busyPoll: this.config.spec.loop.busyPoll },
       tables: await this.loop.request('tables'),
+      watches: this.watchClients.count,
       // Last: with a routed uplink these are many lines.
       ...(uplinkLines.length === 0 ? {} : { uplink: uplinkLines }),
     };

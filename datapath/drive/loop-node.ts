@@ -15,6 +15,7 @@ import { Installation } from '../program/install.ts';
 import { Random } from '../random.ts';
 import { HOP_NAMES } from '../route/nexthop.ts';
 import type { Segment } from '../segment/segment.ts';
+import { LoopWatches, type WatchRequest } from '../watch/watches.ts';
 import type { Source } from './poll.ts';
 import type { NodeData, NodeMethod } from './requests.ts';
 
@@ -45,6 +46,7 @@ export class LoopNode {
   private readonly share: LoopShare;
   private readonly ioUring: 'auto' | 'off';
   private readonly installation: Installation;
+  private readonly watches: LoopWatches;
   /** Ports whose packets lie in memory: those of segments. */
   private inMemory: Port[] = [];
 
@@ -69,6 +71,7 @@ export class LoopNode {
       for (const handle of data.devices.slice(devices.length)) closeHandle(handle);
       throw error;
     }
+    this.watches = new LoopWatches(this.datapath, () => performance.timeOrigin + performance.now());
     this.findPorts();
   }
 
@@ -186,6 +189,12 @@ export class LoopNode {
         return null;
       case 'ports':
         return this.installation.portNumbers();
+      case 'watch':
+        this.watches.start(params as WatchRequest);
+        return null;
+      case 'unwatch':
+        this.watches.end(params as number);
+        return null;
     }
   }
 }

@@ -51,7 +51,9 @@ export type NodeMethod =
   | 'ports-in-use'
   | 'masquerade-hits'
   | 'change'
-  | 'ports';
+  | 'ports'
+  | 'watch'
+  | 'unwatch';
 
 /** Asked of the loop: `start` and `stop` a node, its segments, and its end. */
 export type LoopMethod = 'start' | 'stop' | 'segments' | 'impairments' | 'impair' | 'end';

@@ -4,8 +4,16 @@
  */
 import { dotted } from '../packet/build.ts';
 import { VERDICT_NAMES } from '../verdict.ts';
+import {
+  KIND_DROPPED,
+  KIND_RECEIVED,
+  KIND_SENT,
+  STATE_REPLY,
+  STATE_TRACKED,
+  TO_OVERLAY,
+  type WatchRecord,
+} from '../watch/record.ts';
 import * as ipv4 from '../wire/ipv4.ts';
-import { KIND_DROPPED, KIND_RECEIVED, KIND_SENT, STATE_REPLY, STATE_TRACKED, type WatchRecord } from './record.ts';
 
 export type Verdict = 'FORWARDED' | 'DROPPED';
 
@@ -169,9 +177,6 @@ function pointOf(record: WatchRecord, directory: Directory): ObservationPoint {
   if (kind === 'host') return 'TO_STACK';
   return record.verdict === TO_OVERLAY ? 'TO_OVERLAY' : 'TO_NETWORK';
 }
-
-/** Record.verdict of a packet that was sent with a tunnel's headers on. */
-export const TO_OVERLAY = 1;
 
 const TCP_FLAGS = ['FIN', 'SYN', 'RST', 'PSH', 'ACK', 'URG', 'ECE', 'CWR'] as const;
 

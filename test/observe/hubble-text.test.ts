@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
-import { type Directory, type Endpoint, flowOf, TO_OVERLAY } from '../../datapath/observe/flow.ts';
+import { type Directory, type Endpoint, flowOf } from '../../datapath/observe/flow.ts';
 import { compactLine, dictLines, jsonpbLine } from '../../datapath/observe/hubble-text.ts';
+import { DROP_NO_ROUTE } from '../../datapath/verdict.ts';
 import {
   KIND_DROPPED,
   KIND_RECEIVED,
@@ -8,9 +9,9 @@ import {
   KIND_STEP,
   STATE_REPLY,
   STATE_TRACKED,
+  TO_OVERLAY,
   type WatchRecord,
-} from '../../datapath/observe/record.ts';
-import { DROP_NO_ROUTE } from '../../datapath/verdict.ts';
+} from '../../datapath/watch/record.ts';
 import { ip } from '../fixtures/packets.ts';
 
 const P1: Endpoint = { identity: 1001, namespace: 'default', podName: 'p1', labels: ['k8s:app=web'] };

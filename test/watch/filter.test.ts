@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { LINK_RAW, PcapWriter } from '../../datapath/io/pcap.ts';
-import { compileFilter, type Filtered } from '../../datapath/observe/filter.ts';
+import { compileFilter, type Filtered } from '../../datapath/watch/filter.ts';
 import { icmpEcho, ip, tcp4, udp4 } from '../fixtures/packets.ts';
 
 /** Addresses and ports from a small set, so that conditions meet packets. */

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { RecordRing } from '../../datapath/memory/record-ring.ts';
-import { TO_OVERLAY } from '../../datapath/observe/flow.ts';
+import { dotted } from '../../datapath/packet/build.ts';
+import { STEP_NAMES } from '../../datapath/path/watcher.ts';
+import { CONTINUE, DROP_INVALID_SOURCE, DROP_ROUTE_REFUSED, VERDICT_NAMES } from '../../datapath/verdict.ts';
 import {
   KIND_DROPPED,
   KIND_RECEIVED,
@@ -11,12 +13,11 @@ import {
   STATE_NEW,
   STATE_REPLY,
   STATE_TRACKED,
+  TO_OVERLAY,
   type WatchRecord,
-} from '../../datapath/observe/record.ts';
-import { POINT_IN, POINT_OUT, Watch, Watches, type WatchSpec } from '../../datapath/observe/watch.ts';
-import { dotted } from '../../datapath/packet/build.ts';
-import { STEP_NAMES } from '../../datapath/path/watcher.ts';
-import { CONTINUE, DROP_INVALID_SOURCE, DROP_ROUTE_REFUSED, VERDICT_NAMES } from '../../datapath/verdict.ts';
+} from '../../datapath/watch/record.ts';
+import { POINT_IN, POINT_OUT, Watch, type WatchSpec } from '../../datapath/watch/watch.ts';
+import { LoopWatches } from '../../datapath/watch/watches.ts';
 import * as tcp from '../../datapath/wire/tcp.ts';
 import { pattern, tcp4, udp4 } from '../fixtures/packets.ts';
 import { fromWire, POD, POD2, REMOTE, TestNode } from '../forward-rig.ts';
@@ -181,20 +182,24 @@ describe('watch', () => {
 
   it('several watch side by side, and who has left sees no more', () => {
     const node = new TestNode();
-    const watches = new Watches();
-    const make = (filter: string) =>
-      new Watch(node.datapath, { ...NOTHING, ring: RecordRing.allocate(1 << 14), filter, drops: true }, () => 0);
-    const [tcpWatch, udpWatch] = [make('tcp'), make('udp')];
-    watches.add(tcpWatch);
-    watches.add(udpWatch);
-    node.datapath.watch(watches);
-    const count = (watch: Watch) => watch.ring.drain(() => {}, 100);
+    const watches = new LoopWatches(node.datapath, () => 0);
+    const start = (id: number, filter: string): (() => number) => {
+      const ring = RecordRing.allocate(1 << 14);
+      watches.start({ id, spec: { ...NOTHING, ring, filter, drops: true } });
+      return () => new RecordRing(ring).drain(() => {}, 100);
+    };
+    assert.throws(() => start(9, 'no filter'), /filter: character 1/);
+    const [countTcp, countUdp] = [start(1, 'tcp'), start(2, 'udp')];
     const lost = () => node.send('p1', udp4({ src: POD, dst: '0.1.2.3' }), tcp4({ src: POD, dst: '0.1.2.3' }));
     lost();
-    assert.deepEqual([count(tcpWatch), count(udpWatch)], [1, 1]);
-    assert.equal(watches.remove(udpWatch), 1);
+    assert.deepEqual([countTcp(), countUdp()], [1, 1]);
+    watches.end(2);
+    watches.end(2);
     lost();
-    assert.deepEqual([count(tcpWatch), count(udpWatch)], [1, 0]);
+    assert.deepEqual([countTcp(), countUdp()], [1, 0]);
+    watches.end(1);
+    assert.equal(node.datapath.watcher, null);
+    assert.equal(node.port('p1').watcher, null);
   });
 
   it('changes nothing: with and without a watcher the same packets come out', function () {

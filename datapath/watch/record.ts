@@ -13,6 +13,9 @@ export const KIND_DROPPED = 3;
 /** It has taken a step of the path; `detail` is the step. */
 export const KIND_STEP = 4;
 
+/** VERDICT of a KIND_SENT that has a tunnel's headers on. */
+export const TO_OVERLAY = 1;
+
 // What is known of a packet beside its numbers: bits of STATE.
 export const STATE_TRACKED = 1;
 export const STATE_NEW = 2;

@@ -12,7 +12,6 @@ import * as hops from '../route/nexthop.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as tcp from '../wire/tcp.ts';
 import { compileFilter, type Filter } from './filter.ts';
-import { TO_OVERLAY } from './flow.ts';
 import { Peek } from './peek.ts';
 import * as record from './record.ts';
 
@@ -91,7 +90,7 @@ export class Watch implements Watcher {
     if (isTraced || this.wants(port, POINT_OUT)) {
       peek.look(path.view, p);
       if (isTraced || this.filter(peek)) {
-        this.write(p, record.KIND_SENT, port.index, isTunnel ? TO_OVERLAY : 0, layer);
+        this.write(p, record.KIND_SENT, port.index, isTunnel ? record.TO_OVERLAY : 0, layer);
       }
     }
     if (!spec.flows) return;
@@ -99,7 +98,7 @@ export class Watch implements Watcher {
     if (isTunnel) peek.lookAt(path.view, p.innerNetwork, p.off + p.len - p.innerNetwork);
     else peek.look(path.view, p);
     if (!peek.isIpv4 || !this.filter(peek) || !this.isNews(p)) return;
-    this.write(p, record.KIND_SENT, port.index, isTunnel ? TO_OVERLAY : 0, layer);
+    this.write(p, record.KIND_SENT, port.index, isTunnel ? record.TO_OVERLAY : 0, layer);
   }
 
   dropped(p: Packet, reason: number): void {
@@ -189,37 +188,5 @@ export class Watch implements Watcher {
       (p.translated !== 0 ? record.STATE_TRANSLATED : 0) |
       (p.local !== 0 ? record.STATE_LOCAL : 0)
     );
-  }
-}
-
-/** Several watches are one watcher. */
-export class Watches implements Watcher {
-  private readonly all: Watch[] = [];
-
-  add(watch: Watch): void {
-    this.all.push(watch);
-  }
-
-  /** @returns how many are left */
-  remove(watch: Watch): number {
-    const at = this.all.indexOf(watch);
-    if (at >= 0) this.all.splice(at, 1);
-    return this.all.length;
-  }
-
-  received(p: Packet, port: Port): void {
-    for (let i = 0; i < this.all.length; i++) this.all[i].received(p, port);
-  }
-
-  sent(p: Packet, port: Port): void {
-    for (let i = 0; i < this.all.length; i++) this.all[i].sent(p, port);
-  }
-
-  dropped(p: Packet, reason: number): void {
-    for (let i = 0; i < this.all.length; i++) this.all[i].dropped(p, reason);
-  }
-
-  stepped(p: Packet, step: number, verdict: number): void {
-    for (let i = 0; i < this.all.length; i++) this.all[i].stepped(p, step, verdict);
   }
 }

@@ -1,0 +1,267 @@
+/** `tunpath capture`: packets of running nodes at any set of points, as pcapng, pcap or lines. */
+
+import { describePacket } from '../conformance/describe.ts';
+import type { WatchContext, WatchParams } from '../control/watch.ts';
+import { FileWriter } from '../io/file-writer.ts';
+import { LINK_ETHERNET, LINK_IPV4, LINK_RAW, PcapWriter } from '../io/pcap.ts';
+import { DIRECTION_IN, DIRECTION_OUT, PcapngWriter } from '../io/pcapng.ts';
+import { VERDICT_NAMES } from '../verdict.ts';
+import { KIND_DROPPED, KIND_RECEIVED, type WatchRecord } from '../watch/record.ts';
+import * as ethernet from '../wire/ethernet.ts';
+import { DONE, describeFileError, UsageError } from './exit.ts';
+import { print } from './output.ts';
+import { untilSignal, watchedNodes, watchNodes } from './watched.ts';
+
+export interface CaptureFlags {
+  node?: string;
+  at?: string[];
+  drops?: boolean;
+  write?: string;
+  count?: string;
+  snapshotLength: string;
+  format: 'pcapng' | 'pcap';
+}
+
+const MAX_SNAP = 262_144;
+
+export async function capture(filter: string[], flags: CaptureFlags): Promise<number> {
+  const most = numberOf('--count', flags.count ?? '4294967295', 1, 4_294_967_295);
+  const snapLen = numberOf('--snapshot-length', flags.snapshotLength, 0, MAX_SNAP) || MAX_SNAP;
+  const points = flags.drops === true && flags.at === undefined ? [] : (flags.at ?? ['']).map(parsePoint);
+  const params: Partial<WatchParams> = { filter: filter.join(' '), drops: flags.drops === true, points, snapLen };
+  const nodes = watchedNodes(flags.node);
+  const sink = makeSink(flags, nodes.length > 1);
+  const stop = untilSignal();
+  let captured = 0;
+  let lost = 0;
+  try {
+    const ready = () => process.stderr.write(`capturing on ${nodes.join(', ')}; SIGINT ends it\n`);
+    for await (const events of watchNodes(nodes, params, stop.signal, ready)) {
+      for (const event of events) {
+        if ('context' in event) {
+          checkPoints(points, event.context);
+          sink.context(event.context);
+        } else if ('lost' in event) {
+          lost += event.lost;
+          sink.lost(event.node, event.lost);
+        } else if (captured < most) {
+          captured++;
+          sink.packet(event.node, event.record);
+        }
+      }
+      await sink.flush();
+      if (captured >= most) break;
+    }
+  } finally {
+    sink.close();
+  }
+  process.stderr.write(`${captured} packets captured, ${lost} lost\n`);
+  return DONE;
+}
+
+function numberOf(option: string, text: string, from: number, to: number): number {
+  const number = Number(text);
+  if (!/^\d+$/.test(text) || number < from || number > to) {
+    throw new UsageError(`${option} ${text}: expected a number from ${from} to ${to}`);
+  }
+  return number;
+}
+
+type Point = WatchParams['points'][number];
+
+/** `default/p1`, `default/p1:in`, `any:out`. */
+function parsePoint(text: string): Point {
+  const match = /^(.*?)(?::(in|out))?$/.exec(text);
+  const [, port, direction] = match as RegExpExecArray;
+  return { port: port === 'any' ? '' : port, in: direction !== 'out', out: direction !== 'in' };
+}
+
+/** @throws UsageError for a point that no port of the node is. */
+function checkPoints(points: Point[], { node, ports }: WatchContext): void {
+  for (const { port } of points) {
+    if (port === '' || ports.some(({ name }) => name === port)) continue;
+    const names = ports.map(({ name }) => name).join(', ');
+    throw new UsageError(`--at ${port}: node ${node} has no such port; expected any, or one of ${names}`);
+  }
+}
+
+interface Sink {
+  context(context: WatchContext): void;
+  packet(node: string, record: WatchRecord): void;
+  lost(node: string, count: number): void;
+  flush(): Promise<void>;
+  close(): void;
+}
+
+function makeSink({ write, format }: CaptureFlags, several: boolean): Sink {
+  if (write === undefined) return new LineSink(several);
+  try {
+    return format === 'pcap' ? new PcapSink(write) : new PcapngSink(write, several);
+  } catch (error) {
+    throw new UsageError(`${write}: ${describeFileError(error)}`);
+  }
+}
+
+/** Names of ports by number, of every node. */
+class PortNames {
+  private readonly byNode = new Map<string, WatchContext['ports']>();
+
+  update({ node, ports }: WatchContext): void {
+    this.byNode.set(node, ports);
+  }
+
+  of(node: string, number: number): WatchContext['ports'][number] | undefined {
+    return this.byNode.get(node)?.find(port => port.number === number);
+  }
+}
+
+function reasonOf({ detail }: WatchRecord): string {
+  return VERDICT_NAMES[detail].replace(/^drop-/, '');
+}
+
+/** For people: a line for each packet. */
+class LineSink implements Sink {
+  private readonly ports = new PortNames();
+  private readonly several: boolean;
+  private lines: string[] = [];
+
+  constructor(several: boolean) {
+    this.several = several;
+  }
+
+  context(context: WatchContext): void {
+    this.ports.update(context);
+  }
+
+  packet(node: string, record: WatchRecord): void {
+    const bytes = record.layer === 2 ? record.bytes.subarray(ethernet.HEADER_LEN) : record.bytes;
+    const isIp = record.protocol !== 0;
+    const summary = isIp ? describePacket(bytes).split(' | ')[0] : record.layer === 2 ? frameType(record) : 'not IPv4';
+    const isDrop = record.kind === KIND_DROPPED;
+    const port = this.ports.of(node, isDrop ? record.inPort : record.detail)?.name ?? '?';
+    const where = isDrop
+      ? `${port} dropped ${reasonOf(record)}`
+      : `${port} ${record.kind === KIND_RECEIVED ? 'in ' : 'out'}`;
+    const time = new Date(record.timeMs).toISOString().slice(11, 23);
+    this.lines.push(`${time} ${this.several ? `[${node}] ` : ''}${where} ${summary}\n`);
+  }
+
+  lost(node: string, count: number): void {
+    this.lines.push(`[${node}] ${count} packets lost: they came faster than they could be read\n`);
+  }
+
+  async flush(): Promise<void> {
+    const text = this.lines.join('');
+    this.lines = [];
+    if (text !== '') await print(text);
+  }
+
+  close(): void {}
+}
+
+function frameType({ bytes }: WatchRecord): string {
+  const type = (bytes[ethernet.TYPE] << 8) | bytes[ethernet.TYPE + 1];
+  return type === ethernet.TYPE_ARP ? 'ARP' : `frame of type 0x${type.toString(16).padStart(4, '0')}`;
+}
+
+/** Each port is an interface, and what was dropped before it left is one more for each link type. */
+class PcapngSink implements Sink {
+  private readonly file: FileWriter;
+  private readonly writer: PcapngWriter;
+  private readonly ports = new PortNames();
+  private readonly interfaces = new Map<string, { id: number; received: number; dropped: number }>();
+  /** Since the last packet; which interface they would have been of, nobody knows. */
+  private newlyLost = 0;
+  private readonly several: boolean;
+  private last = 0;
+
+  constructor(path: string, several: boolean) {
+    this.file = new FileWriter(path);
+    this.writer = new PcapngWriter(block => this.file.write(block));
+    this.several = several;
+  }
+
+  context(context: WatchContext): void {
+    this.ports.update(context);
+  }
+
+  packet(node: string, record: WatchRecord): void {
+    const { kind, detail, bytes, length, number, timeMs, layer } = record;
+    const isDrop = kind === KIND_DROPPED;
+    const port = this.ports.of(node, isDrop ? record.inPort : detail)?.name ?? 'port that is gone';
+    const entry = this.interfaceOf(node, isDrop ? `${port} dropped` : port, layer);
+    const seconds = Math.floor(timeMs / 1000);
+    this.last = timeMs;
+    entry.received++;
+    this.writer.packet({
+      interfaceId: entry.id,
+      seconds,
+      nanoseconds: Math.min(999_999_999, Math.round((timeMs - seconds * 1000) * 1e6)),
+      bytes,
+      wireLen: length,
+      packetId: number,
+      ...(isDrop
+        ? { direction: DIRECTION_IN, comment: `dropped: ${reasonOf(record)}` }
+        : { direction: kind === KIND_RECEIVED ? DIRECTION_IN : DIRECTION_OUT }),
+      ...(this.newlyLost > 0 ? { dropCount: this.newlyLost } : {}),
+    });
+    entry.dropped += this.newlyLost;
+    this.newlyLost = 0;
+  }
+
+  lost(_node: string, count: number): void {
+    this.newlyLost += count;
+  }
+
+  async flush(): Promise<void> {
+    this.file.flush();
+  }
+
+  close(): void {
+    const seconds = Math.floor(this.last / 1000);
+    const nanoseconds = Math.min(999_999_999, Math.round((this.last - seconds * 1000) * 1e6));
+    for (const { id, received, dropped } of this.interfaces.values()) {
+      this.writer.statistics(id, seconds, nanoseconds, received + dropped, dropped);
+    }
+    this.file.close();
+  }
+
+  private interfaceOf(node: string, port: string, layer: number) {
+    const name = this.several ? `${node}:${port}` : port;
+    const key = `${name} ${layer}`;
+    let entry = this.interfaces.get(key);
+    if (entry === undefined) {
+      const id = this.writer.addInterface({ name, linkType: layer === 2 ? LINK_ETHERNET : LINK_RAW });
+      entry = { id, received: 0, dropped: 0 };
+      this.interfaces.set(key, entry);
+    }
+    return entry;
+  }
+}
+
+/** One link type: IPv4, without what is none and without Ethernet headers. */
+class PcapSink implements Sink {
+  private readonly writer: PcapWriter;
+
+  constructor(path: string) {
+    this.writer = new PcapWriter(path, LINK_IPV4);
+  }
+
+  context(): void {}
+
+  packet(_node: string, { bytes, layer, protocol, timeMs, length }: WatchRecord): void {
+    if (protocol === 0) return;
+    const from = layer === 2 ? ethernet.HEADER_LEN : 0;
+    this.writer.write(timeMs, bytes.subarray(from), length - from);
+  }
+
+  lost(): void {}
+
+  async flush(): Promise<void> {
+    this.writer.flush();
+  }
+
+  close(): void {
+    this.writer.close();
+  }
+}

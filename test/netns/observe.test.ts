@@ -1,0 +1,150 @@
+/** observe and capture: what people see of the packets of a node that runs. */
+import { strict as assert } from 'node:assert';
+import { execFileSync } from 'node:child_process';
+import { join } from 'node:path';
+import { CaptureFile } from '../../datapath/io/capture-file.ts';
+import { DIRECTION_IN, DIRECTION_OUT } from '../../datapath/io/pcapng.ts';
+import { MAIN, Rig, type Running, until } from './rig.ts';
+
+const [P1, P2, WEB] = ['10.244.1.10', '10.244.1.11', '10.96.0.10'];
+
+describe('observe and capture', function () {
+  this.timeout(60_000);
+  const rig = new Rig('observe');
+
+  before(async () => {
+    await rig.namespace('node', 'p1', 'p2');
+    await rig.node('node', {
+      uplink: { kind: 'tap', device: 'ul0', mac: '02:00:00:00:00:01', address: '192.168.10.1/24' },
+      host: { device: 'tp0', address: '10.244.1.1/32' },
+      pods: [
+        { name: 'default/p1', netns: rig.full('p1'), device: 'eth0', address: P1, identity: 1001 },
+        { name: 'default/p2', netns: rig.full('p2'), device: 'eth0', address: P2, identity: 1002 },
+      ],
+      services: [
+        { name: 'default/web', clusterIP: WEB, ports: [{ port: 80, targetPort: 8080 }], endpoints: [{ address: P2 }] },
+      ],
+    });
+    const server = rig.spawn(
+      'p2',
+      process.execPath,
+      '-e',
+      "require('http').createServer((q, r) => r.end('hi')).listen(8080, () => console.log('up'))",
+    );
+    await server.until('up');
+  });
+
+  after(() => rig.close());
+
+  /** Starts a command that watches, and waits until it does. */
+  const watch = async (...args: string[]): Promise<Running> => {
+    const running = rig.command(process.execPath, MAIN, ...args, '--node', rig.full('node'));
+    await running.until('SIGINT ends it');
+    return running;
+  };
+  const lines = (running: Running) =>
+    running.output
+      .split('\n')
+      .filter(line => / (FORWARDED|DROPPED) /.test(line))
+      .map(line => line.slice(21));
+  const request = () => rig.run('p1', 'curl', '-s', '--max-time', '5', `http://${WEB}/`);
+
+  it('observe shows a connection through a service, its answer, and what is dropped', async () => {
+    const observe = await watch('observe');
+    await request();
+    await rig.exec('p1', 'ping', '-c', '1', '-W', '1', '203.0.113.9');
+    await until('the drop', () => observe.output.includes('DROPPED'));
+    assert.equal(await observe.stop('SIGINT'), 0);
+    const seen = lines(observe).map(line => line.replace(/:\d{5}/g, ':N'));
+    assert.deepEqual(seen.slice(0, 2), [
+      'default/p1:N (ID:1001) -> default/p2:8080 (ID:1002) to-endpoint FORWARDED (TCP Flags: SYN)',
+      'default/p1:N (ID:1001) <- default/web:80 (ID:1002) to-endpoint FORWARDED (TCP Flags: SYN, ACK)',
+    ]);
+    assert.ok(
+      seen.some(line => line.includes('FIN')),
+      'the end',
+    );
+    assert.ok(seen.includes('default/p1 (ID:1001) <> 203.0.113.9 (world) no-route DROPPED (ICMPv4 EchoRequest)'));
+  });
+
+  it('observe filters, ends after as many as asked for, and writes jsonpb', async () => {
+    const observe = await watch('observe', '--verdict', 'DROPPED', '--first', '2', '-o', 'jsonpb');
+    await request();
+    await rig.exec('p1', 'ping', '-c', '2', '-i', '0.2', '-W', '1', '203.0.113.9');
+    assert.equal(await observe.exited, 0);
+    const flows = observe.output
+      .split('\n')
+      .filter(line => line.startsWith('{'))
+      .map(line => JSON.parse(line) as { flow: { verdict: string; IP: { destination: string } } });
+    assert.deepEqual(
+      flows.map(({ flow }) => [flow.verdict, flow.IP.destination]),
+      [
+        ['DROPPED', '203.0.113.9'],
+        ['DROPPED', '203.0.113.9'],
+      ],
+    );
+  });
+
+  it('capture has every packet once for each port, in a file that tshark reads', async () => {
+    const file = join(rig.directory, 'all.pcapng');
+    const capture = await watch('capture', '-w', file, '--at', 'any', '--drops', 'icmp');
+    await request();
+    await rig.run('p1', 'ping', '-c', '2', '-i', '0.2', P2);
+    await rig.exec('p1', 'ping', '-c', '1', '-W', '1', '203.0.113.9');
+    assert.equal(await capture.stop('SIGINT'), 0);
+    assert.match(capture.output, /11 packets captured, 0 lost/);
+    const read = new CaptureFile(file);
+    const seen: string[] = [];
+    for (let p = read.next(); p !== null; p = read.next()) {
+      const direction = { [DIRECTION_IN]: 'in', [DIRECTION_OUT]: 'out' }[p.direction];
+      seen.push(`${p.interface} ${direction} ${p.bytes[20]}${p.comment === '' ? '' : ` ${p.comment}`}`);
+    }
+    read.close();
+    const ping = ['default/p1 in 8', 'default/p2 out 8', 'default/p2 in 0', 'default/p1 out 0'];
+    const refused = ['default/p1 in 8', 'default/p1 out 3', 'default/p1 dropped in 8 dropped: no-route'];
+    assert.deepEqual(seen, [...ping, ...ping, ...refused]);
+    const shown = execFileSync('tshark', ['-r', file, '-Y', 'icmp'], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
+    assert.equal(shown.trim().split('\n').length, 11);
+  });
+
+  it('capture of a pipe that closes ends, and of a wrong point or filter says what it expected', async () => {
+    for (const [args, message] of [
+      [
+        ['--at', 'p9'],
+        /--at p9: node \S+ has no such port; expected any, or one of default\/p1, default\/p2, tp0, ul0/,
+      ],
+      [['prot', '80'], /filter: character 1: got "prot", expected an IPv4 address or network/],
+      [['-s', 'x'], /--snapshot-length x: expected a number/],
+    ] as const) {
+      const capture = rig.command(process.execPath, MAIN, 'capture', ...args, '--node', rig.full('node'));
+      assert.notEqual(await capture.exited, 0);
+      assert.match(capture.output, message);
+    }
+  });
+
+  it('clients that are killed leave no watch behind, and the node goes on', async () => {
+    const killed = await Promise.all(Array.from({ length: 4 }, () => watch('capture', '-w', '/dev/null')));
+    for (const client of killed) client.child.kill('SIGKILL');
+    await Promise.all(killed.map(client => client.exited));
+    await until('no watch', async () => {
+      const { watches } = await rig.status<{ watches: number }>('node');
+      return watches === 0;
+    });
+    assert.equal(await request(), 'hi');
+  });
+
+  it('a client that stalls is told what it has missed; packets are not held up', async () => {
+    const capture = await watch('capture', '--at', 'default/p1', '-w', join(rig.directory, 'lost.pcapng'));
+    capture.child.kill('SIGSTOP');
+    await rig.run('p1', 'ping', '-q', '-f', '-c', '3000', '-s', '8000', P2);
+    capture.child.kill('SIGCONT');
+    await until('the rest', () => rig.run('p1', 'ping', '-c', '1', P2).then(() => true));
+    assert.equal(await capture.stop('SIGINT'), 0);
+    const [, captured, lost] = /(\d+) packets captured, (\d+) lost/.exec(capture.output) ?? [];
+    assert.ok(Number(lost) > 0, capture.output);
+    assert.ok(Number(captured) > 0, capture.output);
+  });
+});

@@ -61,6 +61,7 @@ import {
   STEP_SERVICE,
   STEP_SOURCE,
   STEP_TUNNEL,
+  type Watcher,
 } from './path/watcher.ts';
 import { PORT_UPLINK, type Port } from './port.ts';
 import * as hops from './route/nexthop.ts';
@@ -81,6 +82,8 @@ export class Datapath extends Path {
   private readonly tuples = new Int32Array(4 * BURST);
   /** What lookAhead() has read; means nothing. */
   touched = 0;
+  /** Packets that a watcher has been shown. */
+  private shown = 0;
   /** Packets of the burst that are parsed and wait for the others. */
   private readonly parsed: Packet[] = [];
   private parsedCount = 0;
@@ -121,7 +124,7 @@ export class Datapath extends Path {
       const p = slots[i];
       p.inPort = port.index;
       p.owner = this.id;
-      if (this.watcher !== null) this.watcher.received(p, port);
+      if (this.watcher !== null) this.show(p, port, this.watcher);
       const v = port.kind === PORT_UPLINK ? this.fromUplink(p) : this.fromPodOrHost(p, port);
       if (v === CONTINUE) this.enter(p);
       else if (v !== TAKEN) this.drop(p, v);
@@ -142,6 +145,13 @@ export class Datapath extends Path {
     c.event(counters.EVENT_BURSTS);
     this.flush();
     return n;
+  }
+
+  /** To whoever looks at packets. */
+  private show(p: Packet, port: Port, watcher: Watcher): void {
+    this.shown = (this.shown + 1) | 0;
+    p.number = this.shown;
+    watcher.received(p, port);
   }
 
   /** A parsed packet goes on behind those that came before it. */

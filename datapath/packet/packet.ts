@@ -101,6 +101,8 @@ export class Packet {
   policy = 0;
   /** 1 if its steps are to be reported. */
   trace = 0;
+  /** Counts the packets of a path that is watched. */
+  number = 0;
   /** 1 if only its decision is asked for: no table remembers it, and nobody hears of it. */
   probe = 0;
 

@@ -22,6 +22,7 @@ export function answer(path: Path, p: Packet, error: number, info: number): void
   if (e === null) return;
   e.inPort = p.inPort;
   e.trace = p.trace;
+  e.number = p.number;
   e.owner = path.id;
   e.identity = IDENTITY_REMOTE_NODE;
   ip.countError(path.counters, error);

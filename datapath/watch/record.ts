@@ -31,7 +31,7 @@ export const DETAIL = 2;
 export const VERDICT = 3;
 /** Milliseconds since 1970, a double. */
 export const TIME = 4;
-/** Counts the packets of a watch; the same for every moment of one packet. */
+/** Counts the packets of a path; the same for every moment of one packet, and for what the node says about it. */
 export const NUMBER = 6;
 export const IN_PORT = 7;
 export const SRC = 8;
@@ -56,7 +56,11 @@ export const CAPTURED = 23;
 export const GSO_SIZE = 24;
 /** 2: the bytes begin with an Ethernet header; 3: with an IP header. */
 export const LAYER = 25;
-export const WORDS = 26;
+/** What the packet will have when it leaves: source and destination as decided so far, and the backend's port. */
+export const NEW_SRC = 26;
+export const NEW_DST = 27;
+export const BACKEND_PORT = 28;
+export const WORDS = 30;
 export const HEADER_BYTES = WORDS * 4;
 
 /** A record as an object. Addresses int32. */
@@ -79,6 +83,9 @@ export interface WatchRecord {
   nextHop: number;
   rule: number;
   backend: number;
+  backendPort: number;
+  newSrc: number;
+  newDst: number;
   servicePort: number;
   policy: number;
   mark: number;
@@ -113,6 +120,9 @@ export function readRecord(ring: RecordRing, at: number): WatchRecord {
     nextHop: words[word + NEXT_HOP],
     rule: words[word + RULE],
     backend: words[word + BACKEND],
+    backendPort: words[word + BACKEND_PORT],
+    newSrc: words[word + NEW_SRC],
+    newDst: words[word + NEW_DST],
     servicePort: words[word + SERVICE_PORT],
     policy: words[word + POLICY],
     mark: words[word + MARK],

@@ -52,7 +52,6 @@ export class Watch implements Watcher {
   /** When a tuple was last reported, by its hash; a place may change hands, and then the newcomer is reported at once. */
   private readonly seenHash = new Int32Array(SEEN_SLOTS);
   private readonly seenAt = new Int32Array(SEEN_SLOTS);
-  private number = 0;
 
   /**
    * @param wallClock milliseconds since 1970
@@ -68,12 +67,14 @@ export class Watch implements Watcher {
 
   received(p: Packet, port: Port): void {
     const { spec, peek } = this;
-    this.number = (this.number + 1) | 0;
     // Left over from whoever had the slot before.
     p.flow = 0;
     p.isNew = 0;
     p.isRelated = 0;
     p.direction = 0;
+    p.backend = 0;
+    p.backendPort = 0;
+    p.rule = 0;
     const isPoint = this.wants(port, POINT_IN);
     if (!isPoint && !spec.steps) return;
     peek.look(this.path.view, p);
@@ -153,7 +154,7 @@ export class Watch implements Watcher {
     words[word + record.DETAIL] = detail;
     words[word + record.VERDICT] = verdict;
     ring.doubles[(word + record.TIME) >> 1] = this.wallClock();
-    words[word + record.NUMBER] = this.number;
+    words[word + record.NUMBER] = p.number;
     words[word + record.IN_PORT] = p.inPort;
     words[word + record.SRC] = peek.src;
     words[word + record.DST] = peek.dst;
@@ -166,6 +167,9 @@ export class Watch implements Watcher {
     words[word + record.NEXT_HOP] = p.hop;
     words[word + record.RULE] = p.rule;
     words[word + record.BACKEND] = p.backend;
+    words[word + record.BACKEND_PORT] = p.backendPort;
+    words[word + record.NEW_SRC] = p.newSrc;
+    words[word + record.NEW_DST] = p.newDst;
     words[word + record.SERVICE_PORT] = p.servicePort;
     words[word + record.POLICY] = p.policy;
     words[word + record.MARK] = p.mark;

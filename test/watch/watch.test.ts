@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { RecordRing } from '../../datapath/memory/record-ring.ts';
 import { dotted } from '../../datapath/packet/build.ts';
-import { STEP_NAMES } from '../../datapath/path/watcher.ts';
+import { STEP_FLOW, STEP_NAMES } from '../../datapath/path/watcher.ts';
 import { CONTINUE, DROP_INVALID_SOURCE, DROP_ROUTE_REFUSED, VERDICT_NAMES } from '../../datapath/verdict.ts';
 import {
   KIND_DROPPED,
@@ -150,13 +150,14 @@ describe('watch', () => {
       if (r.kind === KIND_SENT) return `out ${r.detail}`;
       assert.equal(r.kind, KIND_STEP);
       assert.equal(r.verdict, CONTINUE);
-      return `${STEP_NAMES[r.detail]} ${dotted(r.dst)}:${r.dstPort}`;
+      const port = r.backendPort === 0 ? '' : `:${r.backendPort}`;
+      return `${STEP_NAMES[r.detail]} ${dotted(r.detail < STEP_FLOW ? r.dst : r.newDst)}${port}`;
     });
     assert.deepEqual(words, [
       'in 0',
-      'source check 10.96.0.10:80',
-      'parse 10.96.0.10:80',
-      'flow 10.96.0.10:80',
+      'source check 10.96.0.10',
+      'parse 10.96.0.10',
+      'flow 10.96.0.10',
       `service ${POD2}:8080`,
       `route ${POD2}:8080`,
       `masquerade ${POD2}:8080`,

@@ -62,7 +62,11 @@ export function readReport(file: string): Report {
   try {
     parsed = JSON.parse(readFileSync(file, 'utf8'));
   } catch (error) {
-    throw new Error(`${file}: ${(error as Error).message}`);
+    const { syscall, message } = error as NodeJS.ErrnoException;
+    // "ENOENT: no such file or directory, open '...'": the words alone.
+    throw new Error(
+      `${file}: ${syscall === undefined ? message : message.replace(/^E[A-Z0-9]+: |, \w+( '.*')?$/g, '')}`,
+    );
   }
   const result = report.safeParse(parsed);
   if (!result.success) {

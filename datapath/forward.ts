@@ -15,6 +15,7 @@
  *   10. encapsulate       egress     a header template moved into the headroom
  *   11. sendToNeighbor    egress     ARP on the uplink, then out
  *
+ * A pod behind a link layer has its Ethernet taken off before 1 (path/pod-link.ts).
  * From the uplink: openFrame (Ethernet, ARP), then an IPv4 packet. openTunnel takes the headers of a tunnel of ours off, and the
  * inner packet enters at 3, as does everything else that is for us or routed through us. The fragments of a datagram meet
  * 3 to 8 together (path/fragments.ts). What the node says itself (path/icmp.ts) is a packet that enters at 3.
@@ -50,6 +51,7 @@ import {
   trackFlow,
 } from './path/judge.ts';
 import { Path, type PathOptions } from './path/path.ts';
+import { openPodFrame } from './path/pod-link.ts';
 import { judgeEgress, judgeIngress } from './path/policy.ts';
 import {
   STEP_EGRESS_POLICY,
@@ -207,7 +209,10 @@ export class Datapath extends Path {
 
   /** Steps 1 and 2. */
   private fromPodOrHost(p: Packet, port: Port): number {
-    let v = this.took(STEP_SOURCE, p, checkSource(this, p, port));
+    const { link } = port;
+    let v = link === null ? CONTINUE : openPodFrame(this, p, port, link);
+    if (v !== CONTINUE) return v;
+    v = this.took(STEP_SOURCE, p, checkSource(this, p, port));
     if (v !== CONTINUE) return v;
     v = this.took(STEP_PARSE, p, parsePacket(this, p));
     return v === CONTINUE ? refusePodTunnel(this, p, port) : v;

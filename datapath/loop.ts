@@ -11,6 +11,7 @@ import { Poller, type Source } from './drive/poll.ts';
 import type {
   ImpairRequest,
   LoopData,
+  LoopEvent,
   LoopMethod,
   LoopRequest,
   LoopResponse,
@@ -69,7 +70,13 @@ class Loop {
     this.pool = new Pool(slots, hugeMemory(slots * SLOT_BYTES));
     this.ring = Uring.open();
     const { pool, ring, segments } = this;
-    this.share = { pool, ring, segments, failed: (node, error) => this.fail(node, error) };
+    this.share = {
+      pool,
+      ring,
+      segments,
+      failed: (node, error) => this.fail(node, error),
+      tell: (node, event) => data.control.postMessage({ node, event } satisfies LoopEvent),
+    };
     readTime(this.time);
     for (const segment of data.segments) this.addSegment(segment);
     this.poll();

@@ -16,6 +16,7 @@ import { segmentsOf, wireBytes } from './packet/segment.ts';
 import { TUNNEL_IPIP, type Tunnel } from './tunnel/tunnel.ts';
 import { MAX_UDP_OVERHEAD } from './tunnel/udp-encap.ts';
 import * as verdict from './verdict.ts';
+import type { Mac } from './wire/ethernet.ts';
 import * as ipv4 from './wire/ipv4.ts';
 import * as vnet from './wire/virtio-net.ts';
 
@@ -56,6 +57,24 @@ export interface PortWatcher {
   dropped(p: Packet, reason: number): void;
 }
 
+/** Calico's, for the host's end of every pod's veth. */
+export const POD_GATEWAY_MAC: Mac = { hi: 0xeeee, lo: 0xeeeeeeee | 0 };
+
+/** The Ethernet between a port and its pod. MACs as in wire/ethernet.ts. */
+export interface PodLink {
+  /** The port's own. */
+  readonly macHi: number;
+  readonly macLo: number;
+  /** The pod's, as it last said. */
+  peerHi: number;
+  peerLo: number;
+}
+
+/** What a port's device does with packets. */
+export const CONDITION_UP = 0;
+export const CONDITION_DOWN = 1;
+export const CONDITION_GONE = 2;
+
 export class Port {
   readonly index: number;
   readonly kind: number;
@@ -67,6 +86,10 @@ export class Port {
   private networks = new Int32Array(0);
   /** Security identity of what is behind it; 0 for none. */
   identity = 0;
+  /** Null where the device carries IP packets, and for the uplink, whose neighbours are many. */
+  readonly link: PodLink | null;
+  /** CONDITION_*, as the control plane says. */
+  condition = CONDITION_UP;
   /**
    * Merges small segments on the way in from a pod, so that the whole path is walked once for all of them, and on the way
    * out to a pod, where its kernel then handles one packet instead of 45. Null where the device takes no superpackets.
@@ -81,6 +104,8 @@ export class Port {
 
   constructor(
     options: PortOwner & {
+      /** Of the port itself, where it has a link layer; default: POD_GATEWAY_MAC. */
+      mac?: Mac | undefined;
       index: number;
       kind: number;
       name: string;
@@ -93,6 +118,7 @@ export class Port {
     this.kind = options.kind;
     this.name = options.name;
     this.device = options.device;
+    this.link = makeLink(options.kind, options.device, options.mac);
     this.setOwner(options);
     this.pool = options.pool;
     this.counters = options.counters;
@@ -214,6 +240,13 @@ export class Port {
     counters.port(this.index, PORT_WRITES, n);
     this.txCount = 0;
   }
+}
+
+function makeLink(kind: number, { layer, peerMac }: Device, mac = POD_GATEWAY_MAC): PodLink | null {
+  if (kind !== PORT_POD || layer !== 2) return null;
+  // Until it has said a word, a pod whose MAC nobody knows takes what is sent to everybody.
+  const { hi, lo } = peerMac ?? { hi: 0xffff, lo: -1 };
+  return { macHi: mac.hi, macLo: mac.lo | 0, peerHi: hi, peerLo: lo | 0 };
 }
 
 function makeCoalescer(kind: number, device: Device, pool: Pool): Coalescer | null {

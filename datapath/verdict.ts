@@ -69,6 +69,8 @@ export const DROP_DEVICE_DOWN = 72;
 export const DROP_DEVICE_REFUSED = 73;
 export const DROP_ICMP_RATE_LIMIT = 74;
 export const DROP_NO_PORT = 75;
+/** The device of the port that it leads to is not there. */
+export const DROP_PORT_GONE = 76;
 
 // Connection tracking, 80-99. "invalid" has Linux's meaning: no flow that it can belong to, or not a step that flow can take.
 export const DROP_CT_INVALID_TCP_FLAGS = 80;
@@ -196,6 +198,7 @@ export const VERDICT_NAMES: readonly string[] = (() => {
   set(DROP_DEVICE_REFUSED, 'drop-device-refused');
   set(DROP_ICMP_RATE_LIMIT, 'drop-icmp-rate-limit');
   set(DROP_NO_PORT, 'drop-no-port');
+  set(DROP_PORT_GONE, 'drop-port-gone');
   set(DROP_CT_INVALID_TCP_FLAGS, 'drop-ct-invalid-tcp-flags');
   set(DROP_CT_INVALID_TCP_NEW, 'drop-ct-invalid-tcp-new');
   set(DROP_CT_INVALID_TCP_STATE, 'drop-ct-invalid-tcp-state');

@@ -89,11 +89,12 @@ export class TestNode {
     const config = nodeConfig(o);
     const program = compile(config);
     const { device: podMtu } = mtusOf(config);
+    const withLink = new Set(config.spec.pods.filter(({ kind }) => kind !== 'tun').map(({ name }) => name));
     this.devices = program.ports.map(
       port =>
         new MemoryDevice(this.pool, {
           name: port.name,
-          layer: port.kind === PORT_UPLINK ? 2 : 3,
+          layer: port.kind === PORT_UPLINK || withLink.has(port.name) ? 2 : 3,
           mtu: port.kind === PORT_POD ? podMtu : config.spec.uplink.mtu,
           offloads: o.offloads ?? 0,
         }),

@@ -67,16 +67,17 @@ export async function apply(flags: FileFlags & { dryRun?: boolean }): Promise<nu
     printProblems(problems ?? []);
     return result.refused === undefined ? USAGE : NO;
   }
-  const { notKept, changes, ...counts } = result.applied;
+  const { notKept, changes, missing, ...counts } = result.applied;
   if (isForPeople(flags.output)) {
     const rows = changes.map(change => ({ ...change }));
     await printRows(flags.output, rows, columnsOf(rows));
     const waited = dryRun ? 'nothing, this was a dry run' : `no packet waited longer than ${counts.longestStopMs} ms`;
     process.stderr.write(`${node}: applied: ${changes.length === 0 ? 'nothing to change' : waited}\n`);
   } else {
-    const row = { node, ...counts, changes };
+    const row = { node, ...counts, changes, missing };
     await printRows(flags.output, [row], columnsOf([row]));
   }
+  for (const line of missing) process.stderr.write(`${node}: ${line}\n`);
   if (notKept === null) return DONE;
   process.stderr.write(`tunpath: applied, but it will be forgotten when the node ends: ${notKept}\n`);
   return NO;

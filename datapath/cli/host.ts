@@ -6,7 +6,7 @@ import { formatProblems, loadConfig } from '../control/load-config.ts';
 import { SCHEMA_LINE } from '../control/schema-file.ts';
 import { resolveUplink, uplinkObstacles } from '../control/uplink/index.ts';
 import { type Facts, gatherFacts } from '../host/facts.ts';
-import { judgeChecksums, judgeDrops, judgePair, type Row } from '../host/judge-pair.ts';
+import { judgeChecksums, judgeConflicts, judgeDrops, judgePair, judgePorts, type Row } from '../host/judge-pair.ts';
 import { candidates, planNode } from '../host/plan.ts';
 import { probePairs } from '../host/probe-pair.ts';
 import type { Request, UplinkKindName } from '../host/request.ts';
@@ -108,12 +108,18 @@ export async function check(flags: CheckFlags): Promise<number> {
     if (parseAddress(address) === undefined) throw new UsageError(`--peer ${address}: expected an address`);
   }
   const targets = new Map(peers.flatMap(([peer, target]) => (target === undefined ? [] : [[peer, target] as const])));
-  const { pairs, counted } = await probePairs(
+  const { ports, conflicts, pairs, counted } = await probePairs(
     socket,
     peers.map(([peer]) => peer),
     targets,
   );
-  const rows = [...pairs.flatMap(judgePair), judgeChecksums(counted), judgeDrops(counted)];
+  const rows = [
+    ...judgePorts(ports),
+    ...judgeConflicts(conflicts),
+    ...pairs.flatMap(judgePair),
+    judgeChecksums(counted),
+    judgeDrops(counted),
+  ];
   await printRows(flags.output, rows, COLUMNS);
   return rows.some(({ result }) => result === 'fail') ? NO : DONE;
 }

@@ -9,12 +9,14 @@ import { type Capability, missingCapabilities, RUNNING } from '../control/capabi
 import type { NodeConfig } from '../control/config.ts';
 import { findObstacles, openPods } from '../control/devices.ts';
 import { type HandedOver, handOver, hasMoreThanNeeded, takeHandedOver } from '../control/hand-over.ts';
+import { PortLostError } from '../control/keep-ports.ts';
 import { loadConfig, type Problem, problemAt } from '../control/load-config.ts';
 import { type Lock, lockPath, releaseLock, takeLock } from '../control/lock.ts';
 import { Log, type LogFormat, type LogLevel } from '../control/log.ts';
 import { Loops, type Placed } from '../control/loops.ts';
 import { type ApplyResult, Node } from '../control/node.ts';
 import * as notify from '../control/notify.ts';
+import { describeHealth, type HealthChange } from '../control/port-health.ts';
 import { readText } from '../control/read-text.ts';
 import type { ResolvedConfig } from '../control/resolved.ts';
 import { chooseSeed, expectedSeed } from '../control/seed.ts';
@@ -315,6 +317,11 @@ function start(
     },
     onRequest: method => log.debug(`request ${method}`),
     onError: error => log.error(`${error.message}; packets flow on`),
+    onPort: (change: HealthChange) => {
+      const { port, health } = change;
+      log[health.state === 'up' ? 'info' : 'warn'](describeHealth(change), { port, ...health });
+    },
+    onUplink: what => log.warn(`uplink: ${what}`),
     onRestart,
   });
 }
@@ -326,7 +333,7 @@ async function untilEnd(node: Node, log: Log): Promise<number> {
     await node.stop();
     return DONE;
   } catch (error) {
-    log.error(`the loop died: ${(error as Error).stack}`);
+    log.error(error instanceof PortLostError ? error.message : `the loop died: ${(error as Error).stack}`);
     await node.stop();
     return NO;
   }

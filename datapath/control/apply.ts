@@ -7,10 +7,11 @@ import { PROFILES } from '../profile.ts';
 import { compile } from '../program/compile.ts';
 import { type Change, diff } from '../program/diff.ts';
 import { findFaults, type Program } from '../program/program.ts';
-import type { NodeConfig } from './config.ts';
+import { defaultVtepMac, type NodeConfig } from './config.ts';
 import { describeChanges, type Effect } from './effects.ts';
 import { type KernelChange, planKernel } from './kernel-changes.ts';
-import { type ResolvedConfig, withUplink } from './resolved.ts';
+import { type ResolvedConfig, type ResolvedUplink, withUplink } from './resolved.ts';
+import { parseCidr } from './validated.ts';
 
 export interface Refusal {
   /** Where in the new configuration. */
@@ -42,6 +43,22 @@ export function planChange(from: ResolvedConfig, running: Program, written: Node
   const program = compile(to);
   const faults = findFaults(program);
   if (faults.length > 0) return faults.map(message => ({ path: ['spec'], message }));
+  const changes = diff(running, program);
+  return { config: to, program, changes, kernel: planKernel(from, to), effects: describeChanges(from, to, changes) };
+}
+
+/**
+ * The same configuration over an uplink that has become another one: other address, MAC, MTU, or the host port without the
+ * node's address.
+ */
+export function planUplink(from: ResolvedConfig, running: Program, uplink: ResolvedUplink): Plan {
+  // A VTEP's MAC that followed from the old address follows from the new one: peers reckon with it.
+  const reckoned = defaultVtepMac(parseCidr(from.spec.uplink.address).address);
+  const tunnels = from.spec.tunnels.map(tunnel =>
+    tunnel.port !== undefined && tunnel.mac === reckoned ? { ...tunnel, mac: undefined } : tunnel,
+  );
+  const to = withUplink({ ...from, spec: { ...from.spec, tunnels, uplink: uplink.written } }, uplink);
+  const program = compile(to);
   const changes = diff(running, program);
   return { config: to, program, changes, kernel: planKernel(from, to), effects: describeChanges(from, to, changes) };
 }

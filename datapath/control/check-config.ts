@@ -84,6 +84,9 @@ function checkDevices({ spec, report }: Check): void {
   const podName = uniqueNames(report, 'a name no other pod has');
   for (const [i, pod] of entries(spec.pods)) {
     podName(pod.name, ['pods', i, 'name']);
+    if (pod.mac !== undefined && pod.kind === 'tun') {
+      report(['pods', i, 'mac'], 'no MAC: kind is tun, which has no Ethernet (tap and veth have)');
+    }
     if (pod.netns !== undefined) inPods(pod.device, ['pods', i, 'device'], `${pod.netns}\n`);
   }
 }

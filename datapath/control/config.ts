@@ -97,10 +97,15 @@ const host = record({
   netns: netns.optional(), // the node's own namespace; default: the one that the process runs in
 });
 
+/** tun: a TUN that the node makes; tap: the same with Ethernet and ARP; veth: one that is there, a container's. */
+const podKind = choice('tun', 'tap', 'veth');
+
 const pod = record({
   name: objectName,
   netns,
+  kind: podKind.default('tun'),
   device,
+  mac: mac.optional(), // of the port, which answers the pod's ARP; default: Calico's
   address: podAddress,
   networks: list(network).default([]), // a router's: it may send from them, and gets what is for them
   labels: z.record(z.string(), z.string('a text (in quotes)'), 'a map of texts').default({}),

@@ -1,14 +1,13 @@
 /** Opens a node's devices and sets up the kernel's side of them. */
-import { existsSync } from 'node:fs';
 import { OFFLOADS, type Offload } from '../io/device.ts';
 import { closeHandle, type DeviceHandle } from '../io/handle.ts';
 import { openTunTap, type TunTapHandle } from '../io/tuntap.ts';
 import { ipBatch } from '../lab/ip.ts';
-import { type Mtus, mtusOf, podMtuOf } from '../program/mtus.ts';
-import type { PodConfig } from './config.ts';
+import { mtusOf } from '../program/mtus.ts';
 import { hostRoutes } from './host-routes.ts';
-import { QUEUE_PACKETS, withoutIpv6 } from './kernel-side.ts';
+import { passageName, QUEUE_PACKETS, sysctlsOf, withoutIpv6 } from './kernel-side.ts';
 import { namespaceExists } from './netns.ts';
+import { openPodDevices } from './pod-devices.ts';
 import type { ResolvedConfig } from './resolved.ts';
 import { openUplink, uplinkObstacles } from './uplink/index.ts';
 import type { OpenUplink } from './uplink/uplink.ts';
@@ -52,22 +51,7 @@ export interface Devices {
  * @param pods those of the configuration, or some of them
  */
 export async function openPods(config: ResolvedConfig, pods = config.spec.pods): Promise<TunTapHandle[]> {
-  if (pods.length === 0) return [];
-  const mtus = mtusOf(config);
-  const allowed = allowedOffloads(config.spec.offload);
-  const handles: TunTapHandle[] = [];
-  try {
-    // Made here and moved: a descriptor opened inside the pod's namespace would keep that alive after `ip netns del`.
-    for (const pod of pods) {
-      handles.push(openTunTap({ kind: 'tun', name: passageName(), mtu: podMtuOf(pod, mtus).device, allowed }));
-    }
-    await ipBatch(pods.map((pod, i) => `link set dev ${handles[i].name} netns ${pod.netns} name ${pod.device}`));
-    await Promise.all(pods.map(pod => setUpPod(pod, mtus)));
-    return handles.map((handle, i) => ({ ...handle, name: pods[i].device }));
-  } catch (error) {
-    for (const handle of handles) closeHandle(handle);
-    throw error;
-  }
+  return openPodDevices(pods, mtusOf(config), allowedOffloads(config.spec.offload));
 }
 
 /** Opens the host port and configures it. @throws Error with nothing left behind */
@@ -106,28 +90,6 @@ export async function openDevices(config: ResolvedConfig, pods: readonly TunTapH
   }
 }
 
-let passages = 0;
-
-/** Name of a device until it is in its namespace: no other's. */
-export function passageName(): string {
-  return `tp${process.pid}.${passages++ % 10_000}`;
-}
-
-function setUpPod(pod: PodConfig, mtus: Mtus): Promise<void> {
-  const { device, address } = pod;
-  const { device: mtu, route } = podMtuOf(pod, mtus);
-  const routeMtu = route < mtu ? ` mtu ${route}` : '';
-  return ipBatch(
-    [
-      `link set dev lo up`,
-      `addr add ${address}/32 dev ${device}`,
-      `link set dev ${device} mtu ${mtu} txqueuelen ${QUEUE_PACKETS} up`,
-      `route replace default dev ${device}${routeMtu}`,
-    ],
-    { netns: pod.netns, sysctls: sysctlsOf(device) },
-  );
-}
-
 /** In the node's own namespace the host port gets the node's addresses and, as routes, all that the datapath can reach. */
 async function setUpHostPort(config: ResolvedConfig): Promise<void> {
   const { uplink, host } = config.spec;
@@ -141,9 +103,4 @@ async function setUpHostPort(config: ResolvedConfig): Promise<void> {
     ...hostRoutes(config).map(route => `route append ${route}`),
   ];
   await ipBatch(lines, netns === undefined ? {} : { netns, sysctls: sysctlsOf(device) });
-}
-
-/** As withoutIpv6, in another namespace. */
-function sysctlsOf(device: string): Record<string, number> {
-  return existsSync('/proc/sys/net/ipv6') ? { [`net/ipv6/conf/${device}/disable_ipv6`]: 1 } : {};
 }

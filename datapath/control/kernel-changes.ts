@@ -3,9 +3,10 @@
  * set up as at a start (devices.ts), and one that goes takes with it what stands at it.
  */
 import { ipBatch } from '../lab/ip.ts';
-import { mtusOf, podMtuOf } from '../program/mtus.ts';
+import { type Mtus, mtusOf, podMtuOf } from '../program/mtus.ts';
 import type { PodConfig } from './config.ts';
 import { hostRoutes } from './host-routes.ts';
+import { defaultRoute } from './pod-devices.ts';
 import type { ResolvedConfig } from './resolved.ts';
 
 /** Lines for `ip` in one namespace, and those that take them back. */
@@ -30,7 +31,8 @@ export function planKernel(from: ResolvedConfig, to: ResolvedConfig): KernelChan
   const old = new Map(from.spec.pods.map(pod => [pod.name, pod]));
   for (const pod of to.spec.pods) {
     const before = old.get(pod.name);
-    if (before?.netns === pod.netns && before.device === pod.device) planPod(before, from, pod, to, change);
+    if (before?.netns === pod.netns && before.device === pod.device && before.kind === pod.kind)
+      planPod(before, from, pod, to, change);
   }
   planHost(from, to, change);
   return change;
@@ -39,28 +41,54 @@ export function planKernel(from: ResolvedConfig, to: ResolvedConfig): KernelChan
 function planPod(
   before: PodConfig,
   from: ResolvedConfig,
-  { name: _name, netns, device, address, mtu }: PodConfig,
+  pod: PodConfig,
   to: ResolvedConfig,
   change: KernelChange,
 ): void {
+  const { netns, device, address } = pod;
+  // Whoever made a veth sets it up.
+  if (pod.kind === 'veth') return;
   if (before.address !== address) {
     const added = `${address}/32 dev ${device}`;
     change.before.push({ netns, lines: [`addr add ${added}`], undo: [`addr del ${added}`] });
     change.last.push({ netns, lines: [`addr del ${before.address}/32 dev ${device}`], undo: [] });
   }
   const was = podMtuOf(before, mtusOf(from));
-  const is = podMtuOf({ mtu }, mtusOf(to));
+  const is = podMtuOf(pod, mtusOf(to));
   if (was.device === is.device && was.route === is.route) return;
   const narrows = is.device < was.device || (is.route !== 0 && is.route < (was.route || was.device));
-  (narrows ? change.before : change.after).push({ netns, lines: mtuLines(device, is), undo: mtuLines(device, was) });
+  (narrows ? change.before : change.after).push({
+    netns,
+    lines: mtuLines(pod, mtusOf(to)),
+    undo: mtuLines(before, mtusOf(from)),
+  });
 }
 
-/** As setUpPod() of devices.ts has them. */
-function mtuLines(device: string, { device: mtu, route }: { device: number; route: number }): string[] {
-  return [
-    `link set dev ${device} mtu ${mtu}`,
-    `route replace default dev ${device}${route > 0 && route < mtu ? ` mtu ${route}` : ''}`,
-  ];
+function mtuLines(pod: PodConfig, mtus: Mtus): string[] {
+  return [`link set dev ${pod.device} mtu ${podMtuOf(pod, mtus).device}`, defaultRoute(pod, mtus)];
+}
+
+/** The node's address on the underlay, where the node's own processes are to have it. */
+function planNodeAddress(
+  from: ResolvedConfig,
+  to: ResolvedConfig,
+  device: string,
+  netns: string | undefined,
+  change: KernelChange,
+): void {
+  const at = ({ spec: { uplink } }: ResolvedConfig) =>
+    uplink.onHostPort ? `${uplink.address.split('/')[0]}/32 dev ${device}` : undefined;
+  const [was, is] = [at(from), at(to)];
+  if (was === is) return;
+  if (is !== undefined)
+    change.before.push({ netns, lines: [`addr replace ${is} noprefixroute`], undo: [`addr del ${is}`] });
+  if (was !== undefined) change.last.push({ netns, lines: [`addr del ${was}`], undo: [] });
+}
+
+/** Those that can be done without entering another namespace. */
+export function inOwnNamespace({ before, after, last }: KernelChange): KernelChange {
+  const own = (batches: Batch[]) => batches.filter(({ netns }) => netns === undefined);
+  return { before: own(before), after: own(after), last: own(last) };
 }
 
 /** Routes to what is not there yet lead to the datapath's own answer, so they come first. */
@@ -70,6 +98,11 @@ function planHost(from: ResolvedConfig, to: ResolvedConfig, change: KernelChange
   // Otherwise the device comes with all of it, or goes.
   if (host === undefined || before?.device !== host.device || before.netns !== host.netns) return;
   const { device, netns } = host;
+  planNodeAddress(from, to, device, netns, change);
+  if (from.spec.uplink.mtu !== to.spec.uplink.mtu) {
+    const mtu = (config: ResolvedConfig) => [`link set dev ${device} mtu ${config.spec.uplink.mtu}`];
+    change.before.push({ netns, lines: mtu(to), undo: mtu(from) });
+  }
   const oldRoutes = new Set(hostRoutes(from));
   const newRoutes = new Set(hostRoutes(to));
   const added = [...newRoutes].filter(route => !oldRoutes.has(route));

@@ -1,6 +1,14 @@
 /** A loop's thread, seen from the control plane, and a node of it. */
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
-import type { LoopData, LoopMethod, LoopRequest, LoopResponse, NodeData, NodeMethod } from '../drive/requests.ts';
+import type {
+  LoopData,
+  LoopEvent,
+  LoopMethod,
+  LoopRequest,
+  LoopResponse,
+  NodeData,
+  NodeMethod,
+} from '../drive/requests.ts';
 import { flattened } from '../flattened.ts';
 import * as libc from '../io/libc.ts';
 import { type Change, inPieces } from '../program/diff.ts';
@@ -36,7 +44,10 @@ export class LoopThread {
       workerData,
       transferList: [channel.port2],
     });
-    this.port.on('message', (response: LoopResponse) => this.take(response));
+    this.port.on('message', (message: LoopResponse | LoopEvent) => {
+      if ('event' in message) this.nodes.get(message.node)?.onEvent(message.event);
+      else this.take(message);
+    });
     this.ended = new Promise((resolve, reject) => {
       this.worker.once('error', reject);
       this.worker.once('exit', () => resolve());
@@ -113,6 +124,8 @@ export class LoopClient {
   readonly ended: Promise<void>;
   /** The longest that packets have waited for one request since it was last set to 0, ms. */
   longestMs = 0;
+  /** Called with what the loop says by itself. */
+  onEvent: (event: LoopEvent['event']) => void = () => {};
   /** Ends it: with an error if it has failed. */
   end!: (error?: Error) => void;
   private readonly thread: LoopThread;

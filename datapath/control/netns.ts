@@ -6,10 +6,11 @@ const DIRECTORY = '/run/netns';
 
 /** Is there a namespace of this name, or at this path? */
 export function namespaceExists(name: string): boolean {
-  return existsSync(pathOf(name));
+  return existsSync(namespacePath(name));
 }
 
-function pathOf(name: string): string {
+/** The file that stands for a namespace. */
+export function namespacePath(name: string): string {
   return name.startsWith('/') ? name : `${DIRECTORY}/${name}`;
 }
 
@@ -38,7 +39,7 @@ export function inNamespace<T>(name: string, work: () => T): T {
 
 function open(name: string): number {
   try {
-    return openSync(pathOf(name), constants.O_RDONLY);
+    return openSync(namespacePath(name), constants.O_RDONLY);
   } catch (error) {
     throw new Error(`network namespace ${name}: ${(error as NodeJS.ErrnoException).code}`);
   }

@@ -9,10 +9,14 @@ import { compile } from '../program/compile.ts';
 import type { Change } from '../program/diff.ts';
 import { mtusOf, podMtuOf } from '../program/mtus.ts';
 import type { Program } from '../program/program.ts';
-import { planChange, type Refusal } from './apply.ts';
+import type { AddressConflict } from '../route/claims.ts';
+import { type Plan, planChange, planUplink, type Refusal } from './apply.ts';
+import { missingCapabilities } from './capabilities.ts';
 import { carryOut, findMissing } from './carry-out.ts';
 import { type Devices, openDevices, openPods } from './devices.ts';
 import type { Effect } from './effects.ts';
+import { type KeptNode, PortKeeper } from './keep-ports.ts';
+import { inOwnNamespace } from './kernel-changes.ts';
 import { KINDS } from './kinds.ts';
 import { loadConfig, type Problem } from './load-config.ts';
 import type { LoopClient } from './loop-thread.ts';
@@ -30,9 +34,13 @@ import {
   serviceRows,
 } from './nat-rows.ts';
 import { policyRows } from './policy-rows.ts';
-import type { ResolvedConfig } from './resolved.ts';
+import { type HealthChange, PortHealth } from './port-health.ts';
+import type { ResolvedConfig, ResolvedUplink } from './resolved.ts';
 import { serve, socketPath } from './server.ts';
 import {
+  type ConflictRow,
+  conflictRows,
+  describeConflict,
   type NeighborRow,
   neighborRows,
   type PortStates,
@@ -43,6 +51,7 @@ import {
   statusOf,
 } from './status.ts';
 import type { OpenUplink } from './uplink/uplink.ts';
+import { releaseVeth } from './veth.ts';
 import { WatchClients, type WatchContext, watchContext } from './watch.ts';
 
 /** How often ports in use are looked at, for the forecast of `get nat`. */
@@ -67,6 +76,8 @@ export interface ApplyResult {
     longestStopMs: number;
     /** Why this will be forgotten when the node ends; null if it will not. */
     notKept: string | null;
+    /** Ports that are not up after it, a line each. */
+    missing: string[];
   };
 }
 
@@ -87,6 +98,10 @@ export interface NodeOptions {
   onRestart?: () => void;
   /** Called with what went wrong beside the path of packets; the node goes on. */
   onError?: (error: Error) => void;
+  /** Called when a port has come up, gone down, or is gone. */
+  onPort?: (change: HealthChange) => void;
+  /** Called with what concerns the uplink: that it is another one, and who else uses its address. */
+  onUplink?: (what: string) => void;
 }
 
 export class Node {
@@ -94,7 +109,14 @@ export class Node {
   private program: Program;
   /** In the order of the program. */
   private ports: PortStates;
-  private readonly uplink: OpenUplink;
+  private uplink: OpenUplink;
+  private readonly health: PortHealth;
+  private readonly keeper: PortKeeper;
+  /** Conflicts that have been told. */
+  private readonly told = new Map<string, number>();
+  private readonly onUplink: (what: string) => void;
+  /** Rejects when something that is gone cannot come back. */
+  private readonly lost: Promise<never>;
   private readonly counters: Counters;
   private readonly loop: LoopClient;
   private readonly loops: Loops;
@@ -121,7 +143,7 @@ export class Node {
     devices: Devices,
     loop: LoopClient,
     counters: Counters,
-    { loops, onApply, onRestart }: NodeOptions,
+    { loops, onApply, onRestart, onPort, onUplink, onError }: NodeOptions,
   ) {
     this.loop = loop;
     this.loops = loops;
@@ -139,6 +161,92 @@ export class Node {
     const nothing = samplePorts([], performance.now());
     this.portSamples = [nothing, nothing];
     this.sampler = setInterval(() => void this.samplePorts(), PORT_SAMPLE_MS).unref();
+    this.onUplink = onUplink ?? (() => {});
+    this.health = new PortHealth(onPort ?? (() => {}));
+    for (const key of this.ports.keys()) this.health.of(key);
+    let lose: (error: Error) => void = () => {};
+    this.lost = new Promise((_, reject) => {
+      lose = reject;
+    });
+    this.lost.catch(() => {});
+    this.keeper = new PortKeeper(this.keptNode(), {
+      health: this.health,
+      onError: onError ?? (() => {}),
+      onUplink: this.onUplink,
+      onLost: lose,
+    });
+    this.loop.onEvent = event => {
+      if (event === 'device') this.keeper.hint();
+      else void this.tellConflicts().catch(() => {});
+    };
+  }
+
+  /** What the keeper of the ports sees of the node, and does to it. */
+  private keptNode(): KeptNode {
+    const node = this;
+    return {
+      get config() {
+        return node.config;
+      },
+      get ports() {
+        return node.ports;
+      },
+      get uplink() {
+        return node.uplink;
+      },
+      set uplink(uplink) {
+        node.uplink = uplink;
+      },
+      exclusively(work) {
+        const done = node.applying.then(work);
+        node.applying = done.catch(() => {});
+        return done;
+      },
+      change: changes => node.loop.change(changes),
+      async detach(key) {
+        const state = node.ports.get(key)!;
+        await node.loop.change([{ kind: 'detach', key, port: state.port }]);
+        if (!('fd' in state.handle)) return;
+        node.ports = new Map(node.ports).set(key, { ...state, handle: { ...state.handle, fd: -1 } });
+      },
+      async attach(key, handle) {
+        const state = node.ports.get(key)!;
+        await node.loop.change([{ kind: 'port', key, port: state.port, device: 'other', handle }]);
+        node.ports = new Map(node.ports).set(key, { ...state, handle });
+      },
+      changeUplink: uplink => node.changeUplink(uplink),
+      claim: () => node.claim(true),
+    };
+  }
+
+  /** Asks whether the node's address is free, where it is the datapath's alone, and tells the link where it is now. */
+  private async claim(moved: boolean): Promise<void> {
+    const { claims, kernelMac } = this.config.spec.uplink;
+    // With a MAC for the kernel there is no link.
+    if (claims === true) await this.loop.request('claim', moved ? 'moved' : 'new');
+    else if (moved && kernelMac === undefined) await this.loop.request('claim', 'announce');
+  }
+
+  private async changeUplink(uplink: ResolvedUplink): Promise<void> {
+    const plan = planUplink(this.config, this.program, uplink);
+    // Without it nobody enters the pods' namespaces; they then learn of a smaller MTU by ICMP.
+    if (missingCapabilities(['CAP_SYS_ADMIN']).length > 0) plan.kernel = inOwnNamespace(plan.kernel);
+    await this.adopt(plan);
+  }
+
+  private async tellConflicts(): Promise<void> {
+    const own = this.config.spec.uplink.address.split('/')[0];
+    for (const row of await this.conflicts()) {
+      const what = describeConflict(row, own);
+      // Again when it had been over.
+      if ((this.told.get(what) ?? Number.POSITIVE_INFINITY) <= row.packets) continue;
+      this.told.set(what, row.packets);
+      this.onUplink(what);
+    }
+  }
+
+  private async conflicts(): Promise<ConflictRow[]> {
+    return conflictRows((await this.loop.request('conflicts')) as AddressConflict[], this.config.spec.uplink.mac);
   }
 
   /**
@@ -173,6 +281,8 @@ export class Node {
         return node.handle(method, params);
       };
       node.socket = await serve(path, handler, { onError: options.onError });
+      await node.claim(false);
+      node.keeper.start();
       return node;
     } catch (error) {
       await node.stop();
@@ -187,18 +297,20 @@ export class Node {
     this.portSamples = [this.portSamples[1], samplePorts(usage, performance.now())];
   }
 
-  /** Resolves when the loop has ended, for whatever reason. */
+  /** Resolves when the loop has ended; rejects when it has died, or when what is gone cannot come back in this process. */
   get ended(): Promise<void> {
-    return this.loop.ended;
+    return Promise.race([this.loop.ended, this.lost]);
   }
 
   /** Ends the node in its loop, which closes the devices and so removes them, and the socket. */
   stop(): Promise<void> {
     this.stopping ??= (async () => {
       clearInterval(this.sampler);
+      this.keeper.stop();
       await this.socket?.close();
       await this.uplink.close();
       await this.loop.stop();
+      for (const { handle } of this.ports.values()) releaseVeth(handle);
     })();
     return this.stopping;
   }
@@ -281,31 +393,49 @@ export class Node {
       changes: plan.effects,
       longestStopMs: 0,
       notKept: null,
+      missing: [],
     };
     if (dryRun) return { applied };
     this.loop.longestMs = 0;
-    const { opened, numbers } = await carryOut(plan, {
-      config: this.config,
-      program: this.program,
-      loop: this.loop,
-      uplink: this.uplink,
-    });
+    await this.adopt(plan);
     await this.loops.follow(loaded.segments);
+    await this.keeper.look();
+    const longestStopMs = Math.round(this.loop.longestMs * 1000) / 1000;
+    return { applied: { ...applied, longestStopMs, missing: this.missing() } };
+  }
+
+  /** Ports that are not up, a line each. */
+  private missing(): string[] {
+    return Array.from(this.ports.keys(), key => ({ key, ...this.health.of(key) }))
+      .filter(({ state }) => state !== 'up')
+      .map(({ key, state, why }) => `port ${key} is ${state}${why === null ? '' : `: ${why}`}`);
+  }
+
+  /** Becomes what a plan says. */
+  private async adopt(plan: Plan): Promise<void> {
+    const { config, program, loop, uplink } = this;
+    const { opened, numbers } = await carryOut(plan, { config, program, loop, uplink });
+    const before = this.ports;
     this.config = plan.config;
     this.program = plan.program;
     this.ports = portStates(
       plan.program.ports,
       key => opened.get(key) ?? this.handleOf(key),
-      key => (numbers === null ? this.ports.get(key)!.number : numbers.get(key)!),
+      key => (numbers === null ? before.get(key)!.number : numbers.get(key)!),
     );
-    return { applied: { ...applied, longestStopMs: Math.round(this.loop.longestMs * 1000) / 1000 } };
+    for (const [key, { handle }] of before) if (opened.has(key) || !this.ports.has(key)) releaseVeth(handle);
   }
 
   /** Of a port that stays; a pod's MTU may be another by now. */
   private handleOf(key: string): DeviceHandle {
     const { port, handle } = this.ports.get(key)!;
-    const pod = port.kind === PORT_POD ? this.config.spec.pods.find(({ name }) => name === port.name) : undefined;
-    return pod === undefined ? handle : { ...handle, mtu: podMtuOf(pod, mtusOf(this.config)).device };
+    const { uplink, pods } = this.config.spec;
+    if (port.kind !== PORT_POD) return { ...handle, mtu: uplink.mtu };
+    const pod = pods.find(({ name }) => name === port.name);
+    // A veth has the MTU that whoever made it gave it.
+    return pod === undefined || handle.kind === 'veth'
+      ? handle
+      : { ...handle, mtu: podMtuOf(pod, mtusOf(this.config)).device };
   }
 
   /** What watched packets refer to; another object after a change. */
@@ -320,7 +450,7 @@ export class Node {
       case 'routes':
         return routeRows((await loop.request('routes')) as RouteRow[], config, ports);
       case 'ports':
-        return portRows(ports, this.counters);
+        return portRows(ports, this.counters, this.health);
       case 'neighbors':
         return neighborRows((await loop.request('neighbors')) as NeighborRow[], config.spec.uplink.device);
       case 'services':
@@ -355,7 +485,7 @@ export class Node {
 
   private async status(): Promise<unknown> {
     const uplinkLines = await this.uplink.status();
-    const { node, profile, ...rest } = statusOf(this.config, this.ports);
+    const { node, profile, ...rest } = statusOf(this.config, this.ports, this.health);
     return {
       node,
       profile,
@@ -364,6 +494,7 @@ export class Node {
       loop: { ...((await this.loop.request('io')) as object), busyPoll: this.config.spec.loop.busyPoll },
       tables: await this.loop.request('tables'),
       watches: this.watchClients.count,
+      conflicts: await this.conflicts(),
       // Last: with a routed uplink these are many lines.
       ...(uplinkLines.length === 0 ? {} : { uplink: uplinkLines }),
     };

@@ -31,6 +31,10 @@ export interface ResolvedUplink {
    * tunnel's own packets and no others.
    */
   kernelMac?: string;
+  /** The address is the datapath's own, on a link with others: it asks whether somebody else has it. */
+  claims?: boolean;
+  /** Of the host's interface that it stands on: another one by the same name is another interface. */
+  interfaceIndex?: number;
   /** What it was made from: a running node accepts a configuration that says the same. */
   written: UplinkConfig;
 }
@@ -55,7 +59,7 @@ export function withUplink(config: NodeConfig, uplink: ResolvedUplink): Resolved
 
 /** A tap has everything written down. */
 export function resolveTap(written: Extract<UplinkConfig, { kind: 'tap' }>): ResolvedUplink {
-  return { ...written, onHostPort: true, written };
+  return { ...written, onHostPort: true, claims: true, written };
 }
 
 /** A segment's port is called like the segment. */

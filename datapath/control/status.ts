@@ -14,9 +14,11 @@ import { PORT_KINDS } from '../port.ts';
 import { outerHeaderOf } from '../program/compile-tunnel.ts';
 import { innerMtu, mtusOf } from '../program/mtus.ts';
 import { type HopProgram, type PortProgram, portKey } from '../program/program.ts';
+import type { AddressConflict } from '../route/claims.ts';
 import { TOO_BIG_NAMES } from '../route/nexthop.ts';
 import { formatAddress, formatCidr, formatMac } from './address.ts';
 import type { TunnelConfig } from './config.ts';
+import type { PortHealth } from './port-health.ts';
 import type { ResolvedConfig } from './resolved.ts';
 
 /** A port with what the control plane knows of it. */
@@ -43,7 +45,7 @@ export interface NeighborRow {
 }
 
 /** The status, but for what only the loop knows. */
-export function statusOf(config: ResolvedConfig, ports: PortStates) {
+export function statusOf(config: ResolvedConfig, ports: PortStates, health: PortHealth) {
   const { metadata, spec } = config;
   const mtus = mtusOf(config);
   return {
@@ -57,13 +59,16 @@ export function statusOf(config: ResolvedConfig, ports: PortStates) {
       mac: spec.uplink.mac,
       gateway: spec.uplink.gateway ?? null,
       mtu: spec.uplink.mtu,
+      /** Whether the node's own processes have the address. */
+      atHostPort: spec.host !== undefined && spec.uplink.onHostPort,
     },
     ...tunnelsStatus(config),
     mtu: { pods: mtus.device, tooBig: spec.mtu.tooBig, clampMss: spec.mtu.clampMss },
-    ports: Array.from(ports.values(), ({ port, handle }) => ({
+    ports: Array.from(ports, ([key, { port, handle }]) => ({
       name: port.name,
       kind: PORT_KINDS[port.kind],
       device: handle.name,
+      ...health.of(key),
       mtu: handle.mtu,
       ...offloadsOf(handle, config),
     })),
@@ -117,11 +122,12 @@ function offloadsOf(
   };
 }
 
-export function portRows(ports: PortStates, counters: Counters): unknown[] {
-  return Array.from(ports.values(), ({ port, handle, number }) => ({
+export function portRows(ports: PortStates, counters: Counters, health: PortHealth): unknown[] {
+  return Array.from(ports, ([key, { port, handle, number }]) => ({
     name: port.name,
     kind: PORT_KINDS[port.kind],
     device: handle.name,
+    ...health.of(key),
     addresses: port.addresses.map(formatAddress),
     identity: port.identity,
     mtu: handle.mtu,
@@ -132,6 +138,36 @@ export function portRows(ports: PortStates, counters: Counters): unknown[] {
     txBytes: counters.ofPort(number, PORT_TX_BYTES),
     txDropped: counters.ofPort(number, PORT_TX_DROPPED),
   }));
+}
+
+/** Who else uses an address or the MAC of the node. */
+export interface ConflictRow {
+  address: string;
+  mac: string;
+  /** Of this node. */
+  ownMac: string;
+  packets: number;
+  firstSecondsAgo: number;
+  lastSecondsAgo: number;
+}
+
+export function conflictRows(rows: readonly AddressConflict[], ownMac: string): ConflictRow[] {
+  return rows.map(({ address, mac, packets, firstMs, lastMs }) => ({
+    address: formatAddress(address),
+    mac: formatMac(mac.hi, mac.lo),
+    ownMac,
+    packets,
+    firstSecondsAgo: Math.round(firstMs / 1000),
+    lastSecondsAgo: Math.round(lastMs / 1000),
+  }));
+}
+
+/** A conflict as a sentence. @param own the node's address */
+export function describeConflict({ address, mac, ownMac }: ConflictRow, own: string): string {
+  if (mac !== ownMac) return `${address} is used by ${mac} as well as by this node, ${ownMac}`;
+  if (address === own || address === '0.0.0.0')
+    return `frames with this node's own MAC ${mac} come in: a second node of its configuration, or a loop in the network`;
+  return `${address} has the MAC of this node, ${mac}: two stations with one MAC`;
 }
 
 export function neighborRows(rows: NeighborRow[], device: string): unknown[] {

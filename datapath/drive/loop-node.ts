@@ -17,7 +17,7 @@ import { HOP_NAMES } from '../route/nexthop.ts';
 import type { Segment } from '../segment/segment.ts';
 import { LoopWatches, type WatchRequest } from '../watch/watches.ts';
 import type { Source } from './poll.ts';
-import type { NodeData, NodeMethod } from './requests.ts';
+import type { LoopEvent, NodeData, NodeMethod } from './requests.ts';
 
 /** Flow table entries looked at for one request: about 0.1 ms of the loop's time. */
 const FLOWS_PER_REQUEST = 1024;
@@ -30,7 +30,12 @@ export interface LoopShare {
   segments: ReadonlyMap<string, Segment>;
   /** A node's code has failed: it is out of order, and the others go on. */
   failed(node: LoopNode, error: unknown): void;
+  /** Says something to a node's control plane. */
+  tell(node: string, event: LoopEvent['event']): void;
 }
+
+/** Between two words about conflicts, whoever makes them, ms. */
+const CONFLICT_NEWS_MS = 1000;
 
 export class LoopNode {
   readonly name: string;
@@ -47,6 +52,9 @@ export class LoopNode {
   private readonly ioUring: 'auto' | 'off';
   private readonly installation: Installation;
   private readonly watches: LoopWatches;
+  /** Conflicts that the control plane has been told of, and when that was. */
+  private toldConflicts = 0;
+  private toldAt = Number.NEGATIVE_INFINITY;
   /** Ports whose packets lie in memory: those of segments. */
   private inMemory: Port[] = [];
 
@@ -85,7 +93,11 @@ export class LoopNode {
     const { ports } = this.datapath;
     this.sources = ports
       .filter(port => port.device.fd >= 0)
-      .map(port => ({ fd: port.device.fd, read: () => this.receive(port) }));
+      .map(port => ({
+        fd: port.device.fd,
+        read: () => this.receive(port),
+        gone: () => this.share.tell(this.name, 'device'),
+      }));
     this.inMemory = ports.filter(port => port.device.pending !== undefined);
   }
 
@@ -106,10 +118,18 @@ export class LoopNode {
     this.isActive = false;
     try {
       this.due = now + this.datapath.tick();
+      if (this.datapath.neighbors.claims.news !== this.toldConflicts) this.tellConflicts(now);
     } catch (error) {
       this.share.failed(this, error);
     }
     return this.due;
+  }
+
+  private tellConflicts(now: number): void {
+    if (now - this.toldAt < CONFLICT_NEWS_MS) return;
+    this.toldAt = now;
+    this.toldConflicts = this.datapath.neighbors.claims.news;
+    this.share.tell(this.name, 'conflict');
   }
 
   /** Whether anything waits in memory. */
@@ -186,6 +206,15 @@ export class LoopNode {
         return datapath.nat === null ? null : { numbers: datapath.nat.rules.numbers, hits: datapath.nat.rules.hits };
       case 'change':
         this.installation.apply(params as Change[], handle => this.open(handle));
+        return null;
+      case 'conflicts':
+        return datapath.neighbors.claims.conflicts(monotonicClock.now());
+      case 'claim':
+        // The address may have been somebody else's until now: whoever has learnt that learns otherwise at once.
+        if (params !== 'new') datapath.neighbors.announce(datapath.underlay.address);
+        if (params !== 'announce')
+          datapath.neighbors.claims.claim(datapath.underlay.address, Math.floor(monotonicClock.now()));
+        datapath.flush();
         return null;
       case 'ports':
         return this.installation.portNumbers();

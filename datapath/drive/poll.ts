@@ -15,6 +15,8 @@ export interface Source {
   readonly fd: number;
   /** Reads what is there. @returns a negative number when nothing will come any more */
   read(): number;
+  /** Called when nothing will come any more. */
+  gone?(): void;
 }
 
 export class Poller {
@@ -83,6 +85,7 @@ export class Poller {
       if (isGone && this.sources === sources) {
         this.dead.add(sources[i]);
         view.setInt32(i * POLLFD_BYTES, -1, true);
+        sources[i].gone?.();
       }
       if (this.sources !== sources) return;
     }

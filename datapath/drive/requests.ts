@@ -53,7 +53,9 @@ export type NodeMethod =
   | 'change'
   | 'ports'
   | 'watch'
-  | 'unwatch';
+  | 'unwatch'
+  | 'conflicts'
+  | 'claim';
 
 /** Asked of the loop: `start` and `stop` a node, its segments, and its end. */
 export type LoopMethod = 'start' | 'stop' | 'segments' | 'impairments' | 'impair' | 'end';
@@ -75,6 +77,13 @@ export interface Spot {
 /** Parameters of `impair`; those of `impairments`, which asks, are a Spot. */
 export interface ImpairRequest extends Spot {
   impairments: Impairments;
+}
+
+/** What a node's loop says by itself: something for the control plane to look at. */
+export interface LoopEvent {
+  node: string;
+  /** device: a port's device is gone. conflict: somebody else uses an address or the MAC of this node. */
+  event: 'device' | 'conflict';
 }
 
 export interface LoopResponse {

@@ -323,6 +323,53 @@ const UNKNOWN_PEER = 'drop-encap-unknown-peer';
 const UNREADABLE = /^drop-(vxlan|geneve|tunnel-(malformed|unknown-vni|inner))/;
 
 /** What was dropped meanwhile. It may be anybody's, so it is said and not judged; some of it says who is set up wrongly. */
+/** A port, as `get ports` has it. */
+export interface PortFacts {
+  name: string;
+  kind: string;
+  state: string;
+  since: string;
+  why: string | null;
+}
+
+/** Ports that are not up, before everything else: what they cannot carry fails below for no other reason. */
+export function judgePorts(ports: readonly PortFacts[]): Row[] {
+  return ports
+    .filter(({ state }) => state !== 'up')
+    .map(({ name, kind, state, since, why }) => ({
+      check: `port ${name}`,
+      peer: '-',
+      result: 'fail',
+      seen: `${kind} port ${state} since ${since}${why === null ? '' : `: ${why}`}`,
+      todo: state === 'gone' ? 'make it again: the node attaches what comes back' : 'switch it on',
+    }));
+}
+
+/** A conflict, as `status` has it. */
+export interface ConflictFacts {
+  address: string;
+  mac: string;
+  ownMac: string;
+  lastSecondsAgo: number;
+}
+
+/** Who else has the node's address or MAC (RFC 5227). */
+export function judgeConflicts(conflicts: readonly ConflictFacts[]): Row[] {
+  return conflicts.map(({ address, mac, ownMac, lastSecondsAgo }) => ({
+    check: 'address',
+    peer: '-',
+    result: 'fail',
+    seen:
+      mac === ownMac
+        ? `${address} says that it has ${mac}, the MAC of this node (${lastSecondsAgo} s ago)`
+        : `${mac} says that it has ${address}, which is this node's with ${ownMac} (${lastSecondsAgo} s ago)`,
+    todo:
+      mac === ownMac
+        ? 'give one of the two another MAC; if there is no second one, look for a loop in the network'
+        : 'find the station with that MAC and give it, or this node, another address',
+  }));
+}
+
 export function judgeDrops(counted: Record<string, number>): Row {
   const base = { check: 'drops', peer: '-' };
   const seen = dropsIn(counted);

@@ -7,7 +7,7 @@ import { ipJson, readInterfaces } from '../control/interfaces.ts';
 import { readFirewall } from './facts.ts';
 import { judge, type Ruleset } from './firewall.ts';
 import { IcmpListener } from './icmp-listener.ts';
-import type { PairFacts, Ping } from './judge-pair.ts';
+import type { ConflictFacts, PairFacts, Ping, PortFacts } from './judge-pair.ts';
 import { HOOKS, type UplinkKindName } from './request.ts';
 
 /** What a node says of itself, as far as it is of use here. */
@@ -17,6 +17,7 @@ interface Status {
   /** One of these: the short form, or a list. */
   tunnel?: Tunnel;
   tunnels?: Tunnel[];
+  conflicts: ConflictFacts[];
 }
 interface Tunnel {
   /** Absent in the short form. */
@@ -26,8 +27,7 @@ interface Tunnel {
   peers: string[];
   mtu: number;
 }
-interface PortRow {
-  kind: string;
+interface PortRow extends PortFacts {
   device: string;
   addresses: string[];
 }
@@ -53,6 +53,8 @@ const ICMP_BYTES = 28;
 const LONG_BYTES = 4000;
 
 export interface Findings {
+  ports: PortFacts[];
+  conflicts: ConflictFacts[];
   pairs: PairFacts[];
   /** What rose in all that time, the kernel's counters included. */
   counted: Counted;
@@ -82,7 +84,9 @@ export async function probePairs(socket: string, wanted: string[], targets: Map<
       pairs.push(await probePair(socket, { status, tunnel, ports, routes, firewall, peer, target: targets.get(peer) }));
     }
   }
-  return { pairs, counted: risen(before, await count()) };
+  // Asked last: what the pings have brought to light is in it.
+  const { conflicts } = await ask<Status>('status');
+  return { ports: await ask<PortRow[]>('get', 'ports'), conflicts, pairs, counted: risen(before, await count()) };
 }
 
 /** Pings from another namespace would try another host's network. @throws ControlError */

@@ -7,6 +7,7 @@
  * where the medium has no such header; `offloads` says what the device takes on write and may give on read.
  */
 import type { Packet } from '../packet/packet.ts';
+import type { Mac } from '../wire/ethernet.ts';
 import { PROTO_IPIP, PROTO_UDP } from '../wire/ipv4.ts';
 import * as virtio from '../wire/virtio-net.ts';
 
@@ -45,6 +46,8 @@ export interface Device {
   readonly offloads: number;
   /** File descriptor to wait on, or -1: then `pending` tells whether there is something to read. */
   readonly fd: number;
+  /** With a link layer and one station at the other side: its MAC, as far as it was known when the device was opened. */
+  readonly peerMac?: Mac | undefined;
   /** Packets that wait to be read; only where there is no descriptor. */
   readonly pending?: number;
 

@@ -3,6 +3,7 @@ import type { Pool } from '../packet/pool.ts';
 import type { Segment } from '../segment/segment.ts';
 import type { Device } from './device.ts';
 import * as libc from './libc.ts';
+import { PacketSocket } from './packet-socket.ts';
 import { closeRaw, type RawHandle, RawUplink } from './raw.ts';
 import { TunTap, type TunTapHandle } from './tuntap.ts';
 import type { Uring } from './uring.ts';
@@ -42,7 +43,8 @@ export function createDevice(
     if (segment === undefined) throw new Error(`no segment ${handle.name} in this loop`);
     return segment.attach(handle.port, handle.offloads);
   }
-  return handle.kind === 'raw' ? new RawUplink(handle, pool) : new TunTap(handle, pool, ring);
+  if (handle.kind === 'raw') return new RawUplink(handle, pool);
+  return handle.kind === 'veth' ? new PacketSocket(handle, pool) : new TunTap(handle, pool, ring);
 }
 
 /** Closes a device that no loop has taken over. */

@@ -23,6 +23,7 @@ export const NLM_F_DUMP = 0x300;
 const IFLA_ADDRESS = 1;
 const IFLA_IFNAME = 3;
 const IFLA_MTU = 4;
+const IFLA_LINK = 5;
 const IFLA_MASTER = 10;
 const IFLA_LINKINFO = 18;
 const IFLA_INFO_KIND = 1;
@@ -66,6 +67,8 @@ export interface Link {
   mac: string;
   /** Index of the bridge, bond or VRF that it belongs to; 0 for none. */
   master: number;
+  /** Index of the device below it, or of a veth's other end, in whichever namespace that is; 0 for none. */
+  below: number;
   /** bridge, veth, tun, macvtap...; '' for a NIC. */
   kind: string;
 }
@@ -124,11 +127,13 @@ export function parseLink(view: DataView, { from, to }: Message): Link | undefin
     mtu: 0,
     mac: '',
     master: 0,
+    below: 0,
     kind: '',
   };
   for (const { type, at, end } of attributesIn(view, from + IFINFO, to)) {
     if (type === IFLA_IFNAME) link.name = textIn(view, at, end);
     else if (type === IFLA_MTU) link.mtu = u32(view, at, end);
+    else if (type === IFLA_LINK) link.below = u32(view, at, end);
     else if (type === IFLA_MASTER) link.master = u32(view, at, end);
     else if (type === IFLA_ADDRESS && end - at === 6) link.mac = macIn(view, at);
     else if (type === IFLA_LINKINFO) {
@@ -262,6 +267,30 @@ export function linkRequest(sequence: number, name: string, nsid: number | null)
   const attributes = [attribute(IFLA_IFNAME, new TextEncoder().encode(`${name}\0`))];
   if (nsid !== null) attributes.push(attributeOfInt(IFLA_TARGET_NETNSID, nsid));
   return request(RTM_GETLINK, 0, sequence, new Uint8Array(IFINFO), attributes);
+}
+
+/** Changes of a device. What is absent stays. */
+export interface LinkChange {
+  mac?: string;
+  mtu?: number;
+  up?: boolean;
+}
+
+export function setLinkRequest(sequence: number, index: number, { mac, mtu, up }: LinkChange): Uint8Array {
+  const body = new Uint8Array(IFINFO);
+  const view = new DataView(body.buffer);
+  view.setInt32(4, index, true);
+  if (up !== undefined) {
+    view.setUint32(8, up ? IFF_UP : 0, true);
+    view.setUint32(12, IFF_UP, true); // the flags that change
+  }
+  const attributes: Uint8Array[] = [];
+  if (mac !== undefined) {
+    const bytes = Uint8Array.from(mac.split(':'), part => Number.parseInt(part, 16));
+    attributes.push(attribute(IFLA_ADDRESS, bytes));
+  }
+  if (mtu !== undefined) attributes.push(attributeOfInt(IFLA_MTU, mtu));
+  return request(RTM_NEWLINK, NLM_F_ACK, sequence, body, attributes);
 }
 
 export function allLinksRequest(sequence: number): Uint8Array {

@@ -84,6 +84,12 @@ export class Netlink {
     return this.ask(message.allLinksRequest, message.RTM_NEWLINK, message.parseLink) ?? [];
   }
 
+  /** Changes a device of the own namespace. */
+  setLink(index: number, change: message.LinkChange): void {
+    const request = (sequence: number) => message.setLinkRequest(sequence, index, change);
+    if (this.ask(request, message.RTM_NEWLINK, message.parseLink) === undefined) throw new Error('netlink: ENODEV');
+  }
+
   /** IPv4 addresses of all devices, each device's in the kernel's order: the first is the one that it sends from. */
   addresses(nsid: number | null = null): LinkAddress[] {
     const request = (sequence: number) => message.addressesRequest(sequence, nsid);

@@ -9,6 +9,7 @@
 
 import { MAX_FRAME, type Packet } from '../packet/packet.ts';
 import type { Pool } from '../packet/pool.ts';
+import { type Mac, macHi, macLo } from '../wire/ethernet.ts';
 import * as vnet from '../wire/virtio-net.ts';
 import {
   type Device,
@@ -28,6 +29,7 @@ import { OP_READ, OP_WRITE, RING_SIZE, type Uring } from './uring.ts';
 const TUNSETIFF = 0x400454ca;
 const TUNSETOFFLOAD = 0x400454d0;
 const TUNSETVNETHDRSZ = 0x400454d8;
+const SIOCGIFHWADDR = 0x8927;
 
 const IFF_TUN = 0x0001;
 const IFF_TAP = 0x0002;
@@ -55,16 +57,18 @@ const RING_PAYS = 4;
 
 /** An opened device, in a form that can be sent to the loop's thread. */
 export interface TunTapHandle {
-  kind: 'tun' | 'tap' | 'macvtap';
+  kind: 'tun' | 'tap' | 'macvtap' | 'veth';
   fd: number;
   name: string;
   mtu: number;
-  /** Bytes of the virtio-net header in front of every packet: 12, or 24 with tunnel offload. */
+  /** Bytes of the virtio-net header in front of every packet: 12, 24 with tunnel offload, 10 on a packet socket. */
   vnetBytes: number;
   /** OFFLOAD_* bits in use. */
   offloads: number;
   /** Why not more: a line for each offload that is not in use. */
   refused: string[];
+  /** Of a pod's device with a link layer: the MAC at its other side. */
+  peerMac?: Mac;
 }
 
 /** Linux that first took it. The kernel is asked for all offloads; while it refuses, for all but the last. */
@@ -95,6 +99,17 @@ export function openMacvtap(options: { path: string; name: string; mtu: number; 
   const fd = libc.open(options.path, libc.O_RDWR | libc.O_NONBLOCK | libc.O_CLOEXEC);
   if (fd < 0) throw new Error(`${options.path}, the device of ${options.name}: ${libc.errnoName(libc.errno())}`);
   return attach(fd, { kind: 'macvtap', ...options });
+}
+
+/** The MAC of a TAP as its namespace sees it. @throws Error when the device is gone */
+export function macOfTap(fd: number): Mac {
+  const ifreq = new Uint8Array(IFREQ_BYTES);
+  if (libc.ioctl(fd, SIOCGIFHWADDR, libc.addressOf(ifreq)) < 0) {
+    throw new Error(`MAC of a tap device: ${libc.errnoName(libc.errno())}`);
+  }
+  // Behind the name a struct sockaddr: its family, then the address.
+  const view = new DataView(ifreq.buffer);
+  return { hi: macHi(view, IFNAMSIZ + 2), lo: macLo(view, IFNAMSIZ + 2) };
 }
 
 /** Makes the device behind an open descriptor, unless it is there, and agrees on offloads. Closes it if that fails. */
@@ -161,6 +176,7 @@ export class TunTap implements Device {
   readonly mtu: number;
   readonly offloads: number;
   readonly fd: number;
+  readonly peerMac: Mac | undefined;
   private readonly view: DataView;
   private readonly base: number;
   private readonly vnetBytes: number;
@@ -176,6 +192,7 @@ export class TunTap implements Device {
     this.mtu = handle.mtu;
     this.offloads = handle.offloads;
     this.fd = handle.fd;
+    this.peerMac = handle.peerMac;
     this.vnetBytes = handle.vnetBytes;
     this.ring = ring;
     this.view = pool.view;
@@ -296,7 +313,8 @@ export class TunTap implements Device {
     const at = p.off - vnetBytes;
     view.setInt32(at, 0);
     view.setInt32(at + 4, 0);
-    view.setInt32(at + 8, 0);
+    if (vnetBytes === vnet.LEGACY_HEADER_LEN) view.setInt16(at + 8, 0);
+    else view.setInt32(at + 8, 0);
     if (vnetBytes === vnet.TUNNEL_HEADER_LEN) {
       view.setInt32(at + 12, 0);
       view.setInt32(at + 16, 0);

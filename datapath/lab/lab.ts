@@ -464,6 +464,7 @@ export class Lab {
     const net = this.namespace(SWITCH);
     await this.ip([`link set dev ${UPLINK_DEVICE} netns ${net} name ${name}`], { netns: this.namespace(name) });
     await this.ip([`link set dev ${name} master ${bridge} up`], { netns: net });
+    await this.untilAtHostPort(name);
   }
 
   /**
@@ -479,6 +480,19 @@ export class Lab {
     }
     await this.launchNode(node, {});
     this.writeState();
+  }
+
+  /** The node's processes have its address as soon as the node has seen that its TAP has left their namespace. */
+  private async untilAtHostPort(node: string): Promise<void> {
+    const deadline = Date.now() + READY_TIMEOUT_MS;
+    for (;;) {
+      const { underlay } = (await callNode(socketOf(this.name, node), 'status')) as {
+        underlay: { atHostPort: boolean };
+      };
+      if (underlay.atHostPort) return;
+      if (Date.now() > deadline) throw new LabError(`${node} does not see that its TAP was moved`);
+      await sleep(5);
+    }
   }
 
   private async makeKernelNode(node: LabNode): Promise<void> {

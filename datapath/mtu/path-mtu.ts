@@ -40,7 +40,7 @@ export interface PathMtuOptions {
 
 export class PathMtu {
   private readonly counters: Counters;
-  private readonly linkMtu: number;
+  private linkMtu: number;
   private floor: number;
   private usePlateaus: boolean;
   private readonly expires: number;
@@ -59,6 +59,11 @@ export class PathMtu {
     this.table = new CountTable(this.capacity, options.random, this.capacity);
   }
 
+  /** The MTU of the link itself is another one. What was learnt above it waits for its end, capped. */
+  setLinkMtu(mtu: number): void {
+    this.linkMtu = mtu;
+  }
+
   /** As the options of the constructor; what is known stays. */
   setLimits(floor: number, ofOldRouters: 'plateau' | 'minimum'): void {
     this.floor = floor;
@@ -74,7 +79,7 @@ export class PathMtu {
   lookup(address: number, now: number): number {
     if (this.table.size === 0) return this.linkMtu;
     const at = this.table.find(address, 0, 0);
-    return at < 0 || this.isOver(at, now) ? this.linkMtu : this.table.value(at);
+    return at < 0 || this.isOver(at, now) ? this.linkMtu : Math.min(this.linkMtu, this.table.value(at));
   }
 
   /**

@@ -236,9 +236,9 @@ export const REASONS: Readonly<Record<string, Reason>> = {
     look: 'the rate; `txqueuelen` of the device',
   },
   'drop-device-down': {
-    meaning: 'The device is down or gone.',
-    cause: '`ip link set down`, a namespace that was deleted.',
-    look: '`tunpath get ports`',
+    meaning: 'The device is switched off, or has no carrier.',
+    cause: '`ip link set down`, in the pod or on the host.',
+    look: '`tunpath get ports`: STATE, SINCE and WHY',
   },
   'drop-device-refused': {
     meaning: 'The device refused the packet.',
@@ -254,6 +254,11 @@ export const REASONS: Readonly<Record<string, Reason>> = {
     meaning: 'The next hop leads to a port that is not there.',
     cause: 'A node without an uplink, or a pod that has gone.',
     look: '`tunpath get ports`',
+  },
+  'drop-port-gone': {
+    meaning: 'The device of the port that the packet leads to is gone. Its sender was told "host unreachable".',
+    cause: 'A network namespace or a NIC that was deleted; the node attaches what comes back.',
+    look: '`tunpath get ports`: STATE, SINCE and WHY',
   },
   'drop-ct-invalid-tcp-flags': {
     meaning: 'TCP flags that no connection sends together.',

@@ -5,17 +5,18 @@
 import * as counters from '../counters.ts';
 import { KEEP_ID, type Packet } from '../packet/packet.ts';
 import { completeChecksum, segment } from '../packet/segment.ts';
-import { PORT_POD, PORT_UPLINK, type Port } from '../port.ts';
+import { CONDITION_GONE, CONDITION_UP, PORT_POD, PORT_UPLINK, type Port } from '../port.ts';
 import type { NextHop } from '../route/nexthop.ts';
 import * as hops from '../route/nexthop.ts';
 import type { Tunnel } from '../tunnel/tunnel.ts';
 import * as verdict from '../verdict.ts';
 import { CONTINUE, MUST_CUT, TAKEN } from '../verdict.ts';
 import * as ethernet from '../wire/ethernet.ts';
-import { answerEcho } from './icmp.ts';
+import { answer, answerEcho } from './icmp.ts';
 import * as ip from './ipv4.ts';
 import { checkTtlAndMtu, clampToPath, isFromHost, mtuOf, uncutMtuOf, wireLength } from './mtu.ts';
 import { MAX_PIECES, type Path } from './path.ts';
+import { writePodFrame } from './pod-link.ts';
 import { STEP_ENCAPSULATE, STEP_MTU, STEP_NEIGHBOR } from './watcher.ts';
 
 // ---------------------------------------------------------------- by destination
@@ -24,6 +25,7 @@ export function sendToPod(path: Path, p: Packet, hop: NextHop): number {
   // Linux decrements wherever it forwards; Cilium at delivery, whoever sent.
   const forwarded = path.decrementAtDelivery || !isFromHost(path, p);
   const port = path.ports[hop.port];
+  if (port.condition !== CONDITION_UP) return refuse(path, p, port);
   const v = path.took(STEP_MTU, p, checkTtlAndMtu(path, p, hop, forwarded));
   if (v === CONTINUE) return deliver(path, p, port, counters.EVENT_DELIVERED_POD);
   return v === MUST_CUT ? cutAndSend(path, p, hop, port) : v;
@@ -41,6 +43,7 @@ export function sendToHost(path: Path, p: Packet, hop: NextHop): number {
 export function sendToUnderlay(path: Path, p: Packet, hop: NextHop): number {
   const { uplink } = path;
   if (uplink === null) return verdict.DROP_NO_PORT;
+  if (uplink.condition !== CONDITION_UP) return refuse(path, p, uplink);
   const inPort = path.ports[p.inPort];
   // Somebody else's packet for somebody else: only where an explicit route says so, or the wire would be open to anyone.
   const foreign = inPort === uplink && p.tunnelSource === 0 && p.local === 0 && p.translated === 0;
@@ -52,14 +55,25 @@ export function sendToUnderlay(path: Path, p: Packet, hop: NextHop): number {
   return v === MUST_CUT ? cutAndSend(path, p, hop, uplink) : v;
 }
 
+/** Nothing gets through to where it leads: its sender hears of it, as from a kernel whose neighbour does not answer. */
+function refuse(path: Path, p: Packet, { condition }: Port): number {
+  answer(path, p, ip.HOST_UNREACHABLE, 0);
+  return condition === CONDITION_GONE ? verdict.DROP_PORT_GONE : verdict.DROP_DEVICE_DOWN;
+}
+
 function deliver(path: Path, p: Packet, port: Port, event: number): number {
   if (!port.takes(p)) {
     if (p.gsoType !== 0) return segmentAndSend(path, p, null, port);
     completeChecksum(path.view, p);
   }
   path.counters.event(event);
-  port.queue(p);
+  queuePacket(path, p, port);
   return TAKEN;
+}
+
+function queuePacket(path: Path, p: Packet, port: Port): void {
+  if (port.link !== null) writePodFrame(path, p, port.link);
+  port.queue(p);
 }
 
 // ---------------------------------------------------------------- 9. what is too long
@@ -106,7 +120,7 @@ function sendPiece(path: Path, p: Packet, hop: NextHop | null, port: Port): void
     return;
   }
   path.counters.event(port.kind === PORT_POD ? counters.EVENT_DELIVERED_POD : counters.EVENT_DELIVERED_HOST);
-  port.queue(p);
+  queuePacket(path, p, port);
 }
 
 // ---------------------------------------------------------------- 10. encapsulate

@@ -207,6 +207,19 @@ export abstract class Path {
     if (this.host === port) this.host = null;
   }
 
+  /** The underlay's address, MAC or MTU is another one. Neighbours are asked for anew; what was learnt of paths is forgotten. */
+  setUnderlay(underlay: Underlay): void {
+    const { address, prefixLength, macHi, macLo, mtu } = underlay;
+    const moved =
+      address !== this.underlay.address ||
+      prefixLength !== this.underlay.prefixLength ||
+      macHi !== this.underlay.macHi ||
+      macLo !== this.underlay.macLo;
+    Object.assign(this.underlay, { address, prefixLength, macHi, macLo, mtu });
+    if (moved) this.neighbors.setOwn(address, prefixLength, { hi: macHi, lo: macLo });
+    this.pathMtu.setLinkMtu(mtu);
+  }
+
   /** Fragments that wait for others of their datagram. */
   get fragmentsHeld(): number {
     return this.virtual.held + this.reassembly.held;

@@ -1,6 +1,7 @@
 /** From a node's configuration, in words, to the datapath's program, in numbers. Pure: no device is touched. */
 
 import { type Cidr, contains } from '../control/address.ts';
+import type { PodConfig } from '../control/config.ts';
 import type { ResolvedConfig, ResolvedUplink } from '../control/resolved.ts';
 import { parseAddress, parseCidr, parseMac } from '../control/validated.ts';
 import { IDENTITY_REMOTE_NODE, IDENTITY_WORLD, PORT_HOST, PORT_POD, PORT_UPLINK } from '../port.ts';
@@ -14,6 +15,11 @@ import { type HopProgram, hopKey, hopProgram, type PortProgram, type Program, po
 
 /** Destinations that never leave a host (RFC 6890): whatever the default route says, the answer is no. */
 const NEVER_ROUTED = ['0.0.0.0/8', '127.0.0.0/8'];
+
+/** What makes the device of a pod another one. */
+function placeOf({ netns, device, kind, mac }: PodConfig): string {
+  return kind === 'tun' ? `${netns}/${device}` : `${kind} ${netns}/${device} ${mac ?? ''}`;
+}
 
 /** Compiles a configuration that loadConfig has accepted, its uplink resolved. Port order: pods, host, uplink. */
 export function compile(config: ResolvedConfig): Program {
@@ -32,7 +38,8 @@ export function compile(config: ResolvedConfig): Program {
       return { address: prefix, length };
     }),
     identity: pod.identity ?? 0,
-    place: `${pod.netns}/${pod.device}`,
+    place: placeOf(pod),
+    ...(pod.mac === undefined ? {} : { mac: parseMac(pod.mac) }),
   }));
   if (spec.host !== undefined) {
     const addresses = spec.uplink.onHostPort ? [hostAddress, uplinkNet.address] : [hostAddress];

@@ -10,6 +10,7 @@ import type { DeviceHandle } from '../io/handle.ts';
 import type { MasqueradeRule, Prefix } from '../nat/masquerade.ts';
 import type { NatProgram } from '../nat/nat.ts';
 import type { Service } from '../nat/service.ts';
+import type { Underlay } from '../path/path.ts';
 import type { PolicyProgram } from '../policy/policies.ts';
 import type { ProfileName } from '../profile.ts';
 import type { Route } from '../route/nexthop.ts';
@@ -18,7 +19,11 @@ import { type HopProgram, hopKey, type PortProgram, type Program, portKey, type 
 /** Null stands for what shall be gone. */
 export type Change =
   | { kind: 'port'; key: string; port: PortProgram | null; device: 'new' | 'other' | 'kept'; handle?: DeviceHandle }
+  /** Its device is gone, and there is none in its place yet: what leads there is refused. */
+  | { kind: 'detach'; key: string; port: PortProgram }
+  | { kind: 'condition'; key: string; condition: number }
   | { kind: 'host'; address: number }
+  | { kind: 'underlay'; underlay: Underlay }
   | { kind: 'tunnel'; name: string; tunnel: TunnelProgram | null; was: 'new' | 'same headers' | 'other headers' }
   | { kind: 'route'; prefix: number; length: number; hop: HopProgram | null }
   /** On what systems disagree; tunnels follow it, too. */
@@ -42,7 +47,7 @@ const REMOVAL_WEIGHT = 2;
 /** A maglev table is made anew with every change: it has a piece of its own. */
 const MAGLEV_WEIGHT = PIECE_WEIGHT;
 
-/** @returns what makes `from` into `to`; underlay, neighbours and the size of the flow table are taken to be the same in both */
+/** @returns what makes `from` into `to`; permanent neighbours and the size of the flow table are taken to be the same in both */
 export function diff(from: Program, to: Program): Change[] {
   const ports = diffPorts(from, to);
   const [tunnels, lateTunnels] = diffTunnels(from, to);
@@ -50,6 +55,7 @@ export function diff(from: Program, to: Program): Change[] {
   return [
     ...(from.profile === to.profile ? [] : [{ kind: 'profile' as const, profile: to.profile }]),
     ...ports.filter(change => !isLast(change)),
+    ...(isDeepStrictEqual(from.underlay, to.underlay) ? [] : [{ kind: 'underlay' as const, underlay: to.underlay }]),
     ...(from.hostAddress === to.hostAddress ? [] : [{ kind: 'host' as const, address: to.hostAddress }]),
     ...tunnels,
     ...routes.filter(change => change.hop !== null),

@@ -12,7 +12,7 @@ import { MasqueradeRules } from '../nat/masquerade.ts';
 import { Nat } from '../nat/nat.ts';
 import type { Pool } from '../packet/pool.ts';
 import { Policies, type PolicyProgram } from '../policy/policies.ts';
-import { PORT_POD, Port } from '../port.ts';
+import { CONDITION_GONE, PORT_POD, Port } from '../port.ts';
 import { PROFILES, type Profile } from '../profile.ts';
 import type { Random } from '../random.ts';
 import type { Lpm } from '../route/lpm.ts';
@@ -120,6 +120,17 @@ export class Installation {
         case 'profile':
           this.setProfile(PROFILES[change.profile]);
           break;
+        case 'detach':
+          this.detachPort(change.key, change.port);
+          break;
+        case 'condition': {
+          const port = this.ports.get(change.key);
+          if (port !== undefined) port.condition = change.condition;
+          break;
+        }
+        case 'underlay':
+          datapath.setUnderlay(change.underlay);
+          break;
         case 'host':
           datapath.hostAddress = change.address;
           break;
@@ -181,17 +192,26 @@ export class Installation {
     port.device.close();
   }
 
+  /** The device is closed. Flows, counters and whatever refers to the port stay. */
+  private detachPort(key: string, program: PortProgram): void {
+    const port = this.ports.get(key);
+    if (port === undefined) return;
+    this.put(key, program, gone, port.index).condition = CONDITION_GONE;
+    port.device.close();
+  }
+
   private addPort(key: string, program: PortProgram, device: Device): void {
     const number = this.freePorts.shift() ?? this.datapath.ports.length;
     this.environment.counters.clearPort(number);
     this.put(key, program, device, number);
   }
 
-  private put(key: string, program: PortProgram, device: Device, index: number): void {
+  private put(key: string, program: PortProgram, device: Device, index: number): Port {
     const { pool, counters } = this.environment;
     const port = new Port({ index, ...program, device, pool, counters });
     this.ports.set(key, port);
     this.datapath.putPort(port);
+    return port;
   }
 
   /** The device is closed, which removes it. */

@@ -15,6 +15,7 @@ import { PORT_KINDS, type PortOwner } from '../port.ts';
 import type { ProfileName } from '../profile.ts';
 import { type NextHop, nextHop, type Route } from '../route/nexthop.ts';
 import type { TunnelSpec } from '../tunnel/spec.ts';
+import type { Mac } from '../wire/ethernet.ts';
 
 export interface PortProgram extends PortOwner {
   kind: number;
@@ -22,6 +23,8 @@ export interface PortProgram extends PortOwner {
   name: string;
   /** Which device it has, in any words: other words mean another device. */
   place: string;
+  /** Of the port itself, where it has a link layer and not the usual one. */
+  mac?: Mac;
 }
 
 /** A next hop, with names for what the loop has numbers for. */

@@ -205,10 +205,10 @@ export class NeighborTable {
 
   /** The node's own addresses, and who else uses them. */
   readonly claims: AddressClaims;
-  private readonly ownAddress: number;
-  private readonly mask: number;
-  private readonly ownHi: number;
-  private readonly ownLo: number;
+  private ownAddress: number;
+  private mask: number;
+  private ownHi: number;
+  private ownLo: number;
   private readonly pool: Pool;
   private readonly view: DataView;
   private readonly counters: Counters;
@@ -478,6 +478,19 @@ export class NeighborTable {
   addOwnAddress(addr: number): void {
     this.claims.add(addr | 0);
     this.delete(addr | 0);
+  }
+
+  /** The node has another address, subnet or MAC on the link: what is known of neighbours is forgotten, but PERMANENT ones. */
+  setOwn(addr: number, prefixLength: number, mac: ethernet.Mac): void {
+    this.claims.remove(this.ownAddress);
+    this.ownAddress = addr | 0;
+    this.mask = prefixLength === 0 ? 0 : -1 << (32 - prefixLength);
+    this.ownHi = mac.hi;
+    this.ownLo = mac.lo | 0;
+    for (let i = 0; i < this.capacity; i++) {
+      if (this.state[i] !== FREE && this.state[i] !== PERMANENT) this.remove(i, DROP_NEIGHBOR_UNREACHABLE);
+    }
+    this.addOwnAddress(addr);
   }
 
   /** Stops answering for `addr`. Requests go on being sent in the name of the node's address. */

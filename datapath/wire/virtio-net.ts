@@ -12,6 +12,8 @@ export const CSUM_START = 6;
 export const CSUM_OFFSET = 8;
 export const NUM_BUFFERS = 10;
 export const HEADER_LEN = 12;
+/** Of a packet socket: without NUM_BUFFERS. */
+export const LEGACY_HEADER_LEN = 10;
 export const OUTER_TH_OFFSET = 20; // with tunnel offload only
 export const INNER_NH_OFFSET = 22;
 export const TUNNEL_HEADER_LEN = 24;

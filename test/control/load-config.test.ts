@@ -547,6 +547,18 @@ const MISTAKES: { what: string; edits: [string, string][]; problems: string[] }[
     ],
   },
   {
+    what: 'a MAC for a pod without Ethernet',
+    edits: [['labels:', 'kind: tun, mac: 02:00:00:00:00:09, labels:']],
+    problems: [
+      '14:93: spec.pods[0].mac: got "02:00:00:00:00:09", expected no MAC: kind is tun, which has no Ethernet (tap and veth have)',
+    ],
+  },
+  {
+    what: 'a kind of pod that there is not',
+    edits: [['labels:', 'kind: macvlan, labels:']],
+    problems: ['14:83: spec.pods[0].kind: got "macvlan", expected one of tun, tap, veth'],
+  },
+  {
     what: 'a named target port that nobody has, and a port of several',
     edits: [
       ['targetPort: 8080 }', 'targetPort: web }, { name: dns, port: 53 }'],
@@ -749,6 +761,7 @@ describe('control/load-config: good files', () => {
           {
             name: 'default/p1',
             netns: 'p1',
+            kind: 'tun',
             device: 'eth0',
             address: '10.244.1.10',
             networks: [],

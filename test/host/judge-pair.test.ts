@@ -2,8 +2,10 @@ import { strict as assert } from 'node:assert';
 import { parseIcmpError } from '../../datapath/host/icmp-listener.ts';
 import {
   judgeChecksums,
+  judgeConflicts,
   judgeDrops,
   judgePair,
+  judgePorts,
   type PairFacts,
   type Ping,
   type Result,
@@ -362,5 +364,28 @@ rtt min/avg/max/mdev = 0.853/0.953/1.104/0.107 ms
       'Udp.InCsumErrors': 1,
       'Icmp.InMsgs': 2,
     });
+  });
+});
+
+describe('host check: ports and conflicts', () => {
+  it('names ports that are not up, and no other', () => {
+    const port = { name: 'p1', kind: 'pod', since: '2026-01-01T00:00:00.000Z' };
+    assert.deepEqual(judgePorts([{ ...port, state: 'up', why: null }]), []);
+    const [row] = judgePorts([{ ...port, state: 'gone', why: 'network namespace p1 is gone' }]);
+    assert.deepEqual([row.check, row.result], ['port p1', 'fail']);
+    assert.match(row.seen, /^pod port gone since 2026-01-01T00:00:00.000Z: network namespace p1 is gone$/);
+  });
+
+  it('names both MACs of a conflict, and tells two stations with one MAC from two with one address', () => {
+    const conflict = {
+      address: '192.168.10.1',
+      mac: '02:00:00:00:00:09',
+      ownMac: '02:00:00:00:00:01',
+      lastSecondsAgo: 3,
+    };
+    const [address, mac] = judgeConflicts([conflict, { ...conflict, address: '192.168.10.7', mac: conflict.ownMac }]);
+    assert.match(address.seen, /^02:00:00:00:00:09 says that it has 192.168.10.1, which .* 02:00:00:00:00:01/);
+    assert.match(mac.seen, /^192.168.10.7 says that it has 02:00:00:00:00:01, the MAC of this node/);
+    assert.deepEqual([address.result, mac.result], ['fail', 'fail']);
   });
 });

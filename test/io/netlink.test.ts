@@ -14,6 +14,7 @@ import {
   parseLinkAddress,
   parseNsid,
   routesRequest,
+  setLinkRequest,
 } from '../../datapath/io/netlink-message.ts';
 
 /** An attribute as bytes, by hand: length, type, value, padding. */
@@ -39,6 +40,7 @@ const ETH0 = message(
   ...attribute(3, ...text('eth0')),
   ...attribute(4, 0xdc, 0x05, 0, 0),
   ...attribute(10, 9, 0, 0, 0),
+  ...attribute(5, 6, 0, 0, 0),
   ...attribute(1, 2, 0, 0, 0, 0, 0xab),
   ...attribute(18 | 0x8000, ...attribute(1, ...text('veth'))),
 );
@@ -70,6 +72,7 @@ describe('rtnetlink messages', () => {
       mtu: 1500,
       mac: '02:00:00:00:00:ab',
       master: 9,
+      below: 6,
       kind: 'veth',
     });
   });
@@ -152,6 +155,8 @@ describe('rtnetlink messages', () => {
       routesRequest(6),
       nsidRequest(7, 12),
       newNsidRequest(8, 12),
+      setLinkRequest(9, 5, { mac: '02:00:00:00:00:01', mtu: 1400, up: true }),
+      setLinkRequest(10, 5, {}),
     ]) {
       const view = new DataView(bytes.buffer);
       const [only, ...more] = messagesIn(view, view.byteLength);

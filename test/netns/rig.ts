@@ -158,10 +158,19 @@ export class Rig {
     return ipBatch(lines, { netns: this.full(name), sysctls });
   }
 
-  /** Puts the TAP `device` of namespace `from` on the bridge of `bridge`, as port `as`. */
+  /**
+   * Puts the TAP `device` of namespace `from` on the bridge of `bridge`, as port `as`. Where a node of ours runs there and
+   * has a host port, its processes have the node's address then.
+   */
   async plug(from: string, device: string, bridge: string, as: string): Promise<void> {
     await this.ip(from, [`link set ${device} netns ${this.full(bridge)} name ${as}`]);
     await this.ip(bridge, [`link set ${as} master br0 up`]);
+    if (!existsSync(socketPath(this.full(from)))) return;
+    const { spec } = (await callNode(socketPath(this.full(from)), 'config')) as { spec: { host?: object } };
+    if (spec.host === undefined) return;
+    await until('the node to see that its TAP was moved', async () => {
+      return (await this.status<{ underlay: { atHostPort: boolean } }>(from)).underlay.atHostPort;
+    });
   }
 
   // ---- Processes

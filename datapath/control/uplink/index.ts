@@ -1,4 +1,6 @@
 /** The kinds of uplink that run, and what a node does with the one that its configuration names. */
+import type { DeviceHandle } from '../../io/handle.ts';
+import type { Netlink } from '../../io/netlink.ts';
 import { checkSpec } from '../check-config.ts';
 import { formatPath, type Path } from '../check-draft.ts';
 import { type NodeConfig, type UplinkConfig, writtenForm } from '../config.ts';
@@ -8,7 +10,7 @@ import { raw } from './raw.ts';
 import { routed } from './routed.ts';
 import { segment } from './segment.ts';
 import { tap } from './tap.ts';
-import type { OpenUplink, UplinkKind } from './uplink.ts';
+import type { OpenUplink, Sight, UplinkKind } from './uplink.ts';
 
 type Kind = UplinkConfig['kind'];
 
@@ -51,4 +53,9 @@ export function uplinkObstacles(config: ResolvedConfig): Promise<string[]> {
 /** @throws Error with nothing left behind */
 export function openUplink(config: ResolvedConfig, allowed: number): Promise<OpenUplink> {
   return KINDS[config.spec.uplink.kind].open(config, allowed);
+}
+
+/** What has become of the uplink; see UplinkKind. Touches nothing. */
+export function lookAtUplink(netlink: Netlink, config: ResolvedConfig, handle: DeviceHandle | null): Promise<Sight> {
+  return KINDS[config.spec.uplink.kind].look(netlink, config, handle);
 }

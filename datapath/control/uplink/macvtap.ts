@@ -14,6 +14,7 @@ import type { UplinkConfig } from '../config.ts';
 import { findInterface, type Interface, readInterfaces } from '../interfaces.ts';
 import { QUEUE_PACKETS, withoutIpv6 } from '../kernel-side.ts';
 import type { ResolvedConfig } from '../resolved.ts';
+import { lookAtInterface } from './look.ts';
 import type { StatusLine, UplinkKind } from './uplink.ts';
 
 type Written = Extract<UplinkConfig, { kind: 'macvtap' }>;
@@ -31,8 +32,28 @@ export const macvtap: UplinkKind<Written> = {
       gateway: written.gateway,
       mtu: written.mtu ?? parent.mtu,
       onHostPort: false,
+      claims: true,
+      interfaceIndex: parent.index,
       written,
     };
+  },
+
+  async look(netlink, config, handle) {
+    const { uplink } = config.spec;
+    const sight = await lookAtInterface(netlink, config, () => macvtap.resolve(uplink.written as Written, config));
+    if (handle === null) return { ...sight, stale: true };
+    const own = netlink.link(uplink.device);
+    if (own === undefined) {
+      return sight.state === 'up'
+        ? { ...sight, state: 'gone', why: `${uplink.device} is gone`, stale: true }
+        : { ...sight, stale: true };
+    }
+    if (sight.uplink === undefined) return sight;
+    // The kernel lowers it with the NIC's, and leaves it there (macvlan_device_event()).
+    const mtu = Math.min(sight.uplink.mtu, netlink.link((uplink.written as Written).interface)?.mtu ?? own.mtu);
+    if (own.mtu < mtu && sight.state === 'up') netlink.setLink(own.index, { mtu });
+    // What others know us by stays, also where the NIC has another MAC.
+    return { ...sight, uplink: { ...sight.uplink, mtu, mac: uplink.mac, device: uplink.device } };
   },
 
   async findObstacles(config) {

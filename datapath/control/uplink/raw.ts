@@ -5,6 +5,7 @@
 import { existsSync } from 'node:fs';
 import { dirname, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { isDeepStrictEqual } from 'node:util';
 import type { RawHandle } from '../../io/raw.ts';
 import { loadRawSocket, openRaw, socketMemory } from '../../io/raw-socket.ts';
 import { innerMtu } from '../../program/mtus.ts';
@@ -14,6 +15,7 @@ import { type NodeSpec, tunnelPath, type UplinkConfig } from '../config.ts';
 import { findInterface, readInterfaces } from '../interfaces.ts';
 import type { ResolvedConfig } from '../resolved.ts';
 import { parseAddress, parseMac } from '../validated.ts';
+import { lookAtInterface } from './look.ts';
 import type { StatusLine, UplinkKind } from './uplink.ts';
 
 /** The made-up link's other end, by the address and MAC that Calico gives every pod for its gateway: the kernel. */
@@ -28,7 +30,9 @@ const PACKAGE = 'raw-socket@1.8.1';
 /** What to take where sockets will not do. */
 const OTHERS = 'tap, macvtap or routed';
 
-export const raw: UplinkKind<Extract<UplinkConfig, { kind: 'raw' }>> = {
+type Written = Extract<UplinkConfig, { kind: 'raw' }>;
+
+export const raw: UplinkKind<Written> = {
   async resolve(written, { spec }) {
     const path = 'spec.uplink.interface';
     const found = findInterface(await readInterfaces(), written.interface, path);
@@ -47,8 +51,17 @@ export const raw: UplinkKind<Extract<UplinkConfig, { kind: 'raw' }>> = {
       mtu: found.mtu,
       onHostPort: false,
       kernelMac: KERNEL_MAC,
+      interfaceIndex: found.index,
       written,
     };
+  },
+
+  async look(netlink, config, handle) {
+    const { uplink } = config.spec;
+    const sight = await lookAtInterface(netlink, config, () => raw.resolve(uplink.written as Written, config));
+    // The sockets are bound to address and interface.
+    const moved = sight.uplink !== undefined && !isDeepStrictEqual(sight.uplink, uplink);
+    return { ...sight, stale: sight.stale || moved || handle === null };
   },
 
   findObstacles: async () => packageObstacle(loadRawSocket),

@@ -13,12 +13,15 @@ import { readHostPorts } from '../host-ports.ts';
 import { defaultGateway, findInterface, readInterfaces, readRoutes } from '../interfaces.ts';
 import { QUEUE_PACKETS, withoutIpv6 } from '../kernel-side.ts';
 import { type Claims, claimsOf, findConflicts, mergeClaims, RESERVED_PORTS } from './claims.ts';
+import { linkOfTun, lookAtInterface } from './look.ts';
 import { mergeRanges, steeringNodes, steeringTable, tableName } from './steering.ts';
 import type { StatusLine, UplinkKind } from './uplink.ts';
 
 const INTERFACE = 'spec.uplink.interface';
 
-export const routed: UplinkKind<Extract<UplinkConfig, { kind: 'routed' }>> = {
+type Written = Extract<UplinkConfig, { kind: 'routed' }>;
+
+export const routed: UplinkKind<Written> = {
   async resolve(written, { spec }) {
     const { interface: name, device } = written;
     const found = findInterface(await readInterfaces(), name, INTERFACE);
@@ -36,8 +39,21 @@ export const routed: UplinkKind<Extract<UplinkConfig, { kind: 'routed' }>> = {
       mtu: found.mtu,
       onHostPort: false,
       ports: spec.masquerade.find(rule => rule.ports !== undefined)?.ports ?? RESERVED_PORTS,
+      interfaceIndex: found.index,
       written,
     };
+  },
+
+  async look(netlink, config, handle) {
+    const sight = await lookAtInterface(netlink, config, () =>
+      routed.resolve(config.spec.uplink.written as Written, config),
+    );
+    const { device } = config.spec.uplink;
+    if (handle === null) return { ...sight, stale: true };
+    if (linkOfTun(netlink, handle) !== undefined) return sight;
+    return sight.state === 'up'
+      ? { ...sight, state: 'gone', why: `${device} is gone`, stale: true }
+      : { ...sight, stale: true };
   },
 
   async findObstacles(config) {

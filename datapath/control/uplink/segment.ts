@@ -10,6 +10,8 @@ import type { UplinkKind } from './uplink.ts';
 export const segment: UplinkKind<Extract<UplinkConfig, { kind: 'segment' }>> = {
   resolve: async written => resolveSegment(written),
   findObstacles: async () => [],
+  // Nothing of the kernel's is in it, and it is there as long as the process.
+  look: async () => ({ state: 'up', why: null, stale: false }),
   async open({ metadata, spec }, allowed) {
     const { device, mtu } = spec.uplink;
     const all = OFFLOAD_CSUM | OFFLOAD_TUNNEL;

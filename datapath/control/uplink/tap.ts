@@ -4,19 +4,34 @@ import { closeHandle } from '../../io/handle.ts';
 import { openTunTap } from '../../io/tuntap.ts';
 import { ipBatch } from '../../lab/ip.ts';
 import type { UplinkConfig } from '../config.ts';
-import { QUEUE_PACKETS, withoutIpv6 } from '../kernel-side.ts';
+import { answersForItselfAlone, QUEUE_PACKETS, withoutIpv6 } from '../kernel-side.ts';
 import { resolveTap } from '../resolved.ts';
+import { linkOfTun } from './look.ts';
 import { OwnPorts } from './own-ports.ts';
-import type { UplinkKind } from './uplink.ts';
+import type { RestOfConfig, UplinkKind } from './uplink.ts';
 
 export const tap: UplinkKind<Extract<UplinkConfig, { kind: 'tap' }>> = {
-  resolve: async written => resolveTap(written),
+  resolve: async (written, config) => ({ ...resolveTap(written), onHostPort: isElsewhere(config) }),
   findObstacles: async () => [],
+  async look(netlink, config, handle) {
+    const { uplink } = config.spec;
+    // It is ours: nothing stands in the way of another one.
+    if (handle === null) return { state: 'up', why: null, stale: true, uplink };
+    const own = linkOfTun(netlink, handle);
+    if (own === undefined) return { state: 'gone', why: `${uplink.device} is gone`, stale: true };
+    const { link, nsid } = own;
+    // While it is in the node's own namespace, the kernel there may be on its link, at a bridge, say: it would answer ARP for
+    // the node's address with a MAC of its own, and take what comes from that address for its own come back.
+    const now = { ...uplink, mtu: link.mtu, onHostPort: nsid !== null || isElsewhere(config) };
+    if (!link.up) return { state: 'down', why: `${link.name} is down`, stale: false, uplink: now };
+    return { state: 'up', why: null, stale: false, uplink: now };
+  },
   async open(config, allowed) {
     const { device, mtu } = config.spec.uplink;
     const handle = openTunTap({ kind: 'tap', name: device, mtu, allowed });
     try {
       withoutIpv6(device);
+      answersForItselfAlone(device);
       await ipBatch([`link set dev ${device} mtu ${mtu} txqueuelen ${QUEUE_PACKETS} up`]);
     } catch (error) {
       closeHandle(handle);
@@ -32,3 +47,8 @@ export const tap: UplinkKind<Extract<UplinkConfig, { kind: 'tap' }>> = {
     };
   },
 };
+
+/** The host port is in a namespace of its own, whose kernel is not on the TAP's link. */
+function isElsewhere({ spec: { host } }: RestOfConfig): boolean {
+  return host?.netns !== undefined;
+}

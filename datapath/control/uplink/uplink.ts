@@ -6,16 +6,21 @@
  * start with exit code 2. Whatever open has made is taken back by close, on every way out.
  */
 import type { DeviceHandle } from '../../io/handle.ts';
+import type { Netlink } from '../../io/netlink.ts';
 import type { Refusal } from '../apply.ts';
-import type { NodeConfig, UplinkConfig } from '../config.ts';
+import type { NodeConfig, NodeSpec, UplinkConfig } from '../config.ts';
+import type { Condition } from '../port-health.ts';
 import type { ResolvedConfig, ResolvedUplink } from '../resolved.ts';
+
+/** A configuration as far as it says nothing of the uplink: written or resolved. */
+export type RestOfConfig = Omit<NodeConfig, 'spec'> & { spec: Omit<NodeSpec, 'uplink'> };
 
 export interface UplinkKind<Written extends UplinkConfig = UplinkConfig> {
   /**
    * Address, MAC, MTU and gateway, from the configuration or from the interface.
    * @returns the uplink, or what stands in the way as text: "spec.uplink.interface: there is no eth7 (eth0, eth1)"
    */
-  resolve(written: Written, config: NodeConfig): Promise<ResolvedUplink | string[]>;
+  resolve(written: Written, config: RestOfConfig): Promise<ResolvedUplink | string[]>;
   /** Why this node cannot have this uplink on this machine, each with the place in the configuration and what to do. */
   findObstacles(config: ResolvedConfig): Promise<string[]>;
   /**
@@ -24,6 +29,22 @@ export interface UplinkKind<Written extends UplinkConfig = UplinkConfig> {
    * @throws Error with nothing left behind
    */
   open(config: ResolvedConfig, allowed: number): Promise<OpenUplink>;
+  /**
+   * Looks again, at an uplink that is open and runs as the configuration says. Touches nothing.
+   * @param handle of its device; null: it has none at the moment
+   */
+  look(netlink: Netlink, config: ResolvedConfig, handle: DeviceHandle | null): Promise<Sight>;
+}
+
+/** What has become of an uplink that is open. */
+export interface Sight {
+  state: Condition;
+  /** Of one that is not up. */
+  why: string | null;
+  /** Its device has to be opened again: it is gone, or what it stands on is another one by the same name. */
+  stale: boolean;
+  /** What it is now, where that is known. */
+  uplink?: ResolvedUplink;
 }
 
 export interface OpenUplink {

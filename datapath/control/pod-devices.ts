@@ -1,0 +1,72 @@
+/** The devices of pods: a TUN or TAP that is made and moved into the pod's namespace, or a veth that is there already. */
+import { closeHandle } from '../io/handle.ts';
+import { macOfTap, openTunTap, type TunTapHandle } from '../io/tuntap.ts';
+import { ipBatch } from '../lab/ip.ts';
+import { type Mtus, podMtuOf } from '../program/mtus.ts';
+import type { PodConfig } from './config.ts';
+import { passageName, QUEUE_PACKETS, sysctlsOf } from './kernel-side.ts';
+import { openVeth, releaseVeth } from './veth.ts';
+
+/** The gateway of pods with a link layer. Nobody has it: the port answers for it, as for every address. */
+export const POD_GATEWAY = '169.254.1.1';
+
+/**
+ * Opens and configures the pods' devices. All or nothing.
+ * @param allowed OFFLOAD_* bits that the configuration allows
+ * @throws Error with nothing left behind
+ */
+export async function openPodDevices(pods: readonly PodConfig[], mtus: Mtus, allowed: number): Promise<TunTapHandle[]> {
+  if (pods.length === 0) return [];
+  const handles: TunTapHandle[] = [];
+  const close = () => {
+    for (const handle of handles) {
+      closeHandle(handle);
+      releaseVeth(handle);
+    }
+  };
+  try {
+    // Made here and moved: a descriptor opened inside the pod's namespace would keep that alive after `ip netns del`.
+    for (const pod of pods) {
+      const mtu = podMtuOf(pod, mtus).device;
+      handles.push(
+        pod.kind === 'veth'
+          ? openVeth(pod, allowed)
+          : openTunTap({ kind: pod.kind, name: passageName(), mtu, allowed }),
+      );
+    }
+    const made = pods.map((pod, i) => ({ pod, handle: handles[i] })).filter(({ pod }) => pod.kind !== 'veth');
+    if (made.length > 0) {
+      await ipBatch(made.map(({ pod, handle }) => `link set dev ${handle.name} netns ${pod.netns} name ${pod.device}`));
+    }
+    await Promise.all(made.map(({ pod }) => setUpPod(pod, mtus)));
+    return handles.map((handle, i) => {
+      if (pods[i].kind === 'veth') return handle;
+      const named = { ...handle, name: pods[i].device };
+      return pods[i].kind === 'tap' ? { ...named, peerMac: macOfTap(handle.fd) } : named;
+    });
+  } catch (error) {
+    close();
+    throw error;
+  }
+}
+
+function setUpPod(pod: PodConfig, mtus: Mtus): Promise<void> {
+  const { device, address } = pod;
+  return ipBatch(
+    [
+      `link set dev lo up`,
+      `addr add ${address}/32 dev ${device}`,
+      `link set dev ${device} mtu ${podMtuOf(pod, mtus).device} txqueuelen ${QUEUE_PACKETS} up`,
+      ...(pod.kind === 'tap' ? [`route replace ${POD_GATEWAY} dev ${device} scope link`] : []),
+      defaultRoute(pod, mtus),
+    ],
+    { netns: pod.netns, sysctls: sysctlsOf(device) },
+  );
+}
+
+/** A pod's default route, as a line for `ip`: with an MTU where that is less than the device's. */
+export function defaultRoute(pod: PodConfig, mtus: Mtus): string {
+  const { device: mtu, route } = podMtuOf(pod, mtus);
+  const via = pod.kind === 'tap' ? `via ${POD_GATEWAY} ` : '';
+  return `route replace default ${via}dev ${pod.device}${route > 0 && route < mtu ? ` mtu ${route}` : ''}`;
+}

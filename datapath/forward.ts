@@ -29,7 +29,7 @@ import type { Nat } from './nat/nat.ts';
 import type { Packet } from './packet/packet.ts';
 import { segmentsOf, wireBytes } from './packet/segment.ts';
 import { sendToHost, sendToPod, sendToUnderlay } from './path/egress.ts';
-import { acceptFragment, admitFragments, judgeLaterFragment } from './path/fragments.ts';
+import { acceptFragment, admitFragments, isJoined, joinFragment, judgeLaterFragment } from './path/fragments.ts';
 import { openTunnel } from './path/from-tunnel.ts';
 import { answer } from './path/icmp.ts';
 import {
@@ -181,7 +181,12 @@ export class Datapath extends Path {
     this.now = Math.floor(this.clock.now());
     const { now } = this;
     this.pathMtu.tick(now);
-    const wait = Math.min(this.neighbors.tick(now), this.virtual.tick(now), this.reassembly.tick(now));
+    const wait = Math.min(
+      this.neighbors.tick(now),
+      this.virtual.tick(now),
+      this.reassembly.tick(now),
+      this.joined.tick(now),
+    );
     this.flush();
     if (this.nat === null) return wait;
     return Math.min(wait, this.nat.tick(now));
@@ -192,12 +197,13 @@ export class Datapath extends Path {
    * waited in vain. Nothing may be read or sent afterwards.
    */
   close(): void {
-    const { neighbors, virtual, reassembly } = this;
+    const { neighbors, virtual, reassembly, joined } = this;
     for (let i = 0; i < LAST_TICKS && neighbors.held + this.fragmentsHeld > 0; i++) {
       this.now += LAST_TICK_MS;
       neighbors.tick(this.now);
       virtual.tick(this.now);
       reassembly.tick(this.now);
+      joined.tick(this.now);
       this.flush();
     }
     this.flush();
@@ -284,6 +290,7 @@ export class Datapath extends Path {
   }
 
   private forwardFragment(p: Packet, nat: Nat): number {
+    if (isJoined(this, p)) return joinFragment(this, p);
     const { virtual } = this;
     const v = acceptFragment(this, p);
     if (v !== CONTINUE) return v;

@@ -19,6 +19,8 @@
  *   IP_FRAG_TIME (include/net/ip.h) is 30 s.
  * - ICMP errors about tunnel packets: vxlan_err_lookup and geneve_udp_encap_err_lookup (since Linux 4.20). Martian sources:
  *   ip_route_input_slow, and fib_validate_source with rp_filter 0 (the kernel's default; 1 and 2 also refuse broadcasts).
+ * - TCP in fragments: nf_defrag_ipv4 comes before conntrack; Cilium's ct_lookup4 (bpf/lib/conntrack.h) drops what has no
+ *   flags. IPv4 options: ip_forward_options; Cilium's programs redirect past it.
  * - NAT: nf_nat_core.c maps each flow by itself and never touches the identification; a full table loses an unassured flow
  *   (early_drop), Cilium's maps the one unused longest.
  * - What all agree on is no field: an outer identification of its own for every packet, VNI and version checked, GENEVE's
@@ -99,6 +101,13 @@ export interface Profile {
   readonly minPathMtu: number;
   /** Its next-hop MTU is 0, from a router older than RFC 1191: down to minPathMtu, or to the next plateau of section 7. */
   readonly pathMtuOfOldRouters: 'minimum' | 'plateau';
+  /**
+   * How much of its TCP header the first fragment of a datagram must hold. 'whole-header': all, and no other fragment begins
+   * in it (RFC 1858, RFC 3128). 'flags': what conntrack reads of it. 'any': the datagram is put together before anybody looks.
+   */
+  readonly firstTcpFragment: 'whole-header' | 'flags' | 'any';
+  /** Whether the node that forwards writes itself into Record Route and Timestamp options (RFC 1812 section 5.3.13). */
+  readonly recordRoute: 'fill' | 'ignore';
   /** Seconds that an incomplete datagram is kept: net.ipv4.ipfrag_time, or RFC 1122 section 3.3.2. */
   readonly fragmentSeconds: number;
 
@@ -164,6 +173,8 @@ const linux: Profile = {
   martianSources: 'linux',
   minPathMtu: LINUX_MIN_PMTU,
   pathMtuOfOldRouters: 'minimum',
+  firstTcpFragment: 'any',
+  recordRoute: 'fill',
   fragmentSeconds: 30,
   timeouts: 'linux',
   ports: 'linux',
@@ -187,6 +198,8 @@ const cilium: Profile = {
   timeouts: 'cilium',
   ports: 'cilium',
   tableFull: 'lru',
+  firstTcpFragment: 'flags',
+  recordRoute: 'ignore',
   // A collect_md device leaves the options to the BPF program.
   geneveCriticalBit: 'by-options',
   innerDestinationMac: 'any',
@@ -218,6 +231,8 @@ const rfc: Profile = {
   martianSources: 'rfc1812',
   minPathMtu: MIN_MTU,
   pathMtuOfOldRouters: 'plateau',
+  firstTcpFragment: 'whole-header',
+  recordRoute: 'fill',
   fragmentSeconds: 60,
   timeouts: 'rfc',
   ports: 'linux',

@@ -9,6 +9,7 @@ import { IPIP } from './ipip.ts';
 import { NAT_ICMP } from './nat-icmp.ts';
 import { NAT_TCP } from './nat-tcp.ts';
 import { NAT_UDP } from './nat-udp.ts';
+import { OPTIONS } from './options.ts';
 import { PMTU } from './pmtu.ts';
 import { VXLAN } from './vxlan.ts';
 
@@ -20,6 +21,7 @@ export const CLAUSES: readonly Clause[] = [
   ...PMTU,
   ...ICMP,
   ...FRAGMENTS,
+  ...OPTIONS,
   ...IP_ID,
   ...NAT_UDP,
   ...NAT_TCP,

@@ -36,6 +36,8 @@ export interface LoopShare {
 
 /** Between two words about conflicts, whoever makes them, ms. */
 const CONFLICT_NEWS_MS = 1000;
+const DAY_MS = 86_400_000;
+const timeOfDay = () => Date.now() % DAY_MS;
 
 export class LoopNode {
   readonly name: string;
@@ -71,7 +73,7 @@ export class LoopNode {
     const devices: Device[] = [];
     try {
       for (const handle of data.devices) devices.push(this.open(handle));
-      const environment = { pool, counters, clock: monotonicClock, random, memory: residentMemory };
+      const environment = { pool, counters, clock: monotonicClock, random, memory: residentMemory, timeOfDay };
       this.installation = new Installation(data.program, devices, environment);
       this.datapath = this.installation.datapath;
     } catch (error) {

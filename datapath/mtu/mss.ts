@@ -19,6 +19,9 @@ const OPTION_LEN = 4;
  */
 export function clampMss(view: DataView, p: Packet, mtu: number): boolean {
   if (p.protocol !== ipv4.PROTO_TCP || (p.fragment & ipv4.OFFSET_MASK) !== 0) return false;
+  // A first fragment may hold less than the header.
+  const available = p.off + p.len - p.l4;
+  if (available < tcp.HEADER_LEN || available < tcp.headerLen(view, p.l4)) return false;
   if ((view.getUint8(p.l4 + tcp.FLAGS) & tcp.SYN) === 0) return false;
   const limit = mtu - ipv4.HEADER_LEN - tcp.HEADER_LEN;
   if (limit <= 0) return false;

@@ -23,15 +23,20 @@ import * as udp from '../wire/udp.ts';
 import * as virtio from '../wire/virtio-net.ts';
 import type { Packet } from './packet.ts';
 
+/** RFC 1858 and RFC 3128. */
+export const WHOLE_HEADER = -1;
+
 const OFFLOADED = virtio.FLAG_NEEDS_CSUM;
 
 /**
  * Validates the IPv4 packet at `p.off`, cuts Ethernet padding off behind it, and fills src, dst, protocol, fragment, l4,
  * srcPort and dstPort. About 13 ns.
  *
+ * @param tcpFragmentLeast bytes of TCP that a first fragment has to hold; WHOLE_HEADER: its header, and no other fragment
+ *   begins in it. With less, the transport header of a first fragment of TCP or SCTP is not looked at but for its ports.
  * @returns CONTINUE, or the DROP_* of the first thing that does not hold; then the filled fields mean nothing
  */
-export function parseIpv4(view: DataView, p: Packet): number {
+export function parseIpv4(view: DataView, p: Packet, tcpFragmentLeast = WHOLE_HEADER): number {
   const off = p.off;
   if (p.len < ipv4.HEADER_LEN) return DROP_TRUNCATED;
 
@@ -76,10 +81,15 @@ export function parseIpv4(view: DataView, p: Packet): number {
 
   const l4Len = totalLen - headerLen;
   if (ipv4.isFragment(word1)) {
-    const verdict = checkFragment(word1 & 0xffff, protocol, headerLen, l4Len);
+    const verdict = checkFragment(word1 & 0xffff, protocol, headerLen, l4Len, tcpFragmentLeast);
     if (verdict !== CONTINUE) return verdict;
     if (p.gsoType !== virtio.GSO_NONE || (p.vnetFlags & OFFLOADED) !== 0) return DROP_MALFORMED_VNET_HEADER;
     if ((word1 & ipv4.OFFSET_MASK) !== 0) return CONTINUE; // no transport header in it
+    if (tcpFragmentLeast !== WHOLE_HEADER && (protocol === ipv4.PROTO_TCP || protocol === ipv4.PROTO_SCTP)) {
+      if (protocol === ipv4.PROTO_TCP && l4Len < tcpFragmentLeast) return DROP_MALFORMED_L4;
+      setPorts(view, p); // a fragment that others follow has 8 bytes
+      return CONTINUE;
+    }
   }
 
   if (protocol === ipv4.PROTO_TCP) {
@@ -98,14 +108,18 @@ export function parseIpv4(view: DataView, p: Packet): number {
     if (l4Len < sctp.HEADER_LEN) return DROP_MALFORMED_L4;
   }
   if (protocol === ipv4.PROTO_TCP || protocol === ipv4.PROTO_UDP || protocol === ipv4.PROTO_SCTP) {
-    // All three begin with the two ports.
-    const ports = view.getInt32(l4);
-    p.srcPort = ports >>> 16;
-    p.dstPort = ports & 0xffff;
+    setPorts(view, p);
   }
 
   if (p.gsoType === virtio.GSO_NONE && (p.vnetFlags & OFFLOADED) === 0) return CONTINUE;
   return checkVnet(view, p);
+}
+
+/** TCP, UDP and SCTP begin with the two ports. */
+function setPorts(view: DataView, p: Packet): void {
+  const ports = view.getInt32(p.l4);
+  p.srcPort = ports >>> 16;
+  p.dstPort = ports & 0xffff;
 }
 
 /**
@@ -124,9 +138,29 @@ function checkOptions(view: DataView, at: number, end: number): number {
     const length = view.getUint8(at + 1);
     if (length < 2 || at + length > end) return DROP_MALFORMED_IPV4;
     if (type === ipv4.OPT_LSRR || type === ipv4.OPT_SSRR) return DROP_SOURCE_ROUTE;
+    if (type === ipv4.OPT_RECORD_ROUTE && !isRecordRoute(view, at, length)) return DROP_MALFORMED_IPV4;
+    if (type === ipv4.OPT_TIMESTAMP && !isTimestamp(view, at, length)) return DROP_MALFORMED_IPV4;
     at += length;
   }
   return CONTINUE;
+}
+
+/** An entry is not written half outside (Linux __ip_options_compile). */
+function isRecordRoute(view: DataView, at: number, length: number): boolean {
+  if (length < 3) return false;
+  const pointer = view.getUint8(at + ipv4.OPT_POINTER);
+  return pointer >= 4 && (pointer > length || pointer + 3 <= length);
+}
+
+function isTimestamp(view: DataView, at: number, length: number): boolean {
+  if (length < 4) return false;
+  const pointer = view.getUint8(at + ipv4.OPT_POINTER);
+  const flags = view.getUint8(at + ipv4.OPT_TS_FLAGS);
+  if (pointer < 5) return false;
+  const kind = flags & 15;
+  if (pointer > length) return kind === ipv4.TS_PRESPECIFIED || flags >>> 4 !== 15;
+  const entry = kind === ipv4.TS_AND_ADDRESS || kind === ipv4.TS_PRESPECIFIED ? 8 : 4;
+  return pointer + entry - 1 <= length;
 }
 
 /**
@@ -134,11 +168,11 @@ function checkOptions(view: DataView, at: number, end: number): number {
  * The two tiny-fragment rules are RFC 1858 section 3.2.1 (the first fragment holds the TCP header: checked with the
  * header itself) and RFC 3128 section 3 (no TCP fragment starts inside it: offset 1 is refused).
  */
-function checkFragment(field: number, protocol: number, headerLen: number, l4Len: number): number {
+function checkFragment(field: number, protocol: number, headerLen: number, l4Len: number, least: number): number {
   const offset = (field & ipv4.OFFSET_MASK) << 3;
   if (l4Len === 0 || headerLen + offset + l4Len > ipv4.MAX_TOTAL_LEN) return DROP_MALFORMED_IPV4;
   if ((field & ipv4.FLAG_MF) !== 0 && (l4Len & 7) !== 0) return DROP_MALFORMED_IPV4;
-  if (protocol === ipv4.PROTO_TCP && offset === 8) return DROP_MALFORMED_L4;
+  if (least === WHOLE_HEADER && protocol === ipv4.PROTO_TCP && offset === 8) return DROP_MALFORMED_L4;
   return CONTINUE;
 }
 

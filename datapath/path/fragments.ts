@@ -4,16 +4,44 @@
  */
 import type { Nat } from '../nat/nat.ts';
 import type { Packet } from '../packet/packet.ts';
-import { CONTINUE } from '../verdict.ts';
+import { WHOLE_HEADER } from '../packet/parse.ts';
+import { CONTINUE, TAKEN } from '../verdict.ts';
+import * as ipv4 from '../wire/ipv4.ts';
 import { beginJudgement, lookupRoute } from './judge.ts';
 import type { Path } from './path.ts';
 
 /** Zone of fragments that came through the tunnel; the others' is the port that they came by. */
 const ZONE_TUNNEL = -1;
 
+/**
+ * True for fragments that are put together before anybody looks, as before Linux's conntrack (nf_defrag_ipv4): those of TCP
+ * and SCTP where the profile lets a first one pass that does not hold the header.
+ */
+export function isJoined(path: Path, p: Packet): boolean {
+  if (path.tcpFragmentLeast === WHOLE_HEADER) return false;
+  return p.protocol === ipv4.PROTO_TCP || p.protocol === ipv4.PROTO_SCTP;
+}
+
+/** Takes in such a fragment; when none is missing, the whole enters the path. @returns TAKEN, or why it ends here */
+export function joinFragment(path: Path, p: Packet): number {
+  const { identity, tunnelSource } = p;
+  const v = path.joined.accept(p, zoneOf(p), path.now);
+  const whole = path.joined.takeWhole();
+  if (whole === null) return v;
+  whole.identity = identity;
+  whole.tunnelSource = tunnelSource;
+  const w = path.forward(whole);
+  if (w !== TAKEN) path.drop(whole, w);
+  return v;
+}
+
+function zoneOf(p: Packet): number {
+  return p.tunnelSource !== 0 ? ZONE_TUNNEL : p.inPort;
+}
+
 /** Takes in a fragment. @returns CONTINUE: it may be judged now, a first one by itself, a later one like its first; TAKEN */
 export function acceptFragment(path: Path, p: Packet): number {
-  return path.virtual.accept(p, p.tunnelSource !== 0 ? ZONE_TUNNEL : p.inPort, path.now);
+  return path.virtual.accept(p, zoneOf(p), path.now);
 }
 
 /** The first fragment has been judged: the others go where it goes. */

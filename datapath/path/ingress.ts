@@ -34,7 +34,7 @@ export function checkSource(path: Path, p: Packet, port: Port): number {
 
 /** Parses the packet at `p.off` (packet/parse.ts); afterwards nothing of its headers need be checked again. */
 export function parsePacket(path: Path, p: Packet): number {
-  return ip.parse(path.view, p);
+  return ip.parse(path.view, p, path.tcpFragmentLeast);
 }
 
 /** A pod that speaks the protocol of a tunnel of ours to a node could put words into another pod's mouth (Calico refuses it, too). */

@@ -19,6 +19,8 @@ import * as ipv4 from '../wire/ipv4.ts';
 
 export { parseIpv4 as parse } from '../packet/parse.ts';
 export const ETHERTYPE = TYPE_IPV4;
+/** First byte of a header of version 4 with 20 bytes. */
+const NO_OPTIONS = 0x45;
 /** Behind its header, an error quotes so much of a packet at least (RFC 792). */
 const QUOTED_PAYLOAD = 8;
 
@@ -35,6 +37,11 @@ export const REASSEMBLY_EXCEEDED = (icmp.TIME_EXCEEDED << 8) | icmp.CODE_REASSEM
 export function checkVersion(view: DataView, p: Packet): number {
   if (p.len < ipv4.HEADER_LEN) return DROP_MALFORMED_IPV4;
   return view.getUint8(p.off) >> 4 === 4 ? CONTINUE : DROP_NOT_IPV4;
+}
+
+/** True where the header is longer than its fixed part. */
+export function hasOptions(view: DataView, p: Packet): boolean {
+  return view.getUint8(p.off) !== NO_OPTIONS;
 }
 
 /** The source, before parse(). */

@@ -16,6 +16,7 @@ import {
 } from '../verdict.ts';
 import { answer } from './icmp.ts';
 import * as ip from './ipv4.ts';
+import { fillOptions } from './options.ts';
 import type { Path } from './path.ts';
 
 /**
@@ -36,7 +37,10 @@ export function checkTtlAndMtu(path: Path, p: Packet, hop: NextHop, forwarded: b
     v = refuseOrCut(path, p, hop);
     if (v !== MUST_CUT) return v;
   }
-  if (forwarded) ip.decrementHopLimit(view, p);
+  if (forwarded) {
+    ip.decrementHopLimit(view, p);
+    if (path.fillsOptions && ip.hasOptions(view, p)) fillOptions(path, p, hop);
+  }
   if (p.newId !== KEEP_ID) ip.setId(view, p, p.newId);
   return v;
 }

@@ -11,6 +11,7 @@ import { Reassembly } from '../mtu/reassembly.ts';
 import { VirtualReassembly } from '../mtu/virtual-reassembly.ts';
 import type { Nat } from '../nat/nat.ts';
 import { Packet } from '../packet/packet.ts';
+import { WHOLE_HEADER } from '../packet/parse.ts';
 import type { Pool } from '../packet/pool.ts';
 import type { Policies } from '../policy/policies.ts';
 import { PORT_HOST, PORT_UPLINK, type Port } from '../port.ts';
@@ -29,6 +30,14 @@ import type { Watcher } from './watcher.ts';
 export const NEIGHBORS = 1024;
 /** A 64 KiB superpacket cut to the smallest sensible MTU. */
 export const MAX_PIECES = 1400;
+
+/** Datagrams of TCP that are put together at once: a fragment of TCP is rare, and each takes a packet of the pool. */
+const JOINED_DATAGRAMS = 64;
+const SILENT = { timeout() {} };
+/** Flags end with the 14th byte of a TCP header. */
+const LEAST_OF_TCP: Record<Profile['firstTcpFragment'], number> = { 'whole-header': WHOLE_HEADER, flags: 14, any: 0 };
+/** Of a time in a Timestamp option: not milliseconds since midnight UT. */
+const NON_STANDARD_TIME = 0x80000000;
 
 const NO_HOP = hops.nextHop(hops.HOP_REFUSE, { mtu: 0 });
 
@@ -51,6 +60,8 @@ export interface PathOptions {
   underlay: Underlay;
   hostAddress: number;
   routes?: Lpm;
+  /** Milliseconds since midnight UT; without it, Timestamp options get a time that says of itself that it is another. */
+  timeOfDay?: () => number;
 }
 
 let paths = 0;
@@ -82,6 +93,8 @@ export abstract class Path {
   readonly neighbors: NeighborTable;
   readonly virtual: VirtualReassembly;
   readonly reassembly: Reassembly;
+  /** TCP that is forwarded, where the profile wants it whole. If it stays incomplete, that is for its receiver to say. */
+  readonly joined: Reassembly;
   readonly pathMtu: PathMtu;
   readonly limiter = new IcmpLimiter();
   /** Set by watch(). */
@@ -90,6 +103,9 @@ export abstract class Path {
   // On what systems disagree (profile.ts).
   relayTunnelErrors = false;
   strictSources = false;
+  fillsOptions = false;
+  /** As parseIpv4 has it. */
+  tcpFragmentLeast = WHOLE_HEADER;
   dropFromExit = false;
   freshIds = false;
   decrementAtDelivery = false;
@@ -107,6 +123,7 @@ export abstract class Path {
   /** Room for the inner packet that an ICMP error quotes; no slot of the pool is its own. */
   readonly quoted = new Packet(0, -1);
 
+  readonly timeOfDay: () => number;
   protected readonly clock: Clock;
   protected readonly random: Random;
   /**
@@ -124,6 +141,7 @@ export abstract class Path {
     this.random = random;
     this.underlay = underlay;
     this.hostAddress = options.hostAddress;
+    this.timeOfDay = options.timeOfDay ?? (() => NON_STANDARD_TIME | (this.now & 0x7fffffff));
     this.routes = options.routes ?? new Lpm();
     for (let i = 0; i < MAX_PIECES; i++) {
       this.segments.push(pool.packets[0]);
@@ -134,6 +152,7 @@ export abstract class Path {
     this.lastId = random.next() & 0xffff;
     this.virtual = new VirtualReassembly({ pool, counters, random, events: this });
     this.reassembly = new Reassembly({ pool, counters, random, events: this });
+    this.joined = new Reassembly({ pool, counters, random, events: SILENT, datagrams: JOINED_DATAGRAMS });
     this.pathMtu = new PathMtu({
       counters,
       random,
@@ -154,6 +173,8 @@ export abstract class Path {
 
   /** What systems disagree on: from now on as in this profile. */
   setProfile(profile: Profile): void {
+    this.fillsOptions = profile.recordRoute === 'fill';
+    this.tcpFragmentLeast = LEAST_OF_TCP[profile.firstTcpFragment];
     this.strictSources = profile.martianSources === 'rfc1812';
     this.relayTunnelErrors = profile.tunnelErrors === 'relay';
     this.dropFromExit = profile.fromTunnelExit === 'drop';
@@ -163,6 +184,7 @@ export abstract class Path {
     const timeoutMs = profile.fragmentSeconds * 1000;
     this.virtual.setTimeout(timeoutMs);
     this.reassembly.setTimeout(timeoutMs);
+    this.joined.setTimeout(timeoutMs);
     this.pathMtu.setLimits(profile.minPathMtu, profile.pathMtuOfOldRouters);
   }
 
@@ -222,7 +244,7 @@ export abstract class Path {
 
   /** Fragments that wait for others of their datagram. */
   get fragmentsHeld(): number {
-    return this.virtual.held + this.reassembly.held;
+    return this.virtual.held + this.reassembly.held + this.joined.held;
   }
 
   /** Writes out what all ports have queued. */
@@ -259,6 +281,11 @@ export abstract class Path {
     if (prefixLength >= 31) return false;
     const hosts = -1 >>> prefixLength;
     return (address & ~hosts) === (own & ~hosts) && (address & hosts) === (hosts | 0);
+  }
+
+  /** True for an address of the node itself. */
+  isOwnAddress(address: number): boolean {
+    return address === this.underlay.address || address === this.hostAddress || this.host?.owns(address) === true;
   }
 
   /** True for an address of this node: of a pod, or of the node itself. */

@@ -38,6 +38,8 @@ export interface Environment {
   memory?: (bytes: number) => Uint8Array;
   /** An empty table to use: for whoever makes many datapaths, as a new one takes 20 ms. */
   routes?: Lpm;
+  /** As PathOptions has it. */
+  timeOfDay?: () => number;
 }
 
 /** A datapath over `devices`, one for each port of the program, in order. @throws RangeError as install() */

@@ -43,9 +43,19 @@ export const ECN_CE = 3;
 
 export const OPT_END = 0;
 export const OPT_NOP = 1;
+export const OPT_RECORD_ROUTE = 7;
+export const OPT_TIMESTAMP = 68;
 export const OPT_LSRR = 131; // loose source route
 export const OPT_SSRR = 137; // strict source route
 export const OPT_COPIED = 0x80; // the bit of the type that says: into every fragment
+
+/** In Record Route and Timestamp: where in the option, counted from 1, the next entry goes. */
+export const OPT_POINTER = 2;
+/** Of Timestamp: overflow << 4 | TS_*. */
+export const OPT_TS_FLAGS = 3;
+export const TS_ONLY = 0;
+export const TS_AND_ADDRESS = 1;
+export const TS_PRESPECIFIED = 3;
 
 /** Header length in bytes. */
 export function headerLen(view: DataView, off: number): number {

@@ -10,9 +10,10 @@
  * Packets are parsed once; their fields are set by hand for each flow, so the figures are those of the step alone.
  */
 import { formatGrid } from '../datapath/cli/table.ts';
-import { Conntrack } from '../datapath/conntrack/conntrack.ts';
-import { ENTRY_BYTES } from '../datapath/conntrack/table.ts';
+import { Flows } from '../datapath/flow/flows.ts';
+import { ENTRY_BYTES } from '../datapath/flow/table.ts';
 import { hugeMemory } from '../datapath/io/huge-memory.ts';
+import { Translation as Nat } from '../datapath/nat/translation.ts';
 import type { Packet } from '../datapath/packet/packet.ts';
 import { parseIpv4 } from '../datapath/packet/parse.ts';
 import { Pool } from '../datapath/packet/pool.ts';
@@ -69,7 +70,8 @@ function nsPer(n: number, run: () => void): number {
 }
 
 export class Workload {
-  readonly conntrack: Conntrack;
+  readonly flows: Flows;
+  private readonly nat: Nat;
   readonly p: Packet;
   private readonly n: number;
   private readonly order: Int32Array;
@@ -80,7 +82,8 @@ export class Workload {
     const pool = new Pool(1);
     this.n = n;
     this.translation = translation;
-    this.conntrack = new Conntrack(pool.view, { capacity: Math.max(16, n), random: new Random(7), memory });
+    this.flows = new Flows(pool.view, { capacity: Math.max(16, n), random: new Random(7), memory });
+    this.nat = new Nat(pool.view, this.flows, { random: new Random(8) });
     this.p = fill(pool, protocol);
     const random = new Random(3);
     this.order = Int32Array.from({ length: PER_ROUND }, () => random.below(n));
@@ -97,31 +100,30 @@ export class Workload {
 
   /** Makes all flows. @returns ns per flow */
   create(): number {
-    const { conntrack, p, n, translation } = this;
+    const { flows, nat, p, n, translation } = this;
     return nsPer(n, () => {
       for (let i = 0; i < n; i++) {
         this.address(i);
-        let verdict = conntrack.track(p, this.now);
-        if (translation === 'DNAT') verdict |= conntrack.translateDestination(p, BACKEND, 8080, 0);
+        let verdict = flows.track(p, this.now);
+        if (translation === 'DNAT') verdict |= nat.translateDestination(p, BACKEND, 8080, 0);
         // An outside address for every 1024 flows, so that each port can be kept.
-        else if (translation === 'SNAT')
-          verdict |= conntrack.translateSource(p, OUTSIDE + (i >>> 10), 1, true, this.now);
-        verdict |= conntrack.confirm(p, this.now);
+        else if (translation === 'SNAT') verdict |= nat.translateSource(p, OUTSIDE + (i >>> 10), 1, true, this.now);
+        verdict |= nat.confirm(p, this.now);
         if (verdict !== CONTINUE) throw new Error(`flow ${i}: verdict ${verdict}`);
       }
     });
   }
 
   hit(): void {
-    const { conntrack, p, order, now } = this;
+    const { flows, nat, p, order, now } = this;
     for (let i = 0; i < order.length; i++) {
       this.address(order[i]);
-      if (conntrack.track(p, now) + conntrack.translate(p) !== CONTINUE) throw new Error('refused');
+      if (flows.track(p, now) + nat.follow(p) + nat.translate(p) !== CONTINUE) throw new Error('refused');
     }
   }
 
   miss(): void {
-    const { table } = this.conntrack;
+    const { table } = this.flows;
     const { p, order, now } = this;
     for (let i = 0; i < order.length; i++) {
       this.address(order[i]);
@@ -131,10 +133,10 @@ export class Workload {
 
   /** Lets all flows expire and sweeps them up. @returns ns per flow */
   expire(): number {
-    const { conntrack, n } = this;
+    const { flows, n } = this;
     this.now = (this.now + 2_000_000_000) | 0;
     const ns = nsPer(n, () => {
-      while (conntrack.table.used > 0) conntrack.table.sweep(this.now, 4096);
+      while (flows.table.used > 0) flows.table.sweep(this.now, 4096);
     });
     return ns;
   }
@@ -231,7 +233,7 @@ function main(): void {
         rounds(() => w.hit()),
       );
     }
-    const { bytesPerEntry } = new Conntrack(new Pool(1).view, { capacity: flows, random: new Random(1) }).table;
+    const { bytesPerEntry } = new Flows(new Pool(1).view, { capacity: flows, random: new Random(1) }).table;
     add('memory', 'bytes/flow', { flows }, summarize([bytesPerEntry]));
   }
 

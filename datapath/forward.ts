@@ -25,7 +25,7 @@
  * parsed before the first is tracked.
  */
 import * as counters from './counters.ts';
-import type { Nat } from './nat/nat.ts';
+import type { Flows } from './flow/flows.ts';
 import type { Packet } from './packet/packet.ts';
 import { segmentsOf, wireBytes } from './packet/segment.ts';
 import { sendToHost, sendToPod, sendToUnderlay } from './path/egress.ts';
@@ -45,6 +45,8 @@ import {
   beginJudgement,
   chooseBackend,
   chooseId,
+  confirmFlow,
+  followFlow,
   lookupRoute,
   masqueradeFlow,
   rewriteAddresses,
@@ -75,6 +77,8 @@ export const BURST = 64;
 /** A smaller flow table stays in the cache, and a smaller burst leaves nothing to overlap. */
 const LOOK_AHEAD_FLOWS = 4096;
 const LOOK_AHEAD_BURST = 4;
+/** How often an idle node looks for flows that have run out; a busy one looks after each round. */
+const FLOWS_TICK_MS = 1000;
 /** Beyond every timeout of what holds packets; again, for a timeout may make a packet that is held in turn. */
 const LAST_TICK_MS = 3_600_000;
 const LAST_TICKS = 32;
@@ -164,9 +168,9 @@ export class Datapath extends Path {
 
   /** Takes what is parsed through the rest of the path, once the processor has begun to fetch the flows of all. */
   private forwardParsed(): void {
-    const { parsed, parsedCount: n, nat } = this;
-    if (nat !== null && n >= LOOK_AHEAD_BURST && nat.conntrack.table.used >= LOOK_AHEAD_FLOWS) {
-      this.touched = nat.conntrack.lookAhead(parsed, n, this.tuples);
+    const { parsed, parsedCount: n, flows } = this;
+    if (flows !== null && n >= LOOK_AHEAD_BURST && flows.table.used >= LOOK_AHEAD_FLOWS) {
+      this.touched = flows.lookAhead(parsed, n, this.tuples);
     }
     for (let i = 0; i < n; i++) {
       const p = parsed[i];
@@ -188,8 +192,9 @@ export class Datapath extends Path {
       this.joined.tick(now),
     );
     this.flush();
-    if (this.nat === null) return wait;
-    return Math.min(wait, this.nat.tick(now));
+    if (this.nat !== null) this.nat.tick(now);
+    if (this.flows === null) return wait;
+    return Math.min(wait, this.flows.tick(now) > 0 ? 0 : FLOWS_TICK_MS);
   }
 
   /**
@@ -237,10 +242,10 @@ export class Datapath extends Path {
 
   /** From step 3 on: a parsed packet, wherever it came from. @returns TAKEN, or why it ends here */
   forward(p: Packet): number {
-    const { nat } = this;
+    const { flows } = this;
     let v = checkForwardable(this, p);
     if (v !== CONTINUE) return v;
-    if (nat !== null && ip.isFragment(p)) return this.forwardFragment(p, nat);
+    if (flows !== null && ip.isFragment(p)) return this.forwardFragment(p, flows);
     v = this.judge(p);
     if (v !== CONTINUE) return v;
     chooseId(this, p);
@@ -265,53 +270,54 @@ export class Datapath extends Path {
 
   /** Steps 3 to 8: the addresses that the packet will have, and its next hop. Nothing of it is changed. */
   private judge(p: Packet): number {
-    const { nat, policies } = this;
+    const { flows, nat, policies } = this;
     beginJudgement(p);
     let v: number;
-    if (nat !== null) {
-      v = this.took(STEP_FLOW, p, trackFlow(this, p, nat));
+    if (flows !== null) {
+      v = this.took(STEP_FLOW, p, trackFlow(this, p, flows));
       if (v !== CONTINUE) return v;
-      if (p.isNew !== 0) {
-        v = this.took(STEP_SERVICE, p, chooseBackend(this, p, nat));
+      if (nat !== null) {
+        v = p.isNew === 0 ? followFlow(p, nat) : this.took(STEP_SERVICE, p, chooseBackend(this, p, nat));
         if (v !== CONTINUE) return v;
       }
     }
-    if (policies !== null && nat !== null) {
-      v = this.took(STEP_EGRESS_POLICY, p, judgeEgress(this, p, nat, policies));
+    if (policies !== null && flows !== null) {
+      v = this.took(STEP_EGRESS_POLICY, p, judgeEgress(this, p, flows, policies));
       if (v !== CONTINUE) return v;
     }
     v = this.took(STEP_ROUTE, p, lookupRoute(this, p));
-    if (v !== CONTINUE || nat === null || p.isNew === 0) return v;
+    if (v !== CONTINUE || flows === null || p.isNew === 0) return v;
     if (policies !== null) {
-      v = this.took(STEP_INGRESS_POLICY, p, judgeIngress(p, nat, policies));
+      v = this.took(STEP_INGRESS_POLICY, p, judgeIngress(p, flows, policies));
       if (v !== CONTINUE) return v;
     }
+    if (nat === null) return confirmFlow(this, p, flows);
     return this.took(STEP_MASQUERADE, p, masqueradeFlow(this, p, nat));
   }
 
-  private forwardFragment(p: Packet, nat: Nat): number {
+  private forwardFragment(p: Packet, flows: Flows): number {
     if (isJoined(this, p)) return joinFragment(this, p);
     const { virtual } = this;
     const v = acceptFragment(this, p);
     if (v !== CONTINUE) return v;
-    if (ip.isLaterFragment(p)) return this.forwardLaterFragment(p, nat);
+    if (ip.isLaterFragment(p)) return this.forwardLaterFragment(p, flows);
     const first = this.judge(p);
     if (first !== CONTINUE) {
       virtual.refuse(p, first);
       return first;
     }
-    admitFragments(this, p, nat);
+    admitFragments(this, p, flows);
     const { datagram } = p;
     const sent = this.send(p);
     for (let held = virtual.nextReleased(datagram); held !== null; held = virtual.nextReleased(datagram)) {
-      const w = this.forwardLaterFragment(held, nat);
+      const w = this.forwardLaterFragment(held, flows);
       if (w !== TAKEN) this.drop(held, w);
     }
     return sent;
   }
 
-  private forwardLaterFragment(p: Packet, nat: Nat): number {
-    const v = judgeLaterFragment(this, p, nat);
+  private forwardLaterFragment(p: Packet, flows: Flows): number {
+    const v = judgeLaterFragment(this, p, flows);
     return v === CONTINUE ? this.send(p) : v;
   }
 

@@ -29,8 +29,8 @@
  *   comment that it diverges from RFC 7348 on purpose.
  */
 
-import type { FullPolicy } from './conntrack/table.ts';
-import type { TimeoutProfile } from './conntrack/timeouts.ts';
+import type { FullPolicy } from './flow/table.ts';
+import type { TimeoutProfile } from './flow/timeouts.ts';
 import { LINUX_MIN_PMTU, MIN_MTU } from './mtu/path-mtu.ts';
 import type { Filtering } from './nat/mapping.ts';
 import type { PortProfile } from './nat/ports.ts';
@@ -111,7 +111,7 @@ export interface Profile {
   /** Seconds that an incomplete datagram is kept: net.ipv4.ipfrag_time, or RFC 1122 section 3.3.2. */
   readonly fragmentSeconds: number;
 
-  /** Which timeouts flows have (conntrack/timeouts.ts), and which ports they get (nat/ports.ts). */
+  /** Which timeouts flows have (flow/timeouts.ts), and which ports they get (nat/ports.ts). */
   readonly timeouts: TimeoutProfile;
   readonly ports: PortProfile;
   /** Endpoint-independent mapping (RFC 4787 REQ-1) and who may use a mapping from outside; or a mapping for each flow. */
@@ -122,7 +122,7 @@ export interface Profile {
   readonly quotedChecksum: 'ignore' | 'verify';
   /** A RST ends the flow that nobody has answered: at once, or after the timeout of closed ones (RFC 7857 section 2.2). */
   readonly unansweredReset: 'forget' | 'keep';
-  /** A new flow finds the table full (conntrack/table.ts). RFC 5508 section 6 discourages taking a place from another. */
+  /** A new flow finds the table full (flow/table.ts). RFC 5508 section 6 discourages taking a place from another. */
   readonly tableFull: FullPolicy;
 
   /**

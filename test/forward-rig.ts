@@ -78,7 +78,7 @@ export class TestNode {
   readonly counters = new Counters();
   readonly pool: Pool;
   readonly datapath: Datapath;
-  private readonly installation: Installation;
+  readonly installation: Installation;
   private program: Program;
   private readonly devices: MemoryDevice[];
   /** DROP_INVALID_SOURCE from the uplink. */

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { RUN_DIR } from '../../datapath/control/client.ts';
-import { ipBatch } from '../../datapath/lab/ip.ts';
+import { ipBatch } from '../../datapath/control/ip.ts';
 import { LabError } from '../../datapath/lab/lab-error.ts';
 import { NETNS_DIR } from '../../datapath/lab/names.ts';
 import { endProcesses, identifyProcess, isAlive, type ProcessIdentity } from '../../datapath/lab/processes.ts';

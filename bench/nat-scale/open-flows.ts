@@ -99,14 +99,14 @@ function fill(world: World, flows: number): Float64Array {
     if (read <= 0) break;
     times.push(took);
   }
-  const { used } = datapath.nat!.conntrack.table;
+  const { used } = datapath.flows!.table;
   if (used !== flows) throw new Error(`${used} of ${flows} flows: ${[...world.drops()].join(', ')}`);
   return Float64Array.from(times);
 }
 
 function expire(world: World): Float64Array {
   const { datapath, clock } = world;
-  const { table } = datapath.nat!.conntrack;
+  const { table } = datapath.flows!;
   const times: number[] = [];
   clock.advance(EXPIRED_MS);
   while (table.used > 0) {

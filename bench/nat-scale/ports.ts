@@ -5,7 +5,7 @@ import * as ipv4 from '../../datapath/wire/ipv4.ts';
 import { ACK_FLAG, RST, SYN } from '../../datapath/wire/tcp.ts';
 import { NODE, PODS, World } from './world.ts';
 
-/** Of conntrack/table.ts. */
+/** Of flow/table.ts. */
 const SWEEP_SECONDS = 6;
 
 const SERVER = 0xcb007105 | 0;

@@ -52,7 +52,8 @@ export interface ServicesResult {
 /** @param changes how many are timed. @param lookups how many are timed */
 export function changeServices(count: number, changes = 1000, lookups = 1_000_000): ServicesResult {
   const world = new World({ capacity: 1024 });
-  const { services, conntrack } = world.datapath.nat!;
+  const { services } = world.datapath.nat!;
+  const flows = world.datapath.flows!;
   const ms = (started: number) => performance.now() - started;
 
   const startedAll = performance.now();
@@ -122,7 +123,7 @@ export function changeServices(count: number, changes = 1000, lookups = 1_000_00
   const hotLookupNs = timeLookups(1);
   const lookupNs = timeLookups(count);
   world.datapath.pool.release(p);
-  if (conntrack.table.used !== PODS.length) throw new Error(`${conntrack.table.used} flows`);
+  if (flows.table.used !== PODS.length) throw new Error(`${flows.table.used} flows`);
   return {
     services: count,
     endpoints: count * ENDPOINTS,

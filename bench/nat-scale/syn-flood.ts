@@ -117,7 +117,7 @@ export function floodWithSyns(flood: number, established: number, capacity = 131
     first ??= memory();
   }
   const last = memory();
-  const { table } = world.datapath.nat!.conntrack;
+  const { table } = world.datapath.flows!;
   const { created, evicted, expired } = table.stats;
   return {
     flood: world.counters.ofPort(1, PORT_RX_PACKETS),

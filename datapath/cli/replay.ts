@@ -154,7 +154,7 @@ async function run(input: CaptureFile, node: Replay, flags: ReplayFlags): Promis
     notIpv4: input.skipped,
     ports: node.portCounters(),
     counters: node.counters.snapshot(),
-    flows: node.datapath.nat?.conntrack.table.used ?? 0,
+    flows: node.datapath.flows?.table.used ?? 0,
   };
   if (flags.packets === true) await printRows(flags.output, rows, PACKET_COLUMNS);
   else if (isForPeople(flags.output)) printReport(report, flags.output === 'wide');

@@ -16,9 +16,9 @@ import {
   type Spec,
   uniqueNames,
 } from './check-draft.ts';
+import { checkPolicies } from './check-policies.ts';
 import { checkServices } from './check-services.ts';
 import { checkEncap, checkTunnels, tunnelsOf } from './check-tunnels.ts';
-import { checkPolicies } from './policy-config.ts';
 
 /**
  * Reports everything that does not fit.

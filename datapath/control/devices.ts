@@ -2,9 +2,9 @@
 import { OFFLOADS, type Offload } from '../io/device.ts';
 import { closeHandle, type DeviceHandle } from '../io/handle.ts';
 import { openTunTap, type TunTapHandle } from '../io/tuntap.ts';
-import { ipBatch } from '../lab/ip.ts';
 import { mtusOf } from '../program/mtus.ts';
 import { hostRoutes } from './host-routes.ts';
+import { ipBatch } from './ip.ts';
 import { passageName, QUEUE_PACKETS, sysctlsOf, withoutIpv6 } from './kernel-side.ts';
 import { namespaceExists } from './netns.ts';
 import { openPodDevices } from './pod-devices.ts';

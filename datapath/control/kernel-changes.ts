@@ -2,10 +2,10 @@
  * The kernel's side of a change to a running node: addresses, MTUs and routes at devices that stay. Devices that come are
  * set up as at a start (devices.ts), and one that goes takes with it what stands at it.
  */
-import { ipBatch } from '../lab/ip.ts';
 import { type Mtus, mtusOf, podMtuOf } from '../program/mtus.ts';
 import type { PodConfig } from './config.ts';
 import { hostRoutes } from './host-routes.ts';
+import { ipBatch } from './ip.ts';
 import { defaultRoute } from './pod-devices.ts';
 import type { ResolvedConfig } from './resolved.ts';
 

@@ -1,6 +1,6 @@
 /** Services, flows and ports as rows for `tunpath get`. */
-import type { FlowRow } from '../conntrack/conntrack.ts';
 import { type BackendRow, SERVICE_OWN, type Service, type ServicePort } from '../nat/service.ts';
+import type { TranslatedRow } from '../nat/translation.ts';
 import type { PolicyRule } from '../policy/policies.ts';
 import { PROTO_GRE, PROTO_ICMP, PROTO_SCTP, PROTO_TCP, PROTO_UDP } from '../wire/ipv4.ts';
 import { formatAddress } from './address.ts';
@@ -86,9 +86,9 @@ export function endpointRows(services: PortedService[]): unknown[] {
 }
 
 /** A flow with the columns of `conntrack -L`: the original tuple, and the one that replies carry. */
-export function flowRow(row: FlowRow, rules: readonly PolicyRule[] = [], policyEpoch = 0) {
+export function flowRow(row: TranslatedRow, rules: readonly PolicyRule[] = [], policyEpoch = 0) {
   const isIcmp = row.protocol === PROTO_ICMP;
-  const tuple = ({ src, dst, sport, dport }: FlowRow['original']) => ({
+  const tuple = ({ src, dst, sport, dport }: TranslatedRow['original']) => ({
     src: formatAddress(src),
     dst: formatAddress(dst),
     ...(isIcmp ? { id: sport, type: dport } : { sport, dport }),
@@ -114,7 +114,11 @@ export function flowRow(row: FlowRow, rules: readonly PolicyRule[] = [], policyE
  * What the policies of now say of a flow in each direction: the rule that allows it, null where none had to, "denied". All of
  * it null if they have not judged it yet, which they do with its next packet.
  */
-function policyOf({ policyEpoch, egressRule, ingressRule }: FlowRow, rules: readonly PolicyRule[], epoch: number) {
+function policyOf(
+  { policyEpoch, egressRule, ingressRule }: TranslatedRow,
+  rules: readonly PolicyRule[],
+  epoch: number,
+) {
   if (epoch === 0 || (policyEpoch !== epoch && policyEpoch !== ~epoch)) return null;
   const name = (number: number) => {
     if (number < 0) return 'denied';

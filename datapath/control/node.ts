@@ -1,9 +1,10 @@
 /** One running node: devices, the loop's thread, and the control plane around it. */
-import type { FlowRow } from '../conntrack/conntrack.ts';
+
 import { Counters } from '../counters.ts';
 import type { Spot } from '../drive/requests.ts';
 import type { DeviceHandle } from '../io/handle.ts';
 import type { TunTapHandle } from '../io/tuntap.ts';
+import type { TranslatedRow } from '../nat/translation.ts';
 import { PORT_POD } from '../port.ts';
 import { compile } from '../program/compile.ts';
 import type { Change } from '../program/diff.ts';
@@ -476,7 +477,11 @@ export class Node {
   private async *flows(): AsyncGenerator<unknown[]> {
     let from = 1;
     while (from !== 0) {
-      const piece = (await this.loop.request('flows', from)) as { next: number; rows: FlowRow[]; policyEpoch: number };
+      const piece = (await this.loop.request('flows', from)) as {
+        next: number;
+        rows: TranslatedRow[];
+        policyEpoch: number;
+      };
       const rules = this.program.policy?.rules ?? [];
       if (piece.rows.length > 0) yield piece.rows.map(row => flowRow(row, rules, piece.policyEpoch));
       from = piece.next;

@@ -1,9 +1,9 @@
 /** The devices of pods: a TUN or TAP that is made and moved into the pod's namespace, or a veth that is there already. */
 import { closeHandle } from '../io/handle.ts';
 import { macOfTap, openTunTap, type TunTapHandle } from '../io/tuntap.ts';
-import { ipBatch } from '../lab/ip.ts';
 import { type Mtus, podMtuOf } from '../program/mtus.ts';
 import type { PodConfig } from './config.ts';
+import { ipBatch } from './ip.ts';
 import { passageName, QUEUE_PACKETS, sysctlsOf } from './kernel-side.ts';
 import { openVeth, releaseVeth } from './veth.ts';
 

@@ -1,5 +1,4 @@
 /** A node as its loop has it: a datapath over its devices, what it is asked, and how it ends. */
-import type { FlowRow } from '../conntrack/conntrack.ts';
 import { Counters, EVENT_WAKEUPS } from '../counters.ts';
 import { BURST, type Datapath } from '../forward.ts';
 import { monotonicClock } from '../io/clock.ts';
@@ -7,6 +6,7 @@ import type { Device } from '../io/device.ts';
 import { closeHandle, createDevice, type DeviceHandle } from '../io/handle.ts';
 import { residentMemory } from '../io/huge-memory.ts';
 import type { Uring } from '../io/uring.ts';
+import { rowOf, type TranslatedRow } from '../nat/translation.ts';
 import type { Pool } from '../packet/pool.ts';
 import { NEIGHBORS } from '../path/path.ts';
 import type { Port } from '../port.ts';
@@ -169,14 +169,11 @@ export class LoopNode {
       case 'neighbors':
         return datapath.neighbors.entries(monotonicClock.now());
       case 'tables': {
-        const nat = datapath.nat;
-        const flows =
-          nat === null
-            ? []
-            : [{ table: 'conntrack', used: nat.conntrack.table.used, size: nat.conntrack.table.capacity }];
-        const { pool } = datapath;
+        const { flows, pool } = datapath;
+        const table =
+          flows === null ? [] : [{ table: 'conntrack', used: flows.table.used, size: flows.table.capacity }];
         return [
-          ...flows,
+          ...table,
           { table: 'routes', used: datapath.routes.size, size: 1 << 24, bytes: datapath.routes.memoryBytes },
           { table: 'neighbors', used: datapath.neighbors.size, size: NEIGHBORS },
           { table: 'fragments', used: datapath.fragmentsHeld, size: pool.packets.length },
@@ -195,15 +192,16 @@ export class LoopNode {
         };
       case 'flows': {
         // A piece at a time, so that a long table does not stop the loop.
-        const rows: FlowRow[] = [];
+        const rows: TranslatedRow[] = [];
         const now = monotonicClock.now();
-        const next = datapath.nat?.conntrack.list(params as number, FLOWS_PER_REQUEST, now, rows);
+        const { flows } = datapath;
+        const next = flows?.list(params as number, FLOWS_PER_REQUEST, now, flow => rows.push(rowOf(flows, flow, now)));
         return { next: next ?? 0, rows, policyEpoch: datapath.policies?.epoch ?? 0 };
       }
       case 'services':
         return datapath.nat === null ? [] : Array.from(datapath.nat.services.rows());
       case 'ports-in-use':
-        return datapath.nat?.conntrack.ports.usage() ?? [];
+        return datapath.nat?.translation.ports.usage() ?? [];
       case 'masquerade-hits':
         return datapath.nat === null ? null : { numbers: datapath.nat.rules.numbers, hits: datapath.nat.rules.hits };
       case 'change':

@@ -3,6 +3,7 @@
  * shows. A scenario brings its own lab up and down; it says what it does and sees line by line, and collects checks.
  */
 
+import { IpError } from '../control/ip.ts';
 import type { Capture, CaptureSummary } from './capture.ts';
 import { type ExecResult, Lab } from './lab.ts';
 import { LabError } from './lab-error.ts';
@@ -177,7 +178,7 @@ export async function runScenario(scenario: Scenario, options: RunOptions): Prom
     }
     if (checks.length === 0) throw new LabError('the scenario checked nothing');
   } catch (error) {
-    if (!(error instanceof LabError)) throw error;
+    if (!(error instanceof LabError || error instanceof IpError)) throw error;
     checks.push({ what: 'the experiment runs to its end', expected: 'yes', seen: error.message, pass: false });
     tell(`  FAIL  ${error.message}`);
   }

@@ -1,9 +1,9 @@
 /** A host on a lab's underlay that is nobody's peer and says whatever it is told to. */
 
+import { ipBatch } from '../control/ip.ts';
 import { inNamespace } from '../control/netns.ts';
 import { openTunTap, TunTap } from '../io/tuntap.ts';
 import { Pool } from '../packet/pool.ts';
-import { ipBatch } from './ip.ts';
 import type { Lab } from './lab.ts';
 import { LabError } from './lab-error.ts';
 import { SWITCH } from './names.ts';

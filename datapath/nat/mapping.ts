@@ -20,7 +20,7 @@ import {
   R_DST,
   R_PORTS,
   R_SRC,
-} from '../conntrack/table.ts';
+} from '../flow/table.ts';
 import { CountTable } from '../memory/count-table.ts';
 import type { Random } from '../random.ts';
 

@@ -10,11 +10,9 @@
  * there (nf_nat_core.c find_appropriate_src).
  */
 
-import type { FlowTable } from '../conntrack/table.ts';
+import type { FlowTable } from '../flow/table.ts';
 import {
   ENTRY_SHIFT,
-  EXTERNAL,
-  FLAG_SNAT,
   META,
   O_PORTS,
   O_SRC,
@@ -26,12 +24,12 @@ import {
   STATE_MASK,
   STATE_SHIFT,
   TCP_SEEN,
-} from '../conntrack/table.ts';
-import { TCP_CLOSE, TCP_SYN_SENT, TCP_TIME_WAIT } from '../conntrack/timeouts.ts';
+} from '../flow/table.ts';
+import { TCP_CLOSE, TCP_SYN_SENT, TCP_TIME_WAIT } from '../flow/timeouts.ts';
 import { CountTable } from '../memory/count-table.ts';
 import type { Random } from '../random.ts';
-import { PROTO_ICMP, PROTO_TCP } from '../wire/ipv4.ts';
-import { hasPorts } from './rewrite.ts';
+import { hasPorts, PROTO_ICMP, PROTO_TCP } from '../wire/ipv4.ts';
+import { EXTERNAL, FLAG_SNAT } from './flow-words.ts';
 
 /**
  * linux: the port is kept if free, else another of its class (1-511, 600-1023, 1024-65535).

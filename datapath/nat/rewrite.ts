@@ -152,7 +152,7 @@ export function rewriteIcmpError(
     const delta = delta32(view.getUint16(l4 + icmp.ID), quotedPorts >>> 16);
     view.setUint16(l4 + icmp.ID, quotedPorts >>> 16);
     view.setUint16(l4 + icmp.CHECKSUM, adjust(view.getUint16(l4 + icmp.CHECKSUM), delta));
-  } else if (hasPorts(protocol)) {
+  } else if (ipv4.hasPorts(protocol)) {
     const both = fold(addresses + delta32(view.getInt32(l4), quotedPorts));
     view.setInt32(l4, quotedPorts);
     if (protocol === ipv4.PROTO_TCP && l4 + tcp.CHECKSUM + 2 <= end) {
@@ -166,11 +166,6 @@ export function rewriteIcmpError(
   const after = foldSum(sumWords(view, quote, changed, 0));
   view.setUint16(p.l4 + icmp.CHECKSUM, update16(view.getUint16(p.l4 + icmp.CHECKSUM), before, after));
   rewriteAddresses(view, p, src, dst, fold(delta32(p.src, src) + delta32(p.dst, dst)));
-}
-
-/** Protocols whose header begins with source and destination port. */
-export function hasPorts(protocol: number): boolean {
-  return protocol === ipv4.PROTO_TCP || protocol === ipv4.PROTO_UDP || protocol === ipv4.PROTO_SCTP;
 }
 
 // --- SCTP ---

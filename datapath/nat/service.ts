@@ -8,7 +8,6 @@
  * connection to it begins anew with its next packet and gets another backend; established TCP drains. Nothing has to be
  * searched for. Its number is used again when its last flow has ended.
  */
-import type { BackendOwner } from '../conntrack/conntrack.ts';
 import { CountTable } from '../memory/count-table.ts';
 import type { Packet } from '../packet/packet.ts';
 import type { Random } from '../random.ts';
@@ -20,9 +19,10 @@ import {
   DROP_UNALLOCATED_SERVICE_ADDRESS,
   DROP_UNKNOWN_SERVICE_PORT,
 } from '../verdict.ts';
+import { hasPorts } from '../wire/ipv4.ts';
 import type { Prefix } from './masquerade.ts';
-import { hasPorts } from './rewrite.ts';
 import { flowHash, Selection, type SelectorKind } from './select.ts';
+import type { BackendOwner } from './translation.ts';
 
 export type TrafficPolicy = 'Cluster' | 'Local';
 

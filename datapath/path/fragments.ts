@@ -2,12 +2,12 @@
  * Steps 3 to 8 for fragments: they are judged as one datagram, by the first; those that come before it wait
  * (mtu/virtual-reassembly.ts). Each then goes on as it is.
  */
-import type { Nat } from '../nat/nat.ts';
+import type { Flows } from '../flow/flows.ts';
 import type { Packet } from '../packet/packet.ts';
 import { WHOLE_HEADER } from '../packet/parse.ts';
 import { CONTINUE, TAKEN } from '../verdict.ts';
 import * as ipv4 from '../wire/ipv4.ts';
-import { beginJudgement, lookupRoute } from './judge.ts';
+import { beginJudgement, followFlow, lookupRoute } from './judge.ts';
 import type { Path } from './path.ts';
 
 /** Zone of fragments that came through the tunnel; the others' is the port that they came by. */
@@ -45,17 +45,18 @@ export function acceptFragment(path: Path, p: Packet): number {
 }
 
 /** The first fragment has been judged: the others go where it goes. */
-export function admitFragments(path: Path, p: Packet, nat: Nat): void {
+export function admitFragments(path: Path, p: Packet, flows: Flows): void {
   if (path.freshIds && p.newSrc !== p.src) p.newId = path.takeIds(1);
-  p.generation = nat.conntrack.generation(p.flow);
+  p.generation = flows.generation(p.flow);
   path.virtual.admit(p);
 }
 
 /** Judges a later fragment like the first one: the same addresses, and a route. */
-export function judgeLaterFragment(path: Path, p: Packet, nat: Nat): number {
+export function judgeLaterFragment(path: Path, p: Packet, flows: Flows): number {
   const { newId } = p;
   beginJudgement(p);
   p.newId = newId;
-  const v = nat.conntrack.followFirst(p);
+  let v = flows.trackLaterFragment(p);
+  if (v === CONTINUE && path.nat !== null) v = followFlow(p, path.nat);
   return v === CONTINUE ? lookupRoute(path, p) : v;
 }

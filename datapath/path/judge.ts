@@ -2,6 +2,7 @@
  * Steps 3 to 8 decide: under which addresses a packet leaves, and to which next hop. The decision is on the packet, whose
  * bytes stay as they came until rewriteAddresses, so that an error about it quotes what its sender knows.
  */
+import type { Flows } from '../flow/flows.ts';
 import type { Nat } from '../nat/nat.ts';
 import { FROM_NODE, FROM_OUTSIDE, FROM_POD, SERVICE_LOOPBACK } from '../nat/service.ts';
 import { KEEP_ID, type Packet } from '../packet/packet.ts';
@@ -26,20 +27,21 @@ export function beginJudgement(p: Packet): void {
   p.isNew = 0;
 }
 
-/** Step 3: finds the packet's flow, whose addresses it then gets; `p.isNew` if it begins one. */
-export function trackFlow(path: Path, p: Packet, nat: Nat): number {
-  const { conntrack: flows } = nat;
+/** Step 3: finds the packet's flow; `p.isNew` if it begins one. */
+export function trackFlow(path: Path, p: Packet, flows: Flows): number {
   const v = flows.track(p, path.now);
-  if (v !== CONTINUE) {
-    // Our own errors about packets that no flow came of: those were not rewritten, so neither is their quote.
-    return p.local !== 0 && v === verdict.DROP_CT_ICMP_NO_FLOW ? CONTINUE : v;
-  }
-  return p.isNew !== 0 ? CONTINUE : flows.follow(p);
+  // Our own errors about packets that no flow came of: those were not rewritten, so neither is their quote.
+  return p.local !== 0 && v === verdict.DROP_CT_ICMP_NO_FLOW ? CONTINUE : v;
+}
+
+/** Step 3, of a known flow: the packet will have the addresses that its flow says. */
+export function followFlow(p: Packet, nat: Nat): number {
+  return nat.translation.follow(p);
 }
 
 /** Step 4: chooses where a new flow goes, if its destination is a service's or a mapping's. */
 export function chooseBackend(path: Path, p: Packet, nat: Nat): number {
-  const { conntrack: flows, services } = nat;
+  const { translation, services } = nat;
   const { kind } = path.ports[p.inPort];
   const outside = kind === PORT_UPLINK && p.tunnelSource === 0;
   const client = outside ? FROM_OUTSIDE : kind === PORT_HOST ? FROM_NODE : FROM_POD;
@@ -50,8 +52,8 @@ export function chooseBackend(path: Path, p: Packet, nat: Nat): number {
   if (v !== CONTINUE) return v;
   const w =
     p.backend !== 0
-      ? flows.translateDestination(p, p.backendAddress, p.backendPort, p.backend)
-      : flows.translateInbound(p, path.now, !outside);
+      ? translation.translateDestination(p, p.backendAddress, p.backendPort, p.backend)
+      : translation.translateInbound(p, path.now, !outside);
   p.translated = p.newDst !== p.dst ? 1 : 0;
   if (p.backend === 0 && !outside && p.translated !== 0) p.hairpin = p.dst;
   return w;
@@ -69,7 +71,7 @@ export function lookupRoute(path: Path, p: Packet): number {
 
 /** Step 8: decides under which source a new flow leaves, and enters the flow into the table. */
 export function masqueradeFlow(path: Path, p: Packet, nat: Nat): number {
-  const { conntrack: flows, rules } = nat;
+  const { translation, rules } = nat;
   const hop = path.nextHops[p.hop];
   // Towards a pod or a peer the interface is the host's; on the uplink it is the underlay's.
   const inside = hop.kind === hops.HOP_POD || hop.kind === hops.HOP_TUNNEL;
@@ -77,7 +79,7 @@ export function masqueradeFlow(path: Path, p: Packet, nat: Nat): number {
   let v = CONTINUE;
   p.rule = 0;
   if (p.backend !== 0 && mustReturnHere(path, p, hop)) {
-    v = flows.translateSource(p, own, 0, true, path.now);
+    v = translation.translateSource(p, own, 0, true, path.now);
     p.translated = 1;
   } else if (hop.kind !== hops.HOP_HOST && p.local === 0) {
     // A hairpin leaves as if it had gone outside: with the outside source (RFC 4787 REQ-9a).
@@ -88,7 +90,7 @@ export function masqueradeFlow(path: Path, p: Packet, nat: Nat): number {
     if (rule > 0) {
       const given = rules.source(rule);
       const source = given !== 0 ? given : hairpin !== 0 ? hairpin : own;
-      v = flows.translateSource(
+      v = translation.translateSource(
         p,
         source,
         p.rule,
@@ -99,8 +101,15 @@ export function masqueradeFlow(path: Path, p: Packet, nat: Nat): number {
       );
     }
   }
-  if (v === CONTINUE) v = flows.confirm(p, path.now);
+  if (v === CONTINUE) v = translation.confirm(p, path.now);
   if (isOutOfResources(v)) answer(path, p, ip.PROHIBITED, 0); // RFC 5508 REQ-8
+  return v;
+}
+
+/** Step 8 where nothing is translated: enters a new flow into the table. */
+export function confirmFlow(path: Path, p: Packet, flows: Flows): number {
+  const v = flows.confirm(p, path.now);
+  if (isOutOfResources(v)) answer(path, p, ip.PROHIBITED, 0);
   return v;
 }
 
@@ -113,7 +122,7 @@ export function chooseId(path: Path, p: Packet): void {
 
 /** After the decision: the packet gets the addresses and ports of its flow. */
 export function rewriteAddresses(p: Packet, nat: Nat): number {
-  return nat.conntrack.translate(p);
+  return nat.translation.translate(p);
 }
 
 /** Would the backend's answer miss us? Then the flow must carry our source. */

@@ -5,6 +5,7 @@
 import type { Clock } from '../clock.ts';
 import type { Counters } from '../counters.ts';
 import * as counters from '../counters.ts';
+import type { Flows } from '../flow/flows.ts';
 import { IcmpLimiter } from '../mtu/icmp-error.ts';
 import { PathMtu } from '../mtu/path-mtu.ts';
 import { Reassembly } from '../mtu/reassembly.ts';
@@ -86,7 +87,9 @@ export abstract class Path {
   /** [0] stands for no route. */
   readonly nextHops: NextHop[] = [NO_HOP];
   readonly tunnels = new Tunnels();
-  /** Null: nothing to translate, so flows are not tracked either (as the kernel's hooks, registered by the first rule). */
+  /** Null while nobody wants to know of flows (as the kernel's hooks, registered by the first rule). */
+  flows: Flows | null = null;
+  /** Null: nothing to translate. What is there translates `flows`. */
   nat: Nat | null = null;
   /** Null: no network policy. */
   policies: Policies | null = null;

@@ -3,6 +3,7 @@
  * ICMP says about it go with the flow. When policies have changed, a flow is judged once more by its next packet. One that
  * is not allowed any more stays in the table, denied, or its answers would pass for a new flow the other way round.
  */
+import type { Flows } from '../flow/flows.ts';
 import {
   DEADLINE,
   EGRESS_RULE,
@@ -14,8 +15,7 @@ import {
   PROTOCOL_MASK,
   R_PORTS,
   R_SRC,
-} from '../conntrack/table.ts';
-import type { Nat } from '../nat/nat.ts';
+} from '../flow/table.ts';
 import type { Packet } from '../packet/packet.ts';
 import type { Policies } from '../policy/policies.ts';
 import { CONTINUE, DROP_POLICY_DENIED_EGRESS, DROP_POLICY_DENIED_INGRESS } from '../verdict.ts';
@@ -27,13 +27,14 @@ const DENIED_MS = 120_000;
 const DENIED = -1;
 
 /** Step 5, on the destination that the flow really has. @returns CONTINUE or DROP_POLICY_DENIED_* */
-export function judgeEgress(path: Path, p: Packet, nat: Nat, policies: Policies): number {
-  const { words } = nat.conntrack.table;
+export function judgeEgress(path: Path, p: Packet, flows: Flows, policies: Policies): number {
+  const { words } = flows.table;
   const base = p.flow << ENTRY_SHIFT;
   if (p.isNew === 0) {
     // Of no flow are only the node's own errors.
     if (p.flow === 0 || words[base + POLICY_EPOCH] === policies.epoch) return CONTINUE;
-    return judgeAgain(path, p, words, base, policies);
+    // track() has made a copy for who only asks.
+    return judgeAgain(path, p, words, p.probe === 0 ? base : flows.table.ownScratch << ENTRY_SHIFT, policies);
   }
   // What its answers will come from: the backend, where a service has chosen one.
   const v = policies.judgeEgress(p.src, words[base + R_SRC], p.protocol, words[base + R_PORTS] >>> 16);
@@ -43,8 +44,8 @@ export function judgeEgress(path: Path, p: Packet, nat: Nat, policies: Policies)
 }
 
 /** Step 7, of a new flow: where the destination is a pod of this node. */
-export function judgeIngress(p: Packet, nat: Nat, policies: Policies): number {
-  const { words } = nat.conntrack.table;
+export function judgeIngress(p: Packet, flows: Flows, policies: Policies): number {
+  const { words } = flows.table;
   const base = p.flow << ENTRY_SHIFT;
   const v = policies.judgeIngress(p.src, words[base + R_SRC], p.protocol, words[base + R_PORTS] >>> 16);
   words[base + INGRESS_RULE] = policies.rule;

@@ -1,10 +1,11 @@
 /** Services and masquerade rules of a configuration as the datapath's plain data. */
-import * as states from '../conntrack/timeouts.ts';
+
 import { contains } from '../control/address.ts';
 import type { MasqueradeRuleConfig, NodeSpec, ServiceConfig } from '../control/config.ts';
 import type { PortRange } from '../control/host-ports.ts';
 import { addressesOf } from '../control/service-config.ts';
 import { parseAddress, parseCidr } from '../control/validated.ts';
+import * as states from '../flow/timeouts.ts';
 import type { MasqueradeRule, Prefix } from '../nat/masquerade.ts';
 import type { NatProgram } from '../nat/nat.ts';
 import type { SelectorKind } from '../nat/select.ts';

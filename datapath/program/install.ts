@@ -4,12 +4,13 @@
  */
 import type { Clock } from '../clock.ts';
 import type { Counters } from '../counters.ts';
+import type { FlowProgram } from '../flow/flows.ts';
 import { Datapath } from '../forward.ts';
 import type { Device } from '../io/device.ts';
 import { gone } from '../io/gone.ts';
 import type { DeviceHandle } from '../io/handle.ts';
 import { MasqueradeRules } from '../nat/masquerade.ts';
-import { Nat } from '../nat/nat.ts';
+import { makeFlows, Nat, type NatProgram } from '../nat/nat.ts';
 import type { Pool } from '../packet/pool.ts';
 import { Policies, type PolicyProgram } from '../policy/policies.ts';
 import { CONDITION_GONE, PORT_POD, Port } from '../port.ts';
@@ -57,6 +58,7 @@ export class Installation {
   private readonly freeTunnels: number[] = [];
   private readonly hops = new HopNumbers();
   private policyEpoch = 0;
+  private readonly flowUsers = new Set<string>();
   /** Stands in the place of ports that are gone, for packets that came by one and wait for something. */
   private tombstone: Port | null = null;
 
@@ -67,7 +69,6 @@ export class Installation {
   constructor(program: Program, devices: readonly Device[], environment: Environment) {
     const faults = findFaults(program);
     if (faults.length > 0) throw new RangeError(faults.join('; '));
-    const { pool, random, memory } = environment;
     this.environment = environment;
     this.profile = PROFILES[program.profile];
     const { profile } = this;
@@ -93,7 +94,7 @@ export class Installation {
       );
     } else for (const { prefix, length, hop } of routes) datapath.routes.insert(prefix, length, numbers[hop]);
     for (const { address, macHi, macLo } of program.neighbors) datapath.neighbors.addPermanent(address, macHi, macLo);
-    datapath.nat = program.nat === null ? null : new Nat(program.nat, profile, pool.view, random, memory);
+    if (program.nat !== null) this.translate(program.nat);
     this.setPolicy(program.policy);
   }
 
@@ -143,13 +144,10 @@ export class Installation {
         case 'route':
           this.setRoute(change.prefix, change.length, change.hop);
           break;
-        case 'nat': {
-          const { pool, random, memory } = this.environment;
+        case 'nat':
           // What was tracked for nobody's sake is let go where it is of another kind.
-          if (datapath.nat?.mapping !== this.profile.natMapping)
-            datapath.nat = new Nat(change.nat, this.profile, pool.view, random, memory);
+          if (datapath.nat?.mapping !== this.profile.natMapping) this.translate(change.nat);
           break;
-        }
         case 'habits':
           datapath.nat?.setHabits(change.nat, this.profile);
           break;
@@ -176,6 +174,31 @@ export class Installation {
     this.policyEpoch = (this.policyEpoch + 1) | 0 || 1;
     const { random } = this.environment;
     this.datapath.policies = policy === null ? null : new Policies(policy, random, this.policyEpoch);
+  }
+
+  // ---------------------------------------------------------------- flows
+
+  /**
+   * Somebody wants flows to be tracked, or no longer. They are as long as anybody does; translation is one of those.
+   * @param user whoever it is, by name
+   * @param program null: no longer
+   */
+  trackFlows(user: string, program: FlowProgram | null): void {
+    const { datapath, flowUsers, environment, profile } = this;
+    const { pool, random, memory } = environment;
+    if (program === null) flowUsers.delete(user);
+    else flowUsers.add(user);
+    if (flowUsers.size === 0) datapath.flows = null;
+    else if (program !== null) datapath.flows ??= makeFlows(program, profile, pool.view, random, memory);
+  }
+
+  private translate(program: NatProgram): void {
+    const { datapath, environment, profile } = this;
+    const { pool, random, memory } = environment;
+    // Flows that another kind of translation has words in cannot go on.
+    if (datapath.nat !== null) datapath.flows = null;
+    this.trackFlows('nat', program);
+    datapath.nat = new Nat(program, datapath.flows!, profile, pool.view, random, memory);
   }
 
   // ---------------------------------------------------------------- ports

@@ -1,14 +1,22 @@
 /** What is at the ends of a segment: a node that its thread runs, or a device of the kernel's. */
-import { PORT_RX_BYTES, PORT_RX_PACKETS, PORT_TX_BYTES, PORT_TX_DROPPED, PORT_TX_PACKETS } from '../counters.ts';
+import {
+  type Counters,
+  PORT_RX_BYTES,
+  PORT_RX_PACKETS,
+  PORT_TX_BYTES,
+  PORT_TX_DROPPED,
+  PORT_TX_PACKETS,
+} from '../counters.ts';
 import { type Device, takesWhole } from '../io/device.ts';
 import { EIO, ENOBUFS, ENODEV } from '../io/errors.ts';
 import { clone } from '../packet/copy.ts';
 import { HEADROOM, type Packet } from '../packet/packet.ts';
+import type { Pool } from '../packet/pool.ts';
 import { completeChecksum } from '../packet/segment.ts';
 import * as verdict from '../verdict.ts';
 import { cutFrame, MAX_PIECES, protocolOf } from './frames.ts';
-import type { Line } from './line.ts';
-import type { Segment, SegmentRow } from './segment.ts';
+import type { Impairments } from './impairments.ts';
+import type { Line, LineEnd } from './line.ts';
 
 /** Frames that may wait for a node: several bursts. A power of two. */
 const QUEUE = 1024;
@@ -19,15 +27,46 @@ const RX_LIMIT = 64;
 /** What a node may put in front of a frame's payload (HEADROOM says what), less the frame's own header. */
 const NEEDED_HEADROOM = 340 - 14;
 
+/** A port of a segment for display: what came and left, and what happens on its line. */
+export interface PortRow {
+  name: string;
+  kind: string;
+  from: Impairments;
+  to: Impairments;
+  rxPackets: number;
+  rxBytes: number;
+  txPackets: number;
+  txBytes: number;
+  waiting: number;
+}
+
+/** The segment that a port is of. */
+export interface PortOwner {
+  readonly name: string;
+  /** Longest IP packet that it carries. */
+  readonly mtu: number;
+  readonly pool: Pool;
+  readonly counters: Counters;
+  /** Whether frames may wait, or the packets are needed elsewhere. */
+  readonly hasRoom: boolean;
+  makeLine(name: string, end: LineEnd): Line;
+  /** A frame of a port's comes in, and has crossed the port's line. */
+  enter(p: Packet, port: SegmentPort): void;
+  cross(p: Packet, from: number): void;
+  drop(p: Packet, reason: number): void;
+  countTo(port: SegmentPort, p: Packet): void;
+  detach(port: SegmentPort): void;
+}
+
 export abstract class SegmentPort {
   readonly index: number;
   readonly name: string;
   /** What it sends, and what it gets. */
   readonly from: Line;
   readonly to: Line;
-  protected readonly segment: Segment;
+  protected readonly segment: PortOwner;
 
-  constructor(segment: Segment, index: number, name: string) {
+  constructor(segment: PortOwner, index: number, name: string) {
     this.segment = segment;
     this.index = index;
     this.name = name;
@@ -43,7 +82,7 @@ export abstract class SegmentPort {
   abstract close(): void;
   protected abstract readonly waiting: number;
 
-  row(): SegmentRow['ports'][number] {
+  row(): PortRow {
     const { counters } = this.segment;
     return {
       name: this.name,
@@ -76,7 +115,7 @@ export class NodePort extends SegmentPort implements Device {
   private count = 0;
   private isOpen = true;
 
-  constructor(segment: Segment, index: number, name: string, offloads: number) {
+  constructor(segment: PortOwner, index: number, name: string, offloads: number) {
     super(segment, index, name);
     this.mtu = segment.mtu;
     this.offloads = offloads;
@@ -162,7 +201,7 @@ export class KernelPort extends SegmentPort {
   private readonly errors = new Int32Array(TX_LIMIT);
   private txCount = 0;
 
-  constructor(segment: Segment, index: number, device: Device) {
+  constructor(segment: PortOwner, index: number, device: Device) {
     super(segment, index, device.name);
     this.device = device;
     const { pool } = segment;

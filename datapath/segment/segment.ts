@@ -28,7 +28,7 @@ import * as ethernet from '../wire/ethernet.ts';
 import { wireLength } from './frames.ts';
 import { type Impairments, UNIMPAIRED } from './impairments.ts';
 import { Line, type LineEnd } from './line.ts';
-import { KernelPort, NodePort, type SegmentPort } from './ports.ts';
+import { KernelPort, NodePort, type PortOwner, type PortRow, type SegmentPort } from './ports.ts';
 import { Stations } from './stations.ts';
 
 /** Slots that a segment leaves to the paths at least, and the share of a small pool. */
@@ -42,21 +42,11 @@ export interface SegmentRow {
   impairments: Impairments;
   waiting: number;
   drops: { name: string; packets: number; bytes?: number }[];
-  ports: {
-    name: string;
-    kind: string;
-    from: Impairments;
-    to: Impairments;
-    rxPackets: number;
-    rxBytes: number;
-    txPackets: number;
-    txBytes: number;
-    waiting: number;
-  }[];
+  ports: PortRow[];
   stations: { hi: number; lo: number; port: string; ageMs: number }[];
 }
 
-export class Segment {
+export class Segment implements PortOwner {
   readonly name: string;
   /** Longest IP packet that it carries. */
   readonly mtu: number;

@@ -2,7 +2,7 @@
 import type { Packet } from '../packet/packet.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as virtio from '../wire/virtio-net.ts';
-import type { Tunnel } from './tunnel.ts';
+import type { TunnelHeaders } from './headers.ts';
 
 // Template words (Tunnel.templates) that every protocol has.
 export const TEMPLATE_DST = 0;
@@ -23,7 +23,7 @@ export function partialHeaderSum(src: number, dst: number, protocol: number): nu
  * @param inner the inner IPv4 header, for what the profile inherits
  * @param template index of the peer's first template word
  */
-export function setOuterIpv4(t: Tunnel, p: Packet, inner: number, template: number, protocol: number): void {
+export function setOuterIpv4(t: TunnelHeaders, p: Packet, inner: number, template: number, protocol: number): void {
   const view = t.view;
   const off = p.off;
   const len = p.len;

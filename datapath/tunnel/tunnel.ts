@@ -33,6 +33,7 @@ import * as virtio from '../wire/virtio-net.ts';
 import * as vxlan from '../wire/vxlan.ts';
 import { ECN_DROP, ECN_ODD, innerEcnTable, outerTosTable } from './ecn.ts';
 import { geneveWord, optionKeys, optionWords } from './geneve.ts';
+import type { TunnelHeaders } from './headers.ts';
 import { decapIpip, encapIpip, templateIpip } from './ipip.ts';
 import { overheadOf } from './overhead.ts';
 import type { TunnelPeer, TunnelSpec } from './spec.ts';
@@ -48,43 +49,35 @@ const DSCP_MASK = 0xfc;
 /** Words of a peer's template: half a cache line. The encapsulations give them their meaning. */
 export const TEMPLATE_WORDS = 8;
 
-export class Tunnel {
+export class Tunnel implements TunnelHeaders {
   readonly protocol: number;
   /** Bytes in front of the inner IP header, without the outer Ethernet header: overheadOf the specification. */
   readonly overhead: number;
   readonly port: number;
 
-  // For the encapsulations (ipip.ts, udp-encap.ts, vxlan.ts, geneve.ts) only.
+  // For the encapsulations only: headers.ts says what each is.
   readonly view: DataView;
   readonly localAddress: number;
   readonly localMacHi: number;
   readonly localMacLo: number;
-  /** The VNI is the sender's identity; else it is the one in `vniWord`, as it lies in the header's second word. */
   readonly vniIsIdentity: boolean;
   readonly vniWord: number;
-  /** Outer TOS by inner TOS. */
   readonly tos: Uint8Array;
-  /** Outer TTL; 0: the inner one. */
   readonly ttl: number;
-  /** The outer flags are `(inner & dfMask) | dfSet`. */
   readonly dfMask: number;
   readonly dfSet: number;
   readonly udpChecksum: boolean;
   readonly portFrom: number;
   readonly portRange: number;
   readonly portSeed: number;
-  /** First word of the VXLAN or GENEVE header. */
   readonly headerWord: number;
-  /** GENEVE options that every packet carries, and class and type of those that we know. */
   readonly optionWords: Int32Array;
   readonly knownOptions: Int32Array;
-  /** An ICMP error about a packet of ours is believed although its quote ends before the VNI. */
   readonly believeShortQuotes: boolean;
   readonly dropReserved: boolean;
   readonly dropCriticalBit: boolean;
   readonly acceptIpPayload: boolean;
   readonly checkInnerMac: boolean;
-  /** TEMPLATE_WORDS for each peer. */
   templates = new Int32Array(0);
   /** No other tunnel of the node has its protocol and port: the VNI need not tell them apart (tunnels.ts). */
   isAlone = true;

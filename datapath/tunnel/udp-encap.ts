@@ -25,10 +25,10 @@ import * as virtio from '../wire/virtio-net.ts';
 import * as vxlan from '../wire/vxlan.ts';
 import { sourcePort } from './entropy.ts';
 import { checkGeneve } from './geneve.ts';
+import type { TunnelHeaders } from './headers.ts';
 import { partialHeaderSum, setOuterIpv4, TEMPLATE_DST, TEMPLATE_IP_SUM } from './outer-ipv4.ts';
 import type { TunnelPeer } from './spec.ts';
 import { TUNNEL_VXLAN } from './spec.ts';
-import type { Tunnel } from './tunnel.ts';
 import { checkVxlan } from './vxlan.ts';
 
 // Both tunnel headers are 8 bytes and have the VNI in the same place.
@@ -45,7 +45,7 @@ const TEMPLATE_MACS = 2;
 const TEMPLATE_UDP_SUM = 5;
 
 /** Fills a peer's template. */
-export function templateUdp(t: Tunnel, peer: TunnelPeer, words: Int32Array): void {
+export function templateUdp(t: TunnelHeaders, peer: TunnelPeer, words: Int32Array): void {
   words[TEMPLATE_DST] = peer.address;
   words[TEMPLATE_IP_SUM] = partialHeaderSum(t.localAddress, peer.address, ipv4.PROTO_UDP);
   const frame = new DataView(new ArrayBuffer(ethernet.HEADER_LEN));
@@ -64,7 +64,7 @@ export function templateUdp(t: Tunnel, peer: TunnelPeer, words: Int32Array): voi
 }
 
 /** Tunnel.encap for VXLAN and GENEVE. `template` is the index of the peer's first word. */
-export function encapUdp(t: Tunnel, p: Packet, template: number): void {
+export function encapUdp(t: TunnelHeaders, p: Packet, template: number): void {
   const view = t.view;
   const inner = p.off;
   const off = inner - t.overhead;
@@ -126,7 +126,7 @@ function sumInner(view: DataView, p: Packet, sum: number): number {
 }
 
 /** Tunnel.decap for VXLAN and GENEVE. */
-export function decapUdp(t: Tunnel, p: Packet): number {
+export function decapUdp(t: TunnelHeaders, p: Packet): number {
   const view = t.view;
   const udpLen = view.getUint16(p.l4 + udp.LENGTH);
   const header = p.l4 + udp.HEADER_LEN;
@@ -175,7 +175,7 @@ function checksumOk(view: DataView, p: Packet, udpLen: number): boolean {
 }
 
 /** Checks the inner Ethernet header at `off`. A VLAN tag counts as a type we do not carry (RFC 7348 section 6.1). */
-function checkInnerEthernet(t: Tunnel, off: number): number {
+function checkInnerEthernet(t: TunnelHeaders, off: number): number {
   const view = t.view;
   if (view.getUint16(off + ethernet.TYPE) !== ethernet.TYPE_IPV4) return DROP_TUNNEL_INNER_TYPE;
   const sourceHi = ethernet.macHi(view, off + ethernet.SRC);

@@ -2,7 +2,7 @@
  * One client's view of a path: which moments of which packets it wants, written as records into its ring. Runs in the loop,
  * only while the client is there; a ring that is full loses records and counts them, and holds nobody up.
  */
-import { REPLY as REPLY_DIRECTION } from '../conntrack/table.ts';
+import { REPLY as REPLY_DIRECTION } from '../flow/table.ts';
 import { RecordRing } from '../memory/record-ring.ts';
 import type { Packet } from '../packet/packet.ts';
 import type { Path } from '../path/path.ts';

@@ -103,3 +103,8 @@ export function isRfc1812Martian(address: number): boolean {
   const top = address >>> 24;
   return top === 0 || top === 127 || top >= 224;
 }
+
+/** Protocols whose header begins with source and destination port. */
+export function hasPorts(protocol: number): boolean {
+  return protocol === PROTO_TCP || protocol === PROTO_UDP || protocol === PROTO_SCTP;
+}

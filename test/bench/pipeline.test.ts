@@ -36,7 +36,7 @@ describe('bench/pipeline', () => {
 
   it('hits flows that are known and answered, and makes no new ones', () => {
     const { rig } = run({ nat: 'service' });
-    const { table } = rig.datapath.nat!.conntrack;
+    const { table } = rig.datapath.flows!;
     assert.equal(table.used, FLOWS);
     assert.equal(table.stats.created, FLOWS);
   });

@@ -3,9 +3,10 @@
  *
  *   inside (10.0.0.0/8) --- box, 192.168.10.1 outside --- everything else
  */
-import { Conntrack, type ConntrackOptions } from '../../datapath/conntrack/conntrack.ts';
+import { type FlowOptions, Flows } from '../../datapath/flow/flows.ts';
 import { type MasqueradeRule, MasqueradeRules } from '../../datapath/nat/masquerade.ts';
 import { type Service, Services } from '../../datapath/nat/service.ts';
+import { rowOf, type TranslatedRow, Translation, type TranslationOptions } from '../../datapath/nat/translation.ts';
 import { parseIpv4 } from '../../datapath/packet/parse.ts';
 import { Pool } from '../../datapath/packet/pool.ts';
 import { beginJudgement } from '../../datapath/path/judge.ts';
@@ -28,38 +29,48 @@ export interface Result {
 
 export class Box {
   readonly pool = new Pool(2);
-  readonly conntrack: Conntrack;
+  readonly flows: Flows;
+  readonly translation: Translation;
   readonly services: Services;
   readonly rules: MasqueradeRules;
   now = 0;
 
   constructor(
-    options: Partial<ConntrackOptions> = {},
+    options: Partial<FlowOptions & TranslationOptions> = {},
     services: readonly Service[] = [],
     rules: readonly MasqueradeRule[] = [{ from: [CLUSTER], notTo: [CLUSTER], action: 'MASQUERADE' }],
   ) {
-    this.conntrack = new Conntrack(this.pool.view, { capacity: 1000, random: new Random(7), ...options });
+    const random = new Random(7);
+    this.flows = new Flows(this.pool.view, { capacity: 1000, random, ...options });
+    this.translation = new Translation(this.pool.view, this.flows, { random, ...options });
     this.services = new Services(new Random(11));
-    this.conntrack.backends = this.services;
+    this.translation.backends = this.services;
     this.rules = new MasqueradeRules(rules);
     for (const service of services) this.services.set(service);
+  }
+
+  /** All flows, as listings show them. */
+  rows(): TranslatedRow[] {
+    const rows: TranslatedRow[] = [];
+    this.flows.list(1, 1 << 20, this.now, flow => rows.push(rowOf(this.flows, flow, this.now)));
+    return rows;
   }
 
   send(bytes: Uint8Array): Result {
     const p = load(this.pool, bytes);
     let verdict = parseIpv4(this.pool.view, p);
-    const { conntrack, services } = this;
+    const { flows, translation, services } = this;
     beginJudgement(p);
-    if (verdict === CONTINUE) verdict = conntrack.track(p, this.now);
+    if (verdict === CONTINUE) verdict = flows.track(p, this.now);
     const isNew = p.isNew === 1;
     const related = p.isRelated === 1;
     if (verdict === CONTINUE && isNew) {
       const external = (p.src & 0xff000000) !== CLUSTER.address ? 1 : 0;
-      if (p.dst === ip(OUTSIDE)) verdict = conntrack.translateInbound(p, this.now, false);
+      if (p.dst === ip(OUTSIDE)) verdict = translation.translateInbound(p, this.now, false);
       if (verdict === CONTINUE) verdict = services.select(p, external, this.now);
       const masquerade = p.backend !== 0 && p.masquerade !== 0;
       if (verdict === CONTINUE && p.backend !== 0) {
-        verdict = conntrack.translateDestination(p, p.backendAddress, p.backendPort, p.backend);
+        verdict = translation.translateDestination(p, p.backendAddress, p.backendPort, p.backend);
       }
       if (verdict === CONTINUE) {
         const rule = this.rules.match(p.src, p.newDst, p.protocol, 0);
@@ -68,12 +79,12 @@ export class Box {
           const { rules } = this;
           const at = Math.max(rule, 0);
           const [min, max] = [rules.minPort(at), rules.maxPort(at)];
-          verdict = conntrack.translateSource(p, ip(OUTSIDE), rule, rules.keepsPort(at), this.now, min, max);
+          verdict = translation.translateSource(p, ip(OUTSIDE), rule, rules.keepsPort(at), this.now, min, max);
         }
       }
-      if (verdict === CONTINUE) verdict = conntrack.confirm(p, this.now);
-    } else if (verdict === CONTINUE) verdict = conntrack.follow(p);
-    if (verdict === CONTINUE) verdict = conntrack.translate(p);
+      if (verdict === CONTINUE) verdict = translation.confirm(p, this.now);
+    } else if (verdict === CONTINUE) verdict = translation.follow(p);
+    if (verdict === CONTINUE) verdict = translation.translate(p);
     const out = bytesOf(this.pool, p);
     this.pool.release(p);
     const { flow, direction } = p;

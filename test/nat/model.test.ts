@@ -94,8 +94,7 @@ describe('conntrack and NAT against the slow model', () => {
 
           /** What the full table threw out, the model cannot know. @returns flows that the box has */
           const forgetEvicted = (): number => {
-            const rows: Parameters<Box['conntrack']['list']>[3] = [];
-            box.conntrack.list(1, 10_000, box.now, rows);
+            const rows = box.rows();
             const alive = new Set(rows.map(row => key({ protocol: 17, ...row.original })));
             model.expire(box.now);
             if ('capacity' in options) {
@@ -159,18 +158,18 @@ describe('conntrack and NAT against the slow model', () => {
               box.services.set(web(s.vip, s.list));
               model.expire(box.now);
               model.loseBackends(ip(VIPS[s.vip]), address => s.list.includes(`${dotted(address)}:53`));
-            } else if (s.kind === 'sweep') box.conntrack.table.sweep(box.now, s.n);
+            } else if (s.kind === 'sweep') box.flows.table.sweep(box.now, s.n);
 
-            const { table } = box.conntrack;
+            const { table } = box.flows;
             const stats = table.stats;
             assert.equal(stats.created, table.used + stats.expired + stats.evicted + stats.deleted);
           }
 
           // When all has expired nothing is counted anywhere.
           box.now += 1_000_000;
-          box.conntrack.table.sweep(box.now, 10_000);
-          assert.equal(box.conntrack.table.used, 0);
-          assert.deepEqual(box.conntrack.ports.usage(), []);
+          box.flows.table.sweep(box.now, 10_000);
+          assert.equal(box.flows.table.used, 0);
+          assert.deepEqual(box.translation.ports.usage(), []);
           for (const { backends: rows } of box.services.rows()) for (const row of rows) assert.equal(row.flows, 0);
         }),
         { numRuns: 150 },

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { rowOf } from '../../datapath/nat/translation.ts';
 import { parseIpv4 } from '../../datapath/packet/parse.ts';
 import { Random } from '../../datapath/random.ts';
 import { ACK_FLAG, FIN, SYN } from '../../datapath/wire/tcp.ts';
@@ -53,7 +54,7 @@ describe('translation of flows', () => {
     const back = { src: BACKEND, dst: POD, sport: 8080, dport: 40000 };
     assert.deepEqual(passes(box, tcp4({ ...back, flags: SYN | ACK_FLAG, seq: 7, ack: 101 })), reversed(there));
     assert.deepEqual(passes(box, tcp4({ ...there, seq: 101, ack: 8 })).dst, BACKEND);
-    assert.equal(box.conntrack.table.used, 1);
+    assert.equal(box.flows.table.used, 1);
   });
 
   it('masquerades what leaves the cluster, keeps the port if it is free, and brings the answer back', () => {
@@ -109,7 +110,7 @@ describe('translation of flows', () => {
     passes(box, icmpEcho({ src: POD, dst: BACKEND, icmpId: 7 }));
     const result = box.send(icmpEcho({ src: BACKEND, dst: POD, icmpId: 7 }));
     assert.equal(result.isNew, true);
-    assert.equal(box.conntrack.table.used, 2);
+    assert.equal(box.flows.table.used, 2);
   });
 
   it('masquerades a pod that reaches itself through its service', () => {
@@ -138,7 +139,7 @@ describe('translation of flows', () => {
     const box = new Box({}, [service()]);
     const late = tcp4({ src: BACKEND, dst: POD, sport: 8080, dport: 40000 });
     assert.equal(box.send(late).verdict, 'drop-ct-backend-pickup');
-    assert.equal(box.conntrack.table.used, 0);
+    assert.equal(box.flows.table.used, 0);
   });
 
   it('leaves nothing behind of a flow that is dropped before it is confirmed', () => {
@@ -150,13 +151,13 @@ describe('translation of flows', () => {
     p.l4 = p.off + 20;
     p.srcPort = 5;
     p.dstPort = 6;
-    box.conntrack.track(p, 0);
-    box.conntrack.translateSource(p, ip(OUTSIDE), 1, true, 0);
+    box.flows.track(p, 0);
+    box.translation.translateSource(p, ip(OUTSIDE), 1, true, 0);
     box.pool.release(p);
-    assert.equal(box.conntrack.mappings?.size, 1);
+    assert.equal(box.translation.mappings?.size, 1);
     passes(box, udp4({ src: POD, dst: BACKEND, sport: 7, dport: 8 }));
-    assert.equal(box.conntrack.mappings?.size, 0);
-    assert.equal(box.conntrack.table.used, 1);
+    assert.equal(box.translation.mappings?.size, 0);
+    assert.equal(box.flows.table.used, 1);
   });
 
   it('treats every fragment like the first', () => {
@@ -165,7 +166,7 @@ describe('translation of flows', () => {
     const first = box.send(fragment(whole, 0, 32));
     assert.equal(ends(first.out).src, OUTSIDE);
     const { flow, direction } = first;
-    const generation = box.conntrack.generation(flow);
+    const generation = box.flows.generation(flow);
     const later = () => {
       const p = load(box.pool, fragment(whole, 32, 40));
       p.src = ip(POD);
@@ -179,15 +180,16 @@ describe('translation of flows', () => {
       return p;
     };
     const p = later();
-    assert.equal(box.conntrack.followFirst(p), 0);
+    assert.equal(box.flows.trackLaterFragment(p), 0);
+    assert.equal(box.translation.follow(p), 0);
     assert.equal(p.newSrc, ip(OUTSIDE));
-    assert.equal(box.conntrack.translate(p), 0);
+    assert.equal(box.translation.translate(p), 0);
     assert.equal(ends(bytesOf(box.pool, p)).src, OUTSIDE);
     box.pool.release(p);
-    box.conntrack.table.remove(flow);
+    box.flows.table.remove(flow);
     passes(box, udp4({ src: POD, dst: BACKEND, sport: 1, dport: 2 })); // takes the same entry
     const q = later();
-    assert.notEqual(box.conntrack.followFirst(q), 0);
+    assert.notEqual(box.flows.trackLaterFragment(q), 0);
   });
 });
 
@@ -201,13 +203,6 @@ describe('ICMP errors', () => {
     const result = box.send(icmpError(3, 4, sent, { src: ROUTER, dst: POD, mtu: 1400 }));
     assert.equal(result.related, true);
     assert.deepEqual(result.out, icmpError(3, 4, asked, { src: VIP, dst: POD, mtu: 1400 }));
-  });
-
-  it('keep the router as their source if told so', () => {
-    const box = new Box({ keepIcmpSource: true }, [service()]);
-    const asked = syn({ src: POD, dst: VIP, sport: 40000, dport: 80 });
-    const result = box.send(icmpError(11, 0, box.send(asked).out.slice(0, 28), { src: ROUTER, dst: POD }));
-    assert.deepEqual(result.out, icmpError(11, 0, asked.slice(0, 28), { src: ROUTER, dst: POD }));
   });
 
   it('reach a masqueraded pod, whole or quoting 8 bytes', () => {
@@ -288,16 +283,16 @@ describe('source ports', () => {
     for (let i = 0; i < 64512; i++) ports.add(passes(box, packet(i)).sport);
     assert.equal(ports.size, 64512);
     assert.equal(box.send(packet(64512)).verdict, 'drop-nat-ports-exhausted');
-    assert.equal(box.conntrack.ports.exhausted, 1);
-    assert.deepEqual(box.conntrack.ports.usage(), [
+    assert.equal(box.translation.ports.exhausted, 1);
+    assert.deepEqual(box.translation.ports.usage(), [
       { address: ip(OUTSIDE), dst: ip(REMOTE), dstPort: 53, protocol: 17, used: 64512, of: 64512 },
     ]);
-    box.conntrack.table.remove(1234);
+    box.flows.table.remove(1234);
     passes(box, packet(64512));
     assert.equal(box.send(packet(64513)).verdict, 'drop-nat-ports-exhausted');
     // Every port is known to exactly one flow; after all are gone nothing is counted.
-    for (let entry = 1; entry <= 64512; entry++) box.conntrack.table.remove(entry);
-    assert.deepEqual(box.conntrack.ports.usage(), []);
+    for (let entry = 1; entry <= 64512; entry++) box.flows.table.remove(entry);
+    assert.deepEqual(box.translation.ports.usage(), []);
   }).timeout(30_000);
 
   it('of closed connections are taken again early by a SYN with a higher sequence number', () => {
@@ -307,17 +302,17 @@ describe('source ports', () => {
     for (let i = 0; i < 4; i++) passes(box, syn(flow(i), 1000));
     assert.equal(box.send(syn(flow(9), 2000)).verdict, 'drop-nat-ports-exhausted');
     // The first connection runs its course.
-    const sport = box.conntrack.row(1, 0).reply.dport;
+    const sport = box.rows()[0].reply.dport;
     const back = { src: REMOTE, dst: OUTSIDE, sport: 80, dport: sport };
     passes(box, tcp4({ ...back, flags: SYN | ACK_FLAG, seq: 1, ack: 1001 }));
     passes(box, tcp4({ ...flow(0), seq: 1001, ack: 2 }));
     passes(box, tcp4({ ...flow(0), flags: FIN | ACK_FLAG, seq: 1001, ack: 2 }));
     passes(box, tcp4({ ...back, flags: FIN | ACK_FLAG, seq: 2, ack: 1002 }));
     passes(box, tcp4({ ...flow(0), seq: 1002, ack: 3 }));
-    assert.equal(box.conntrack.row(1, 0).state, 'TIME_WAIT');
+    assert.equal(box.rows()[0].state, 'TIME_WAIT');
     assert.equal(box.send(syn(flow(9), 900)).verdict, 'drop-nat-ports-exhausted', 'an older sequence number');
     assert.equal(passes(box, syn(flow(9), 2000)).sport, sport);
-    assert.equal(box.conntrack.ports.reused, 1);
+    assert.equal(box.translation.ports.reused, 1);
   });
 
   it('come from the range of the profile', () => {
@@ -366,17 +361,17 @@ describe('endpoint-independent mapping', () => {
     assert.equal(passes(box, from({ dst: '203.0.113.77', dport: 99 })).sport, first.sport);
     const other = passes(box, from({ src: '10.244.1.11', dst: '198.51.100.1' }));
     assert.notEqual(other.sport, first.sport, 'no overloading, not even towards another destination');
-    assert.equal(box.conntrack.mappings?.size, 2);
+    assert.equal(box.translation.mappings?.size, 2);
   });
 
   it('ends with its last flow', () => {
     const box = new Box({ mappings: { capacity: 100 } });
     passes(box, from({}));
     passes(box, from({ dst: '203.0.113.77' }));
-    box.conntrack.table.remove(1);
-    assert.equal(box.conntrack.mappings?.size, 1);
-    box.conntrack.table.remove(2);
-    assert.equal(box.conntrack.mappings?.size, 0);
+    box.flows.table.remove(1);
+    assert.equal(box.translation.mappings?.size, 1);
+    box.flows.table.remove(2);
+    assert.equal(box.translation.mappings?.size, 0);
   });
 
   for (const [filtering, stranger, neighbour] of [
@@ -410,7 +405,7 @@ describe('a backend that is gone', () => {
     const first = passes(box, packet);
     box.services.set(service({}, [`${other(first)}:8080`], 17));
     assert.equal(passes(box, packet).dst, other(first));
-    assert.equal(box.conntrack.table.used, 1);
+    assert.equal(box.flows.table.used, 1);
   });
 
   it('loses half-open TCP connections and keeps established ones to the end', () => {
@@ -449,13 +444,13 @@ describe('a backend that is gone', () => {
   it('has its number used again only when its last flow has ended', () => {
     const box = new Box({}, [service({}, two, 17)]);
     const first = passes(box, udp4({ src: POD, dst: VIP, sport: 1, dport: 80 }));
-    const number = box.conntrack.backend(1);
+    const number = box.translation.backend(1);
     box.services.set(service({}, ['10.244.2.30:1', '10.244.2.31:1', '10.244.2.32:1'], 17));
     const numbers = () => [...box.services.rows()].flatMap(row => row.backends.map(b => b.backend));
     assert.ok(!numbers().includes(number));
     assert.equal(box.services.backendRow(number).flows, 1);
     assert.equal(dotted(box.services.backendRow(number).address), first.dst);
-    box.conntrack.table.remove(1);
+    box.flows.table.remove(1);
     box.services.set(service({}, ['10.244.2.30:1', '10.244.2.33:1', '10.244.2.34:1', '10.244.2.35:1'], 17));
     assert.ok(numbers().includes(number));
   });
@@ -464,20 +459,20 @@ describe('a backend that is gone', () => {
 describe('a flow under construction', () => {
   it('is not touched by a packet of our own that begins another, as an answer in the middle of judging does', () => {
     const box = new Box();
-    const { conntrack, pool } = box;
+    const { flows, translation, pool } = box;
     const p = load(pool, tcp4({ src: POD, dst: REMOTE, sport: 40000, dport: 80 }));
     parseIpv4(pool.view, p);
-    assert.equal(conntrack.track(p, 0), 0);
-    assert.equal(conntrack.translateSource(p, ip(OUTSIDE), 3, true, 0), 0);
+    assert.equal(flows.track(p, 0), 0);
+    assert.equal(translation.translateSource(p, ip(OUTSIDE), 3, true, 0), 0);
     const reset = load(pool, tcp4({ src: REMOTE, dst: '10.244.1.77', sport: 443, dport: 50000 }));
     parseIpv4(pool.view, reset);
     reset.local = 1;
-    assert.equal(conntrack.track(reset, 0), 0);
+    assert.equal(flows.track(reset, 0), 0);
     assert.equal(reset.isNew, 1);
-    assert.equal(conntrack.translateSource(reset, ip('192.0.2.7'), 4, true, 0), 0);
-    assert.equal(conntrack.confirm(p, 0), 0);
-    assert.equal(conntrack.confirm(reset, 0), 0);
-    const [first, second] = [p, reset].map(packet => conntrack.row(packet.flow, 0));
+    assert.equal(translation.translateSource(reset, ip('192.0.2.7'), 4, true, 0), 0);
+    assert.equal(translation.confirm(p, 0), 0);
+    assert.equal(translation.confirm(reset, 0), 0);
+    const [first, second] = [p, reset].map(packet => rowOf(flows, packet.flow, 0));
     assert.deepEqual(first.original, { src: ip(POD), dst: ip(REMOTE), sport: 40000, dport: 80 });
     assert.deepEqual([first.reply.dst, first.rule, first.snat], [ip(OUTSIDE), 3, true]);
     assert.deepEqual(second.original, { src: ip(REMOTE), dst: ip('10.244.1.77'), sport: 443, dport: 50000 });

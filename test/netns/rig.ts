@@ -11,10 +11,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
 import { callNode } from '../../datapath/control/client.ts';
+import { ipBatch } from '../../datapath/control/ip.ts';
 import { inNamespace } from '../../datapath/control/netns.ts';
 import { socketPath } from '../../datapath/control/server.ts';
 import { parseSnmp as countersIn } from '../../datapath/host/probe-pair.ts';
-import { ipBatch } from '../../datapath/lab/ip.ts';
 import { UNIT } from '../fixtures/unit.ts';
 
 export const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));

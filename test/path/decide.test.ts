@@ -1,6 +1,6 @@
 /** A decision that is only asked for: the packet knows what would become of it, and the node has forgotten the question. */
 import assert from 'node:assert/strict';
-import type { FlowRow } from '../../datapath/conntrack/conntrack.ts';
+import { rowOf } from '../../datapath/nat/translation.ts';
 import { parseIpv4 } from '../../datapath/packet/parse.ts';
 import { Random } from '../../datapath/random.ts';
 import { VERDICT_NAMES } from '../../datapath/verdict.ts';
@@ -36,9 +36,14 @@ function decide(node: TestNode, bytes: Uint8Array, port = 'p1') {
 
 /** All flows that have not run out; which entry each has does not matter. */
 function flowsOf(node: TestNode) {
-  const flows: FlowRow[] = [];
-  node.datapath.nat!.conntrack.list(1, 1 << 20, node.clock.now(), flows);
-  return flows.map(({ flow, ...row }) => JSON.stringify(row)).sort();
+  const flows = node.datapath.flows!;
+  const rows: string[] = [];
+  const now = node.clock.now();
+  flows.list(1, 1 << 20, now, entry => {
+    const { flow, ...row } = rowOf(flows, entry, now);
+    rows.push(JSON.stringify(row));
+  });
+  return rows.sort();
 }
 
 describe('a decision alone', () => {
@@ -92,6 +97,6 @@ describe('a decision alone', () => {
     assert.deepEqual(flowsOf(nodes[1]), flowsOf(nodes[0]));
     assert.deepEqual(nodes[1].counters.values, nodes[0].counters.values);
     assert.deepEqual(nodes[1].datapath.nat!.rules.hits, nodes[0].datapath.nat!.rules.hits);
-    assert.ok(nodes[0].datapath.nat!.conntrack.table.used > 50);
+    assert.ok(nodes[0].datapath.flows!.table.used > 50);
   });
 });

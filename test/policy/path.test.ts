@@ -1,6 +1,6 @@
 /** Policies in the path: what passes, what answers it, what ICMP says about it, and what a change cuts. */
 import assert from 'node:assert/strict';
-import type { FlowRow } from '../../datapath/conntrack/conntrack.ts';
+import type { FlowRow } from '../../datapath/flow/flows.ts';
 import { VERDICT_NAMES } from '../../datapath/verdict.ts';
 import { ethernet, icmpError, tcp4, udp4 } from '../fixtures/packets.ts';
 import {
@@ -39,7 +39,8 @@ const denied = (node: TestNode) => [
 
 function flows(node: TestNode): FlowRow[] {
   const rows: FlowRow[] = [];
-  node.datapath.nat!.conntrack.list(1, 1000, node.clock.now(), rows);
+  const { flows } = node.datapath;
+  flows!.list(1, 1000, node.clock.now(), flow => rows.push(flows!.row(flow, node.clock.now())));
   return rows;
 }
 

@@ -2,8 +2,8 @@
 import { strict as assert } from 'node:assert';
 import fc from 'fast-check';
 import { ManualClock } from '../../datapath/clock.ts';
-import { UDP_NEW } from '../../datapath/conntrack/timeouts.ts';
 import { Counters } from '../../datapath/counters.ts';
+import { UDP_NEW } from '../../datapath/flow/timeouts.ts';
 import type { DeviceHandle } from '../../datapath/io/handle.ts';
 import { MemoryDevice } from '../../datapath/io/memory.ts';
 import { type MasqueradeRule, MasqueradeRules } from '../../datapath/nat/masquerade.ts';
@@ -252,9 +252,9 @@ class Loop {
         nat === null
           ? null
           : {
-              full: nat.conntrack.table.whenFull,
+              full: datapath.flows!.table.whenFull,
               masqueradePods: nat.services.masqueradePods,
-              timeout: nat.conntrack.timeouts[UDP_NEW],
+              timeout: datapath.flows!.timeouts[UDP_NEW],
               services: Array.from(nat.services.rows(), ({ service, port, backends }) => [
                 service.name,
                 port.port,

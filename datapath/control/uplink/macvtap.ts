@@ -9,9 +9,9 @@ import { join } from 'node:path';
 import { execa } from 'execa';
 import { closeHandle } from '../../io/handle.ts';
 import { openMacvtap, type TunTapHandle } from '../../io/tuntap.ts';
-import { ipBatch } from '../../lab/ip.ts';
 import type { UplinkConfig } from '../config.ts';
 import { findInterface, type Interface, readInterfaces } from '../interfaces.ts';
+import { ipBatch } from '../ip.ts';
 import { QUEUE_PACKETS, withoutIpv6 } from '../kernel-side.ts';
 import type { ResolvedConfig } from '../resolved.ts';
 import { lookAtInterface } from './look.ts';
@@ -204,7 +204,8 @@ async function remove(node: string): Promise<void> {
   try {
     for (const { name } of (await readInterfaces()).filter(isLeftBy(node))) await ipBatch([`link del ${name}`]);
   } catch (error) {
-    process.stderr.write(`${node}: its macvtap is still there: ${(error as Error).message}\n`);
+    // The node is ending, and nobody is left to be told in another way.
+    process.emitWarning(`${node}: its macvtap is still there: ${(error as Error).message}`);
   }
 }
 

@@ -5,12 +5,12 @@
 import { closeHandle } from '../../io/handle.ts';
 import { missingNftables, Nftables } from '../../io/nftables.ts';
 import { openTunTap } from '../../io/tuntap.ts';
-import { ipBatch } from '../../lab/ip.ts';
 import { parseMac } from '../address.ts';
 import { formatPath } from '../check-draft.ts';
 import type { UplinkConfig } from '../config.ts';
 import { readHostPorts } from '../host-ports.ts';
 import { defaultGateway, findInterface, readInterfaces, readRoutes } from '../interfaces.ts';
+import { ipBatch } from '../ip.ts';
 import { QUEUE_PACKETS, withoutIpv6 } from '../kernel-side.ts';
 import { type Claims, claimsOf, findConflicts, mergeClaims, RESERVED_PORTS } from './claims.ts';
 import { linkOfTun, lookAtInterface } from './look.ts';

@@ -2,8 +2,8 @@
 
 import { closeHandle } from '../../io/handle.ts';
 import { openTunTap } from '../../io/tuntap.ts';
-import { ipBatch } from '../../lab/ip.ts';
 import type { UplinkConfig } from '../config.ts';
+import { ipBatch } from '../ip.ts';
 import { answersForItselfAlone, QUEUE_PACKETS, withoutIpv6 } from '../kernel-side.ts';
 import { resolveTap } from '../resolved.ts';
 import { linkOfTun } from './look.ts';

@@ -1,11 +1,10 @@
 /** Our side: the whole datapath over memory, with the program that corresponds to the kernel's rules. */
 import { ManualClock } from '../../../datapath/clock.ts';
-import type { FlowRow } from '../../../datapath/conntrack/conntrack.ts';
-import { STATES } from '../../../datapath/conntrack/timeouts.ts';
 import { Counters } from '../../../datapath/counters.ts';
+import type { FlowRow } from '../../../datapath/flow/flows.ts';
+import { STATES } from '../../../datapath/flow/timeouts.ts';
 import type { Datapath } from '../../../datapath/forward.ts';
 import { MemoryDevice } from '../../../datapath/io/memory.ts';
-import { hasPorts } from '../../../datapath/nat/rewrite.ts';
 import { Pool } from '../../../datapath/packet/pool.ts';
 import { PORT_POD, PORT_UPLINK } from '../../../datapath/port.ts';
 import { createDatapath } from '../../../datapath/program/install.ts';
@@ -13,6 +12,7 @@ import { type HopProgram, hopProgram } from '../../../datapath/program/program.t
 import { Random } from '../../../datapath/random.ts';
 import * as hops from '../../../datapath/route/nexthop.ts';
 import { VERDICT_NAMES } from '../../../datapath/verdict.ts';
+import { hasPorts } from '../../../datapath/wire/ipv4.ts';
 import { arpFrame, dotted, ethernet, ip } from '../../fixtures/packets.ts';
 import type { KernelFlow } from './kernel.ts';
 import {
@@ -126,7 +126,9 @@ export class OurNode implements Node {
 
   flows(): KernelFlow[] {
     const rows: FlowRow[] = [];
-    this.datapath.nat!.conntrack.list(1, 1 << 20, this.clock.now(), rows);
+    const flows = this.datapath.flows!;
+    const now = this.clock.now();
+    flows.list(1, 1 << 20, now, flow => rows.push(flows.row(flow, now)));
     return rows.map(row => {
       const tuple = ({ src, dst, sport, dport }: FlowRow['original']) => {
         if (row.protocol === 1) return `${dotted(src)} ${dotted(dst)} ${sport} ${dport}`;

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { formatConntrack } from '../../datapath/cli/lines.ts';
-import type { TcpOptions } from '../../datapath/conntrack/tcp.ts';
-import { TCP_ESTABLISHED, timeoutsOf } from '../../datapath/conntrack/timeouts.ts';
 import { flowRow } from '../../datapath/control/nat-rows.ts';
+import type { TcpOptions } from '../../datapath/flow/tcp.ts';
+import { TCP_ESTABLISHED, timeoutsOf } from '../../datapath/flow/timeouts.ts';
 import { ACK_FLAG, FIN, PSH, RST, SYN, URG } from '../../datapath/wire/tcp.ts';
 import { fragment, pattern, type TcpOptions as Segment, tcp4 } from '../fixtures/packets.ts';
 import { Box } from '../nat/box.ts';
@@ -25,9 +25,10 @@ function segment(from: string, flags: string, o: Segment): Uint8Array {
 }
 
 function stateOf(box: Box): string {
-  const rows: Parameters<Box['conntrack']['list']>[3] = [];
-  box.conntrack.list(1, 1000, box.now, rows);
-  return rows.map(row => row.state + (row.assured ? ' assured' : '')).join();
+  return box
+    .rows()
+    .map(row => row.state + (row.assured ? ' assured' : ''))
+    .join();
 }
 
 function play(rows: Row[], options: TcpOptions = {}): Box {
@@ -83,8 +84,8 @@ describe('TCP tracking', () => {
       ['c', 'S', { seq: 90_000 }, ok, 'SYN_SENT'],
       ['s', 'SA', { seq: 70_000, ack: 90_001 }, ok, 'SYN_RECV'],
     ]);
-    assert.equal(box.conntrack.table.used, 1);
-    assert.equal(box.conntrack.table.stats.deleted, 1);
+    assert.equal(box.flows.table.used, 1);
+    assert.equal(box.flows.table.stats.deleted, 1);
   });
 
   it('deletes a flow whose only answer is a RST', () => {
@@ -92,8 +93,8 @@ describe('TCP tracking', () => {
       ['c', 'S', { seq: 100 }, ok, 'SYN_SENT'],
       ['s', 'RA', { seq: 0, ack: 101 }, ok, ''],
     ]);
-    box.conntrack.table.sweep(box.now, 100);
-    assert.equal(box.conntrack.table.used, 0);
+    box.flows.table.sweep(box.now, 100);
+    assert.equal(box.flows.table.used, 0);
   });
 
   describe('names what is invalid', () => {
@@ -149,7 +150,7 @@ describe('TCP tracking', () => {
       ['c', 'A', { seq: 101 - 20_000, ack: 501, payload: pattern(1) }, ok, 'ESTABLISHED assured'],
       ['c', 'A', { seq: 101, ack: (501 - 70_000) >>> 0 }, ok, 'ESTABLISHED assured'],
     ]);
-    assert.equal(box.conntrack.tcp.ignored, 2);
+    assert.equal(box.flows.tcp.ignored, 2);
   });
 
   it('believes an exact RST at once, and one elsewhere in the window only as a hint', () => {
@@ -244,11 +245,7 @@ describe('TCP tracking', () => {
   });
 
   describe('timeouts', () => {
-    const expires = (box: Box) => {
-      const rows: Parameters<Box['conntrack']['list']>[3] = [];
-      box.conntrack.list(1, 1000, box.now, rows);
-      return rows[0].expires;
-    };
+    const expires = (box: Box) => box.rows()[0].expires;
 
     it('are those of the state', () => {
       assert.equal(expires(play(OPEN.slice(0, 1))), 120);
@@ -297,7 +294,7 @@ describe('TCP tracking', () => {
   it('is listed as conntrack -L does', () => {
     const box = play(OPEN.slice(0, 1));
     assert.equal(
-      formatConntrack(flowRow(box.conntrack.row(1, box.now))),
+      formatConntrack(flowRow(box.rows()[0])),
       'tcp      6 120 SYN_SENT src=10.1.0.1 dst=10.2.0.2 sport=1000 dport=80 [UNREPLIED] ' +
         'src=10.2.0.2 dst=10.1.0.1 sport=80 dport=1000 mark=0 use=1',
     );

@@ -1,8 +1,14 @@
 /** iproute2 in batches: one process per namespace instead of one per command. */
 
 import { spawn } from 'node:child_process';
-import { inNamespace } from '../control/netns.ts';
-import { LabError } from './lab-error.ts';
+import { inNamespace } from './netns.ts';
+
+/** What `ip` would not do, for people to read. */
+export class IpError extends Error {
+  override name = 'IpError';
+  /** Of the process that it ends. */
+  readonly exitCode = 1;
+}
 
 /**
  * Runs `ip` commands in order and stops at the first that fails.
@@ -10,7 +16,7 @@ import { LabError } from './lab-error.ts';
  * @param options.netns    namespace to run in, by name; default the caller's own
  * @param options.env      environment, default the caller's own
  * @param options.sysctls  written first, in the same namespace: `net/ipv4/ip_forward` -> value
- * @throws LabError with the failing command and what `ip` said about it
+ * @throws IpError with the failing command and what `ip` said about it
  */
 export async function ipBatch(
   lines: readonly string[],
@@ -25,7 +31,7 @@ export async function ipBatch(
   try {
     child = options.netns === undefined ? start() : inNamespace(options.netns, start);
   } catch (error) {
-    throw new LabError((error as Error).message);
+    throw new IpError((error as Error).message);
   }
   let stderr = '';
   child.stderr.setEncoding('utf8').on('data', chunk => {
@@ -48,5 +54,5 @@ export async function ipBatch(
     .filter(line => line !== '' && !line.startsWith('Command failed'))
     .join('; ');
   const command = failed === null ? 'setting up' : `'ip ${lines[Number(failed[1]) - 1]}'`;
-  throw new LabError(`${command}${where} failed: ${said || `exit status ${status}`}`);
+  throw new IpError(`${command}${where} failed: ${said || `exit status ${status}`}`);
 }

@@ -2,7 +2,7 @@
  * The flow table: every flow findable by its tuple in either direction.
  *
  *   index (8 bytes a slot, at most half full)      entries (128 bytes, two cache lines, each its own)
- *   | hash | entry << 1 | direction |   ------->   | both tuples, state, deadline, NAT | TCP windows, owner's words |
+ *   | hash | entry << 1 | direction |   ------->   | both tuples, state, deadline, ... | TCP windows, owner's words |
  *
  * A hit reads one index line and one entry line (TCP: both lines of the entry, which the processor fetches as a pair);
  * a miss reads one index line, because the slot holds all 32 bits of the hash and an entry is looked at only if they
@@ -29,9 +29,9 @@ export const R_DST = 4;
 export const R_PORTS = 5;
 export const META = 6; // protocol, state, FLAG_*
 export const DEADLINE = 7;
-export const DELTA = 8; // checksum change of the original direction: addresses << 16 | ports (rewrite.ts)
-export const BACKEND = 9; // backend number, 0 for none
-export const RULE = 10; // number of the masquerade rule that matched, 0 for none
+export const CLIENT_WORD = 8; // of the flow's client (flows.ts), as the next two
+export const ATTACHED = 9; // not 0: the client is asked whether the flow still stands
+export const CLIENT_WORD_MORE = 10;
 export const POLICY_EPOCH = 11; // the policies that it was judged by (path/policy.ts)
 export const LAST_SEEN = 12;
 export const TCP_FLAGS = 13; // tcp.ts
@@ -45,8 +45,8 @@ export const TCP_LAST_END = 26;
 export const CREATED = 27;
 export const EGRESS_RULE = 28; // what allows it to leave its pod; 0: nothing had to; -1: nothing does any more
 export const INGRESS_RULE = 29; // and to enter the other
-export const MAPPING = 30; // endpoint-independent mapping, 0 for none
-export const EXTERNAL = 31; // handle of the port group (nat/ports.ts), 0 for none
+export const ATTACHED_FAR = 30; // of the client: what it has to give back when the flow does not come to be
+export const CLIENT_WORD_FAR = 31; // of the client
 export const ENTRY_WORDS = 32;
 export const ENTRY_SHIFT = 5;
 export const ENTRY_BYTES = ENTRY_WORDS * 4;
@@ -59,13 +59,11 @@ export const FLAG_USED = 1 << 16;
 export const FLAG_SEEN_REPLY = 1 << 17;
 /** Traffic in both directions has been seen: not evicted for unassured ones. */
 export const FLAG_ASSURED = 1 << 18;
-/** The source (of the original direction) is rewritten. */
-export const FLAG_SNAT = 1 << 19;
-/** The destination is rewritten. */
-export const FLAG_DNAT = 1 << 20;
+/** Of the flow's client. */
+export const CLIENT_FLAG_A = 1 << 19;
+export const CLIENT_FLAG_B = 1 << 20;
 /** Has no deadline. */
 export const FLAG_PERMANENT = 1 << 21;
-export const FLAGS_NAT = FLAG_SNAT | FLAG_DNAT;
 
 export const ORIGINAL = 0;
 export const REPLY = 1;

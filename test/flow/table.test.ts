@@ -19,7 +19,7 @@ import {
   REFUSED_FULL,
   REFUSED_QUOTA,
   REPLY,
-} from '../../datapath/conntrack/table.ts';
+} from '../../datapath/flow/table.ts';
 import { Random } from '../../datapath/random.ts';
 
 const UDP = 17;

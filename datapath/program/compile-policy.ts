@@ -112,7 +112,20 @@ export function compilePolicy(sources: PolicySources): PolicyProgram | null {
   const egressTables = Int32Array.from(pods, (_, i) => tableOf(numbers[i], 'egress'));
   const ingressTables = Int32Array.from(pods, (_, i) => tableOf(numbers[i], 'ingress'));
 
-  const intervals = intervalsOf(tables.flatMap(({ rules }) => rules.flatMap(({ blocks }) => blocks)));
+  // A name behind a block means a port of the pod that has the address: then the address is an interval of its own.
+  const namedBlocks = tables.flatMap(({ direction, rules }) =>
+    direction === 'ingress' ? [] : rules.flatMap(({ blocks, ports }) => (ports.some(isNamed) ? blocks : [])),
+  );
+  const podAt = new Map<number, Identity>();
+  all.forEach(({ address }, i) => {
+    const at = parseAddress(address) >>> 0;
+    const identity = list[numbers[i]];
+    if (identity.ports.length > 0 && namedBlocks.some(([from, to]) => from <= at && at <= to)) podAt.set(at, identity);
+  });
+  const intervals = intervalsOf([
+    ...tables.flatMap(({ rules }) => rules.flatMap(({ blocks }) => blocks)),
+    ...Array.from(podAt.keys(), (at): [number, number] => [at, at]),
+  ]);
   const classes = new PortClasses(tables.flatMap(({ rules }) => rules.flatMap(({ ports }) => portRanges(ports, list))));
   const rows = new Rows(classes.count);
   const identityRows = new Int32Array(tables.length * list.length);
@@ -131,8 +144,11 @@ export function compilePolicy(sources: PolicySources): PolicyProgram | null {
     intervals.forEach((first, i) => {
       const allowing = withBlocks
         .filter(({ blocks }) => blocks.some(([from, to]) => from <= first && first <= to))
-        // What is behind an address need not be a pod: names mean nothing there.
-        .map(rule => ({ id: rule.id, classes: classes.of(rule.ports, direction === 'ingress' ? own : null) }));
+        .map(rule => ({
+          id: rule.id,
+          // What is behind an address need not be a pod: names mean nothing there.
+          classes: classes.of(rule.ports, direction === 'ingress' ? own : (podAt.get(first) ?? null)),
+        }));
       intervalRows[t * intervals.length + i] = rows.add(allowing);
     });
   });
@@ -264,6 +280,10 @@ function portRanges(ports: readonly PolicyPortConfig[], identities: readonly Ide
   return ports.flatMap(port =>
     typeof port.port === 'string' ? identities.flatMap(pod => rangesAt(port, pod)) : rangesAt(port, null),
   );
+}
+
+function isNamed({ port }: PolicyPortConfig): boolean {
+  return typeof port === 'string';
 }
 
 /** What one entry of a rule's ports means at a pod. */

@@ -185,6 +185,34 @@ describe('policy', () => {
     );
   });
 
+  it('a named port behind an address block is that of the pod which has the address', () => {
+    const http = [{ name: 'http', containerPort: 80, protocol: 'TCP' }];
+    const policies = policiesOf({
+      policies: [
+        {
+          name: 'named',
+          namespace: 'x',
+          podSelector: {},
+          policyTypes: ['Egress'],
+          egress: [{ to: [{ ipBlock: { cidr: '10.0.0.0/24' } }], ports: [{ port: 'http' }] }],
+        },
+      ],
+      namespaces: {},
+      pods: [
+        { namespace: 'x', address: '10.0.0.1', labels: {}, ports: [] },
+        { namespace: 'y', address: '10.0.0.2', labels: {}, ports: http },
+        { namespace: 'y', address: '10.0.1.2', labels: {}, ports: http },
+      ],
+      own: OWN,
+    });
+    const judge = (dst: string, port: number) =>
+      policies.judgeEgress(parseAddress('10.0.0.1')!, parseAddress(dst)!, PROTOCOLS.TCP, port) === 0;
+    assert.deepEqual(
+      [judge('10.0.0.2', 80), judge('10.0.0.2', 81), judge('10.0.0.3', 80), judge('10.0.1.2', 80)],
+      [true, false, false, false],
+    );
+  });
+
   it('judges only pods of this node, whatever the others are', () => {
     const one: Cluster = {
       policies: [{ name: 'none', namespace: 'x', podSelector: {}, policyTypes: ['Ingress', 'Egress'] }],

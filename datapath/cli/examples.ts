@@ -34,6 +34,16 @@ export const EXAMPLES: Readonly<Record<string, readonly (readonly [command: stri
     ['tunpath status', 'of the only node'],
     ['tunpath status --node lab/k8s-ctr -o json', 'of one of a lab'],
   ],
+  observe: [
+    ['tunpath observe', 'flows of all nodes that run here'],
+    ['tunpath observe --verdict DROPPED -o dict', 'what is dropped, and why'],
+    ['tunpath observe --pod default/p1 --protocol tcp -o jsonpb', 'of one pod, for a program'],
+  ],
+  capture: [
+    ['tunpath capture --drops', 'what is dropped, a line each'],
+    ['tunpath capture --at default/p1 -w p1.pcapng tcp and port 80', 'at a port'],
+    ['tunpath capture -w - | wireshark -k -i -', 'everywhere, live'],
+  ],
   metrics: [['tunpath metrics --listen 127.0.0.1:9090', 'for Prometheus to scrape']],
   replay: [['tunpath replay in.pcap --config a.yaml -w out.pcapng', 'what the node makes of a capture']],
   conformance: [
@@ -81,6 +91,5 @@ export const EXAMPLES: Readonly<Record<string, readonly (readonly [command: stri
   'bench report': [['tunpath bench report a.json --html a.html', 'a page of a report']],
   'bench compare': [['tunpath bench compare a.json b.json', 'two reports']],
   'explain-config': [['tunpath explain-config spec.mtu', 'a field of the configuration']],
-  completion: [['source <(tunpath completion bash)', 'in ~/.bashrc']],
   example: [['tunpath example two-nodes', 'files and a script to try']],
 };

@@ -5,7 +5,7 @@
  */
 
 import { readFileSync } from 'node:fs';
-import { Command, CommanderError, Option } from 'commander';
+import { Argument, Command, CommanderError, Option } from 'commander';
 import { KINDS } from '../control/kinds.ts';
 import { LOG_FORMATS, LOG_LEVELS } from '../control/log.ts';
 import { DONE, exitCodeOf, reportError, USAGE, UsageError } from './exit.ts';
@@ -134,6 +134,13 @@ function buildProgram(): Command {
     .option('-s, --snapshot-length <bytes>', 'keep so much of each packet; 0: all', '0')
     .option('--node <name>', 'a running node: NAME, or LAB/NODE; default: all of them')
     .action(ends(async (filter, flags) => (await import('./capture.ts')).capture(filter, flags)));
+
+  program
+    .command('example')
+    .description('files to start from, and what to type; without a name: which there are')
+    .addArgument(new Argument('[name]').choices(['two-nodes']))
+    .option('--directory <directory>', 'where the files go', '.')
+    .action(ends(async (name, flags) => (await import('./example.ts')).example(name, flags)));
 
   program
     .command('explain-config')

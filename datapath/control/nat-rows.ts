@@ -3,8 +3,9 @@ import { type BackendRow, SERVICE_OWN, type Service, type ServicePort } from '..
 import type { TranslatedRow } from '../nat/translation.ts';
 import type { PolicyRule } from '../policy/policies.ts';
 import { PROTO_GRE, PROTO_ICMP, PROTO_SCTP, PROTO_TCP, PROTO_UDP } from '../wire/ipv4.ts';
-import { formatAddress } from './address.ts';
+import { contains, formatAddress } from './address.ts';
 import type { MasqueradeRuleConfig } from './config.ts';
+import { parseAddress, parseCidr } from './validated.ts';
 
 export interface PortedService {
   service: Service;
@@ -145,11 +146,18 @@ function portKey({ address, dst, dstPort, protocol }: PortUsage): string {
 /**
  * Ports in use towards each destination, the fullest first, and in how many seconds the rest will be gone if it goes on
  * as since `before`; null where it does not grow.
+ * @param rules some of which say from which ports
  */
-export function natRows(usage: PortUsage[], before: PortSample, nowMs: number): unknown[] {
+export function natRows(
+  usage: PortUsage[],
+  before: PortSample,
+  nowMs: number,
+  rules: readonly MasqueradeRuleConfig[] = [],
+): unknown[] {
   const seconds = (nowMs - before.atMs) / 1000;
   return usage.map(row => {
-    const { address, dst, dstPort, protocol, used, of } = row;
+    const { address, dst, dstPort, protocol, used } = row;
+    const of = portsOf(rules, row) ?? row.of;
     const free = Math.max(0, of - used);
     const perSecond = (used - (before.used.get(portKey(row)) ?? 0)) / seconds;
     return {
@@ -163,6 +171,31 @@ export function natRows(usage: PortUsage[], before: PortSample, nowMs: number): 
       exhaustedInSeconds: perSecond > 0 ? Math.ceil(free / perSecond) : null,
     };
   });
+}
+
+/**
+ * How many ports the rules give to flows that leave under this address for this destination: those of all rules that may
+ * be meant, for who such a flow comes from is not known here.
+ * @returns undefined where one of them names none, or the protocol has none
+ */
+function portsOf(rules: readonly MasqueradeRuleConfig[], { address, dst, protocol }: PortUsage): number | undefined {
+  if (![PROTO_TCP, PROTO_UDP, PROTO_SCTP, PROTO_ICMP].includes(protocol)) return undefined;
+  const isIn = (networks: readonly string[] | undefined, otherwise: boolean) =>
+    networks === undefined ? otherwise : networks.some(network => contains(parseCidr(network), dst));
+  const meant = rules.filter(
+    ({ action, source, to, notTo }) =>
+      action === 'MASQUERADE' &&
+      (source === undefined || parseAddress(source) === address) &&
+      isIn(to, true) &&
+      !isIn(notTo, false),
+  );
+  const ranges = meant.map(({ ports }) => ports);
+  if (ranges.length === 0 || ranges.some(range => range === undefined)) return undefined;
+  const all = new Set<number>();
+  for (const { low, high } of ranges as { low: number; high: number }[]) {
+    for (let port = low; port <= high; port++) all.add(port);
+  }
+  return all.size;
 }
 
 /** What the loop says of the rules, in their order: hits[0] are the flows that none matched. */

@@ -460,8 +460,10 @@ export class Node {
         return endpointRows((await loop.request('services')) as PortedService[]);
       case 'conntrack':
         return this.flows();
-      case 'nat':
-        return natRows((await loop.request('ports-in-use')) as PortUsage[], this.portSamples[0], performance.now());
+      case 'nat': {
+        const usage = (await loop.request('ports-in-use')) as PortUsage[];
+        return natRows(usage, this.portSamples[0], performance.now(), config.spec.masquerade);
+      }
       case 'masquerade':
         return masqueradeRows(config.spec.masquerade, (await loop.request('masquerade-hits')) as RuleHits | null);
       case 'policies':

@@ -57,6 +57,7 @@ const DETAILS: Record<KindName, Omit<Kind, 'name'>> = {
     wide: [],
     spared: ['device'],
   },
+  pmtu: { aliases: ['pmtus', 'path-mtu', 'pathmtu'], keys: ['peer'], wide: [], spared: [] },
   counters: { aliases: ['counter', 'drops', 'drop', 'stats'], keys: ['name'], wide: [], spared: ['bytes'] },
 };
 

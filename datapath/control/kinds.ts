@@ -9,5 +9,6 @@ export const KINDS = [
   'policies',
   'ports',
   'neighbors',
+  'pmtu',
   'counters',
 ] as const;

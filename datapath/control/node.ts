@@ -4,6 +4,7 @@ import { Counters } from '../counters.ts';
 import type { Spot } from '../drive/requests.ts';
 import type { DeviceHandle } from '../io/handle.ts';
 import type { TunTapHandle } from '../io/tuntap.ts';
+import type { PathMtuRow } from '../mtu/path-mtu.ts';
 import type { TranslatedRow } from '../nat/translation.ts';
 import { PORT_POD } from '../port.ts';
 import { compile } from '../program/compile.ts';
@@ -45,6 +46,7 @@ import {
   type NeighborRow,
   neighborRows,
   type PortStates,
+  pathMtuRows,
   portRows,
   portStates,
   type RouteRow,
@@ -454,6 +456,8 @@ export class Node {
         return portRows(ports, this.counters, this.health);
       case 'neighbors':
         return neighborRows((await loop.request('neighbors')) as NeighborRow[], config.spec.uplink.device);
+      case 'pmtu':
+        return pathMtuRows((await loop.request('path-mtus')) as PathMtuRow[], config);
       case 'services':
         return serviceRows((await loop.request('services')) as PortedService[]);
       case 'endpoints':

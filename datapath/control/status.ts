@@ -10,8 +10,9 @@ import {
 } from '../counters.ts';
 import { OFFLOADS } from '../io/device.ts';
 import type { DeviceHandle } from '../io/handle.ts';
+import type { PathMtuRow } from '../mtu/path-mtu.ts';
 import { PORT_KINDS } from '../port.ts';
-import { outerHeaderOf } from '../program/compile-tunnel.ts';
+import { configuredOverhead, outerHeaderOf } from '../program/compile-tunnel.ts';
 import { innerMtu, mtusOf } from '../program/mtus.ts';
 import { type HopProgram, type PortProgram, portKey } from '../program/program.ts';
 import type { AddressConflict } from '../route/claims.ts';
@@ -177,6 +178,21 @@ export function neighborRows(rows: NeighborRow[], device: string): unknown[] {
     device,
     ...rest,
   }));
+}
+
+/** What the underlay has said of the paths to peers, with what that leaves for packets in each tunnel to them. */
+export function pathMtuRows(rows: readonly PathMtuRow[], config: ResolvedConfig): unknown[] {
+  return rows.map(({ peer, mtu, from, expiresMs }) => {
+    const address = formatAddress(peer);
+    const tunnels = config.spec.tunnels.filter(({ peers }) => peers.some(one => one.address === address));
+    return {
+      peer: address,
+      mtu,
+      inner: tunnels.map(tunnel => `${tunnel.name} ${mtu - configuredOverhead(tunnel)}`),
+      from: formatAddress(from),
+      expiresSeconds: Math.max(0, Math.ceil(expiresMs / 1000)),
+    };
+  });
 }
 
 export function routeRows(rows: RouteRow[], config: ResolvedConfig, ports: PortStates): unknown[] {

@@ -168,6 +168,8 @@ export class LoopNode {
         });
       case 'neighbors':
         return datapath.neighbors.entries(monotonicClock.now());
+      case 'path-mtus':
+        return datapath.pathMtu.rows(monotonicClock.now());
       case 'tables': {
         const { flows, pool } = datapath;
         const table =

@@ -44,6 +44,7 @@ export interface NodeData {
 export type NodeMethod =
   | 'routes'
   | 'neighbors'
+  | 'path-mtus'
   | 'tables'
   | 'io'
   | 'flows'

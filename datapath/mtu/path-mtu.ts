@@ -24,6 +24,17 @@ export function plateauBelow(len: number): number {
   return MIN_MTU;
 }
 
+/** What is known of one path. */
+export interface PathMtuRow {
+  /** Underlay address (int32). */
+  peer: number;
+  /** In bytes, the outer header included. */
+  mtu: number;
+  /** The router that said so last (int32). */
+  from: number;
+  expiresMs: number;
+}
+
 export interface PathMtuOptions {
   counters: Counters;
   random: Random;
@@ -47,6 +58,8 @@ export class PathMtu {
   private readonly capacity: number;
   /** Address to MTU, and the time it was learnt: milliseconds modulo 2^32. */
   private readonly table: CountTable;
+  /** Address to that of the router which said so. */
+  private readonly routers: CountTable;
   private sweepAt = 0;
 
   constructor(options: PathMtuOptions) {
@@ -57,6 +70,7 @@ export class PathMtu {
     this.expires = options.expiresMs ?? MTU_EXPIRES_MS;
     this.capacity = options.capacity ?? 1024;
     this.table = new CountTable(this.capacity, options.random, this.capacity);
+    this.routers = new CountTable(this.capacity, options.random, this.capacity);
   }
 
   /** The MTU of the link itself is another one. What was learnt above it waits for its end, capped. */
@@ -88,9 +102,10 @@ export class PathMtu {
    *
    * @param mtu the message's next-hop MTU; 0 from a router older than RFC 1191
    * @param totalLen total length in the quoted header, and its header length in bytes
+   * @param from the router that says so (int32)
    * @returns the path's MTU if the message was believed, else 0
    */
-  update(address: number, mtu: number, totalLen: number, headerLen: number, now: number): number {
+  update(address: number, mtu: number, totalLen: number, headerLen: number, now: number, from = 0): number {
     const current = this.lookup(address, now);
     if (mtu === 0) {
       // Routers derived from 4.2BSD add the header length once more (RFC 1191 section 5).
@@ -101,7 +116,7 @@ export class PathMtu {
     if (mtu < this.floor) mtu = this.floor;
     if (mtu > current || mtu >= this.linkMtu) return 0;
     if (mtu < current) this.counters.event(EVENT_PATH_MTU_LOWERED);
-    this.store(address, mtu, now);
+    this.store(address, mtu, now, from);
     return mtu;
   }
 
@@ -112,7 +127,7 @@ export class PathMtu {
     for (let work = TICK_WORK; work > 0; work--) {
       const at = table.slotAt(this.sweepAt);
       // What follows a removed entry may move into its slot: look at it again.
-      if (at >= 0 && this.isOver(at, now)) table.removeAt(at);
+      if (at >= 0 && this.isOver(at, now)) this.remove(at);
       else this.sweepAt = (this.sweepAt + 1) % table.slotCount;
     }
   }
@@ -122,10 +137,25 @@ export class PathMtu {
     return age >= this.expires || age < 0;
   }
 
-  private store(address: number, mtu: number, now: number): void {
+  /** What is known now, for `get pmtu`. Walks all of it: not for each packet. */
+  rows(now: number): PathMtuRow[] {
+    const { table, routers } = this;
+    const rows: PathMtuRow[] = [];
+    for (let i = 0; i < table.slotCount; i++) {
+      const at = table.slotAt(i);
+      if (at < 0 || this.isOver(at, now)) continue;
+      const peer = table.key(at, 0);
+      const expiresMs = this.expires - (((now | 0) - table.extra(at)) | 0);
+      rows.push({ peer, mtu: Math.min(this.linkMtu, table.value(at)), from: routers.get(peer, 0, 0), expiresMs });
+    }
+    return rows.sort((a, b) => (a.peer >>> 0) - (b.peer >>> 0));
+  }
+
+  private store(address: number, mtu: number, now: number, from: number): void {
     const { table } = this;
     if (table.size >= this.capacity && table.find(address, 0, 0) < 0) this.removeOldest(now);
     table.set(address, 0, 0, mtu, now | 0);
+    this.routers.set(address, 0, 0, from);
   }
 
   private removeOldest(now: number): void {
@@ -141,6 +171,11 @@ export class PathMtu {
         oldestAge = age;
       }
     }
-    if (oldest >= 0) table.removeAt(oldest);
+    if (oldest >= 0) this.remove(oldest);
+  }
+
+  private remove(at: number): void {
+    this.routers.remove(this.table.key(at, 0), 0, 0);
+    this.table.removeAt(at);
   }
 }

@@ -115,6 +115,7 @@ function learnFromError(path: Path, p: Packet, tunnel: Tunnel): number {
     view.getUint16(outer + ipv4.TOTAL_LEN),
     ipv4.headerLen(view, outer),
     path.now,
+    p.src,
   );
   if (mtu > 0 && quoted.len > 0 && path.nextHops[path.routes.lookup(quoted.dst)].tooBig === hops.TOO_BIG_SIGNAL) {
     answer(path, quoted, TOO_BIG, Math.max(MIN_MTU, mtu - tunnel.overhead));

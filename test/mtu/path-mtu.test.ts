@@ -16,6 +16,29 @@ function table(o: Partial<PathMtuOptions> = {}): { mtus: PathMtu; counters: Coun
 describe('PathMtu', () => {
   it("is the link's where nothing is known", () => assert.equal(table().mtus.lookup(PEER, 0), 1500));
 
+  it('says what is known, from whom, and until when', () => {
+    const { mtus } = table({ capacity: 2 });
+    const [other, third] = [ip('10.0.0.9'), ip('200.0.0.1')];
+    const [router, nearer] = [ip('192.168.10.254'), ip('192.168.10.253')];
+    mtus.update(PEER, 1400, 1500, 20, 1000, router);
+    mtus.update(other, 1450, 1500, 20, 2000, router);
+    assert.deepEqual(mtus.rows(2000), [
+      { peer: other, mtu: 1450, from: router, expiresMs: 600_000 },
+      { peer: PEER, mtu: 1400, from: router, expiresMs: 599_000 },
+    ]);
+    // Confirmed by another; and one more, for which the oldest goes.
+    mtus.update(other, 1450, 1500, 20, 3000, nearer);
+    mtus.update(third, 1300, 1500, 20, 4000, nearer);
+    assert.deepEqual(
+      mtus.rows(4000).map(({ peer, from }) => [peer, from]),
+      [
+        [other, nearer],
+        [third, nearer],
+      ],
+    );
+    assert.deepEqual(mtus.rows(604_000), []);
+  });
+
   const rows: [string, number, number, number, number][] = [
     // description, MTU field, quoted total length, expected result, expected lookup
     ['what the router says', 1400, 1500, 1400, 1400],

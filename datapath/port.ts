@@ -49,6 +49,8 @@ export interface PortOwner {
   networks?: readonly { address: number; length: number }[];
   /** Security identity; 0 for none. */
   identity: number;
+  /** Of every packet that comes in by it (32 bits); none without it. */
+  mark?: number;
 }
 
 /** Who looks at what leaves by a port. */
@@ -86,6 +88,8 @@ export class Port {
   private networks = new Int32Array(0);
   /** Security identity of what is behind it; 0 for none. */
   identity = 0;
+  /** What rules may ask for, of every packet from it (int32). */
+  mark = 0;
   /** Null where the device carries IP packets, and for the uplink, whose neighbours are many. */
   readonly link: PodLink | null;
   /** CONDITION_*, as the control plane says. */
@@ -126,7 +130,7 @@ export class Port {
   }
 
   /** Says who is behind the port. */
-  setOwner({ addresses, networks = [], identity }: PortOwner): void {
+  setOwner({ addresses, networks = [], identity, mark = 0 }: PortOwner): void {
     this.addresses = Int32Array.from(addresses);
     this.networks = Int32Array.from(
       networks.flatMap(({ address, length }) => {
@@ -135,6 +139,7 @@ export class Port {
       }),
     );
     this.identity = identity;
+    this.mark = mark | 0;
   }
 
   /** Merges what can be merged of a burst that was read from this port. @returns packets left, at the front */

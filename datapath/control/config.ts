@@ -111,6 +111,7 @@ const pod = record({
   labels: z.record(z.string(), z.string('a text (in quotes)'), 'a map of texts').default({}),
   ports: list(podPort).default([]), // what named ports mean
   identity: whole(1, MAX_VNI).optional(), // security identity, which fits into a VNI
+  mark: whole(0, MAX_MARK).default(0), // of all that it sends, as a rule of the host's mangle table would set it
   mtu: mtu.optional(),
 });
 

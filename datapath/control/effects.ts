@@ -105,6 +105,12 @@ function describePods(from: ResolvedConfig, to: ResolvedConfig, add: Add): void 
   );
   add(
     'pods',
+    'marked',
+    changed((a, b) => a.mark !== b.mark),
+    'keep the rule that they have; new ones meet the rules with the new mark',
+  );
+  add(
+    'pods',
     'relabelled',
     changed((a, b) => !isDeepStrictEqual(a.labels, b.labels)),
     NONE,

@@ -39,6 +39,7 @@ const NODE_CONFIG: Readonly<Record<string, string>> = {
   'spec.pods[].address': 'Its address.',
   'spec.pods[].networks': 'Networks behind a pod that routes: it may send from them, and gets what is for them.',
   'spec.pods[].labels': 'Labels of the pod.',
+  'spec.pods[].mark': "Mark (32 bits) of every packet that it sends, for masquerade rules: 0x4000 is kube-proxy's.",
   'spec.pods[].ports': 'Ports that services may name.',
   'spec.pods[].ports[].name': 'Name of the port.',
   'spec.pods[].ports[].containerPort': 'The port.',

@@ -29,6 +29,7 @@ export function checkSource(path: Path, p: Packet, port: Port): number {
   if (v !== CONTINUE) return v;
   if (port.kind === PORT_POD && !port.owns(ip.sourceOf(view, p))) return DROP_INVALID_SOURCE;
   p.identity = port.identity;
+  p.mark = port.mark;
   return CONTINUE;
 }
 

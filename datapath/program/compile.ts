@@ -38,6 +38,7 @@ export function compile(config: ResolvedConfig): Program {
       return { address: prefix, length };
     }),
     identity: pod.identity ?? 0,
+    mark: pod.mark,
     place: placeOf(pod),
     ...(pod.mac === undefined ? {} : { mac: parseMac(pod.mac) }),
   }));

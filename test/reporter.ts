@@ -1,4 +1,4 @@
-/** Mocha's own dots, and the two numbers for scripts/test in the file that TUNPATH_TEST_COUNTS names. */
+/** Mocha's own dots, each failure when it happens, and the two numbers for scripts/test in the file that TUNPATH_TEST_COUNTS names. */
 
 import { writeFileSync } from 'node:fs';
 import Mocha from 'mocha';
@@ -6,6 +6,10 @@ import Mocha from 'mocha';
 export default class CountingReporter extends Mocha.reporters.Dot {
   constructor(runner: Mocha.Runner, options?: Mocha.MochaOptions) {
     super(runner, options);
+    // At once, too: a run that is cut off still says what had failed.
+    runner.on('fail', (test, error: Error) => {
+      process.stdout.write(`\n  failed: ${test.fullTitle()}: ${error.message.split('\n')[0]}\n`);
+    });
     runner.once('end', () => {
       const path = process.env.TUNPATH_TEST_COUNTS;
       const { passes, failures, tests } = runner.stats!;

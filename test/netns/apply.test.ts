@@ -270,6 +270,7 @@ describe('tunpath apply', function () {
         tunnel: false,
         changes: [],
         longestStopMs: 0,
+        missing: [],
       },
     );
   });

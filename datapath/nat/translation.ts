@@ -119,7 +119,8 @@ export class Translation implements FlowClient {
     const { words } = this.table;
     const base = p.flow << ENTRY_SHIFT;
     const meta = words[base + META];
-    if ((meta & FLAGS_NAT) === 0) return CONTINUE;
+    // 0: an error of our own about a packet that no flow came of; what is being built there is not its.
+    if (base === 0 || (meta & FLAGS_NAT) === 0) return CONTINUE;
     // The other direction's tuple, reversed.
     const reply = p.direction === REPLY;
     const other = base + (reply ? O_SRC : R_SRC);

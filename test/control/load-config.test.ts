@@ -766,6 +766,7 @@ describe('control/load-config: good files', () => {
             address: '10.244.1.10',
             networks: [],
             labels: { app: 'web' },
+            mark: 0,
             ports: [],
             identity: 21500,
           },

@@ -31,7 +31,6 @@ export function lockPath(node: string): string {
  */
 export function takeLock(path: string): Lock {
   for (;;) {
-    mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
     const fd = openOrMake(path);
     if (fd < 0) continue;
     if (libc.flock(fd, libc.LOCK_EX | libc.LOCK_NB) !== 0) {
@@ -49,9 +48,10 @@ export function takeLock(path: string): Lock {
   }
 }
 
-/** @returns -1 if the directory has just been removed, as the last lab in it does when it goes */
+/** @returns -1 if the directory has just been removed, as the last lab in it does when it goes; mkdir may find that, too */
 function openOrMake(path: string): number {
   try {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
     return openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return -1;

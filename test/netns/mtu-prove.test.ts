@@ -29,7 +29,7 @@ describe('tunpath mtu prove on real devices', function () {
         cases = prove(new Network(inputs.configs, inputs.underlays)).filter(({ kind }) => kind === 'pods');
         assert.equal(cases.length, 2, 'there and back');
         rig = new Rig(`mp${CONFIGURATIONS.indexOf(name)}`);
-        pods = await buildUnderlay(rig, inputs);
+        pods = await buildUnderlay(rig, `${FIXTURES}${name}`, inputs);
       });
       after(() => rig?.close());
 

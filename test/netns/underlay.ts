@@ -7,7 +7,9 @@
  *   a -- TAP on a bridge with a TAP -- b                        no link at all
  */
 import { strict as assert } from 'node:assert';
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseAllDocuments } from 'yaml';
 import type { LinkConfig } from '../../datapath/control/underlay.ts';
 import type { ProbeEnd } from '../../datapath/lab/probe.ts';
 import type { Inputs } from '../../datapath/mtu-prove/load.ts';
@@ -24,15 +26,24 @@ const VNI = 99;
 
 type Config = Inputs['configs'][number];
 
-/** Builds it and returns once packets flow. @returns the pods by name */
-export async function buildUnderlay(rig: Rig, { configs, underlays }: Inputs): Promise<Map<string, ProbeEnd>> {
+/**
+ * Builds what the documents in `directory` describe, and returns once packets flow.
+ * @param inputs of the same directory
+ * @returns the pods by name
+ */
+export async function buildUnderlay(
+  rig: Rig,
+  directory: string,
+  { configs, underlays }: Inputs,
+): Promise<Map<string, ProbeEnd>> {
   const links = underlays.flatMap(({ spec }) => spec.links);
   const pods = new Map<string, ProbeEnd>();
   for (const config of configs) {
     await rig.namespace(config.metadata.name, ...config.spec.pods.map(({ netns }) => netns));
     for (const { name, netns, address } of config.spec.pods) pods.set(name, { netns: rig.full(netns), address });
   }
-  await Promise.all(configs.map(config => startNode(rig, config)));
+  const written = writtenSpecs(directory);
+  await Promise.all(configs.map(({ metadata }) => startNode(rig, metadata.name, written.get(metadata.name)!)));
   const carried = links.find(({ carriedBy }) => carriedBy !== undefined);
   if (links.length === 0) await joinBySwitch(rig, configs);
   else if (carried !== undefined) await joinByVxlan(rig, configs, carried);
@@ -40,12 +51,28 @@ export async function buildUnderlay(rig: Rig, { configs, underlays }: Inputs): P
   return pods;
 }
 
-async function startNode(rig: Rig, { metadata, spec }: Config): Promise<void> {
-  const { written, ...rest } = spec.uplink;
-  assert.equal(written.kind, 'tap');
-  const pods = spec.pods.map(pod => ({ ...pod, netns: rig.full(pod.netns) }));
-  assert.ok(rest.mtu > 0);
-  await rig.node(metadata.name, { ...spec, uplink: written, pods });
+interface WrittenSpec {
+  pods: { netns: string }[];
+}
+
+/** Every NodeConfig of a directory as it was written: what defaults have been filled into is no configuration any more. */
+function writtenSpecs(directory: string): Map<string, WrittenSpec> {
+  const specs = new Map<string, WrittenSpec>();
+  for (const file of readdirSync(directory)) {
+    for (const document of parseAllDocuments(readFileSync(join(directory, file), 'utf8'))) {
+      const { kind, metadata, spec } = document.toJS() as {
+        kind: string;
+        metadata: { name: string };
+        spec: WrittenSpec;
+      };
+      if (kind === 'NodeConfig') specs.set(metadata.name, spec);
+    }
+  }
+  return specs;
+}
+
+async function startNode(rig: Rig, name: string, spec: WrittenSpec): Promise<void> {
+  await rig.node(name, { ...spec, pods: spec.pods.map(pod => ({ ...pod, netns: rig.full(pod.netns) })) });
 }
 
 /**
@@ -58,12 +85,24 @@ async function makeSwitch(rig: Rig, name: string): Promise<void> {
   if (existsSync(`/proc/sys/${setting}`)) await rig.ip(name, [], { [setting]: 0 });
 }
 
-/** Each port takes what its node's interface would. */
+/**
+ * Each port takes what its node's interface would. Not the node's own TAP, whose MTU the node follows: behind it stands a wire
+ * of a bridge of its own.
+ */
 async function joinBySwitch(rig: Rig, configs: readonly Config[]): Promise<void> {
   await makeSwitch(rig, SWITCH);
   for (const { metadata, spec } of configs) {
-    await rig.plug(metadata.name, spec.uplink.device, SWITCH, `up-${metadata.name}`);
-    await rig.ip(SWITCH, [`link set up-${metadata.name} mtu ${spec.uplink.mtu - VLAN_HLEN}`]);
+    const { name } = metadata;
+    const mtu = spec.uplink.mtu - VLAN_HLEN;
+    await rig.plug(name, spec.uplink.device, SWITCH, `up-${name}`);
+    await rig.ip(SWITCH, [
+      `link add br-${name} type bridge mcast_snooping 0`,
+      `link set br-${name} up`,
+      `link add in-${name} mtu ${mtu} type veth peer name out-${name} mtu ${mtu}`,
+      `link set up-${name} master br-${name}`,
+      `link set in-${name} master br-${name} up`,
+      `link set out-${name} master br0 up`,
+    ]);
   }
 }
 

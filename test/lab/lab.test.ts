@@ -6,10 +6,9 @@ import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { ipBatch } from '../../datapath/control/ip.ts';
+import { IpError, ipBatch } from '../../datapath/control/ip.ts';
 import { decodeCapture } from '../../datapath/lab/capture.ts';
 import { Lab } from '../../datapath/lab/lab.ts';
-import { LabError } from '../../datapath/lab/lab-error.ts';
 import { NETNS_DIR, namespacePrefix, stateDirOf } from '../../datapath/lab/names.ts';
 import { identifyProcess, inodesOf, isAlive, processesOf } from '../../datapath/lab/processes.ts';
 
@@ -50,7 +49,7 @@ describe('ipBatch', () => {
 
   it('names the command that failed, where, and why', async () => {
     await assert.rejects(ipBatch(['link set lo up', 'link set nosuch up', 'link set lo down'], { netns }), error => {
-      assert.ok(error instanceof LabError);
+      assert.ok(error instanceof IpError);
       assert.match(error.message, /'ip link set nosuch up' in tp-.*-x failed: Cannot find device "nosuch"/);
       return true;
     });

@@ -52,6 +52,10 @@ describe('the package', function () {
     environment = {
       PATH: `${shims}:${dirname(process.execPath)}:/usr/sbin:/usr/bin:/sbin:/bin`,
       HOME: process.env.HOME,
+      // Where the machine reaches its registry through somebody who signs for it.
+      ...(process.env.NODE_EXTRA_CA_CERTS === undefined
+        ? {}
+        : { NODE_EXTRA_CA_CERTS: process.env.NODE_EXTRA_CA_CERTS }),
     };
 
     const npm = (...args: string[]) => {

@@ -31,7 +31,10 @@ import { findHostEnd, releaseVeth } from './veth.ts';
 const QUIET_MS = 5;
 /** However many there are, they are looked at so often at most. */
 const LEAST_MS = 50;
-/** While something is missing, it is looked for so often: a namespace that is mounted says nothing. */
+/**
+ * While something is missing or down, it is looked at so often: a namespace that is mounted says nothing, and of a device in
+ * another one a node without CAP_NET_BROADCAST hears nothing.
+ */
 const RETRY_MS = 500;
 /** An uplink that cannot be opened although what it stands on is there. */
 const ATTEMPTS = 10;
@@ -129,7 +132,8 @@ export class PortKeeper {
       if (!this.stopped) this.options.onError(error as Error);
     }
     this.lastCheck = performance.now();
-    if ([...this.node.ports.values()].some(({ handle }) => isDetached(handle))) this.hint(RETRY_MS);
+    const isMissing = [...this.node.ports.values()].some(({ handle }) => isDetached(handle));
+    if (isMissing || this.down.size > 0) this.hint(RETRY_MS);
   }
 
   /** Looks now, for whoever keeps configurations from being applied meanwhile. */

@@ -28,6 +28,8 @@ const UDP_RATE = 40e6;
 const SPARE_MS = 15_000;
 const SETTLE_MS = 200;
 
+const REACH_TIMEOUT_MS = 5000;
+
 export class Lane {
   readonly mode: Mode;
   readonly way: Way;
@@ -52,8 +54,12 @@ export class Lane {
       await sandbox.ip('sw', [`link set up${side} mtu ${uplinkMtu(this.mode, this.way)} master br0 up`]);
     }
     await sandbox.start('p2', ['iperf3', '-s', '--forceflush'], 'Server listening');
-    if (!(await this.passesWithDf(100)))
+    // A node hears a little later that its TAP is up on the switch.
+    const deadline = performance.now() + REACH_TIMEOUT_MS;
+    while (!(await this.passesWithDf(100))) {
+      if (performance.now() < deadline) continue;
       throw new TrialError(`${this.mode}, ${this.way}: pods do not reach each other`);
+    }
   }
 
   private specOf(side: number): object {

@@ -34,7 +34,8 @@ export function floodWithSyns(flood: number, established: number, capacity = 131
     services: [
       {
         name: 'default/web',
-        clusterAddresses: [VIP],
+        clusterAddresses: [],
+        externalAddresses: [VIP],
         ports: [
           {
             protocol: ipv4.PROTO_TCP,
@@ -43,7 +44,7 @@ export function floodWithSyns(flood: number, established: number, capacity = 131
           },
         ],
         // The client keeps its address: what is asked here is what the table does, not when the ports are gone.
-        internalTrafficPolicy: 'Local',
+        externalTrafficPolicy: 'Local',
       },
     ],
   });

@@ -184,7 +184,7 @@ describe('bench/compare', () => {
     it('names the file and what is wrong with it', () => {
       assert.throws(() => read('{'), /report\.json: .*JSON/);
       assert.throws(() => read('{"results": []}'), /report\.json: not a report.*environment/);
-      assert.throws(() => readReport(path.join(dir, 'none.json')), /none\.json: ENOENT/);
+      assert.throws(() => readReport(path.join(dir, 'none.json')), /none\.json: no such file or directory/);
     });
   });
 });

@@ -275,7 +275,7 @@ describe('uplink macvtap', function () {
     const services = [{ name: 'default/web', addresses: ['10.96.0.10'], ports: [{ port: 80 }] }];
     assert.equal((await apply({})).code, 0);
     const tracked = await apply({ masquerade, services });
-    assert.match(tracked.said, /started without services/);
+    assert.equal(tracked.code, 0, tracked.said);
     const moved = await apply({ uplink: uplink('a', { mtu: 1400 }) });
     assert.match(moved.said, /spec\.uplink.*cannot change while the node runs/);
     await stopNodes(node);

@@ -438,10 +438,9 @@ describe('what a node answers and refuses', function () {
       await rig.run('node01', 'ping', '-n', '-c', '1', '-W', '2', to);
   });
 
-  it('goes on when the device of a pod disappears', async () => {
+  it('goes on when the device of a pod disappears, and makes it again', async () => {
     await rig.ip('pod02', ['link del eth0']);
     await rig.run('node01', 'ping', '-n', '-c', '1', '-W', '2', '10.77.2.1');
-    assert.equal((await ping('-W', '1', there)).code, 1);
-    assert.equal((await rig.counters('node02')).get('drop-device-down'), 1);
+    await until('the pod to answer again', async () => (await ping('-W', '1', there)).code === 0);
   });
 });

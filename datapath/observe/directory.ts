@@ -36,7 +36,7 @@ export class Directories {
     // Our own last: they are nearer.
     const others = [...this.contexts.values()].filter(context => context !== own);
     for (const context of [...others, own]) {
-      const { uplink, host, pods } = context.config.spec;
+      const { uplink, host, pods, tunnels } = context.config.spec;
       const identity = context === own ? IDENTITY_HOST : IDENTITY_REMOTE_NODE;
       const node = {
         identity,
@@ -47,10 +47,12 @@ export class Directories {
       for (const address of [uplink.address, host?.address]) {
         if (address !== undefined) endpoints.set(ip(address.split('/')[0]), node);
       }
-      for (const peer of tunnelPeers(context)) if (!endpoints.has(ip(peer))) endpoints.set(ip(peer), REMOTE_NODE);
+      for (const { address } of tunnels.flatMap(({ peers }) => peers)) {
+        if (!endpoints.has(ip(address))) endpoints.set(ip(address), REMOTE_NODE);
+      }
       for (const pod of pods) {
         const slash = pod.name.indexOf('/');
-        const labels = Object.entries((pod as { labels?: Record<string, string> }).labels ?? {});
+        const labels = Object.entries(pod.labels);
         endpoints.set(ip(pod.address.split('/')[0]), {
           identity: pod.identity ?? 0,
           namespace: slash < 0 ? '' : pod.name.slice(0, slash),
@@ -82,14 +84,3 @@ const REMOTE_NODE: Endpoint = {
   podName: '',
   labels: ['reserved:remote-node'],
 };
-
-/** Of all tunnels, in the short form and in the long one. */
-function tunnelPeers({ config }: WatchContext): string[] {
-  const { tunnel, tunnels } = config.spec as {
-    tunnel?: { peers?: { address: string }[] };
-    tunnels?: { peers?: { address: string }[] }[];
-  };
-  return [...(tunnel === undefined ? [] : [tunnel]), ...(tunnels ?? [])].flatMap(({ peers = [] }) =>
-    peers.map(({ address }) => address),
-  );
-}

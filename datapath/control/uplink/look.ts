@@ -34,13 +34,23 @@ export async function lookAtInterface(
   return { state: 'up', why: null, stale, uplink: found };
 }
 
-/** The device of a TUN or TAP, wherever it has been moved; undefined if it is gone. */
+/** Between two questions a device may be moved or renamed; that often in a row it is not. */
+const TRIES = 16;
+
+/**
+ * The device of a TUN or TAP, wherever it has been moved; undefined if the kernel has taken it away. What is only nowhere to
+ * be found is not gone: to close its descriptor would be what takes it away.
+ */
 export function linkOfTun(
   netlink: Netlink,
   handle: DeviceHandle | null,
 ): { link: Link; nsid: number | null } | undefined {
   if (handle === null || !('fd' in handle)) return undefined;
-  const place = placeOfTun(netlink, handle.fd);
-  const link = place === undefined ? undefined : netlink.link(place.name, place.nsid);
-  return link === undefined ? undefined : { link, nsid: place!.nsid };
+  for (let tries = 0; tries < TRIES; tries++) {
+    const place = placeOfTun(netlink, handle.fd);
+    if (place === undefined) return undefined;
+    const link = netlink.link(place.name, place.nsid);
+    if (link !== undefined) return { link, nsid: place.nsid };
+  }
+  throw new Error(`${handle.name} is in no network namespace that can be looked into`);
 }

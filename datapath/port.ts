@@ -74,8 +74,11 @@ export interface PodLink {
 
 /** What a port's device does with packets. */
 export const CONDITION_UP = 0;
+/** Its own interface is down. */
 export const CONDITION_DOWN = 1;
 export const CONDITION_GONE = 2;
+/** It is up, but what it stands on carries nothing: a NIC under a macvtap. */
+export const CONDITION_CUT_OFF = 3;
 
 export class Port {
   readonly index: number;
@@ -92,7 +95,7 @@ export class Port {
   mark = 0;
   /** Null where the device carries IP packets, and for the uplink, whose neighbours are many. */
   readonly link: PodLink | null;
-  /** CONDITION_*, as the control plane says. */
+  /** CONDITION_*, as the control plane says; that it is up again, a device knows first (isUp()). */
   condition = CONDITION_UP;
   /**
    * Merges small segments on the way in from a pod, so that the whole path is walked once for all of them, and on the way
@@ -162,6 +165,12 @@ export class Port {
     for (let i = 0; i < addresses.length; i++) if (addresses[i] === address) return true;
     for (let i = 0; i < networks.length; i += 2) if ((address & networks[i + 1]) === networks[i]) return true;
     return false;
+  }
+
+  /** Does it lead anywhere? Of a device that was down this asks the device, so that the first packet after it gets through. */
+  isUp(): boolean {
+    if (this.condition === CONDITION_DOWN && this.device.isUp?.()) this.condition = CONDITION_UP;
+    return this.condition === CONDITION_UP;
   }
 
   /** Does the device take the packet as it is, partial checksum and superpacket included? */

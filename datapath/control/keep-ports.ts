@@ -13,7 +13,7 @@ import { type FSWatcher, statSync, watch } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 import type { DeviceHandle } from '../io/handle.ts';
 import { Netlink, NetlinkMonitor } from '../io/netlink.ts';
-import { CONDITION_DOWN, CONDITION_UP, PORT_HOST, PORT_POD } from '../port.ts';
+import { CONDITION_CUT_OFF, CONDITION_DOWN, CONDITION_UP, PORT_HOST, PORT_POD } from '../port.ts';
 import type { Change } from '../program/diff.ts';
 import { missingCapabilities } from './capabilities.ts';
 import type { PodConfig } from './config.ts';
@@ -223,17 +223,16 @@ export class PortKeeper {
 
   private async checkUplink(key: string, { handle }: PortState, netlink: Netlink): Promise<void> {
     const { node } = this;
+    // Every other kind stands on an interface of the host, of which its own device knows nothing.
+    const isOurs = node.config.spec.uplink.kind === 'tap';
     let sight = await lookAtUplink(netlink, node.config, isDetached(handle) ? null : handle);
     if (sight.stale && !isDetached(handle)) {
+      // From here on nobody asks anything of it: `status` would look at descriptors that are closed.
+      const { close } = node.uplink;
+      const gone = { status: () => [], serve: undefined, findRefusals: undefined, close: async () => {} };
+      node.uplink = { ...node.uplink, ...gone };
       await this.detach(key, handle, sight.why ?? 'what it stands on is another interface now');
-      await node.uplink.close();
-      node.uplink = {
-        ...node.uplink,
-        status: () => [],
-        serve: undefined,
-        findRefusals: undefined,
-        close: async () => {},
-      };
+      await close();
       sight = await lookAtUplink(netlink, node.config, null);
     }
     if (sight.uplink !== undefined && !isDeepStrictEqual(sight.uplink, node.config.spec.uplink)) {
@@ -244,7 +243,7 @@ export class PortKeeper {
     }
     if (sight.state !== 'up' || !sight.stale) {
       if (sight.stale) this.options.health.set(key, 'gone', sight.why);
-      else await this.setCondition(key, sight.state, sight.why);
+      else await this.setCondition(key, sight.state, sight.why, isOurs ? CONDITION_DOWN : CONDITION_CUT_OFF);
       return;
     }
     try {
@@ -275,10 +274,12 @@ export class PortKeeper {
     this.options.health.set(key, 'up', why);
   }
 
-  private async setCondition(key: string, state: Condition, why: string | null): Promise<void> {
+  /** @param down CONDITION_*, as which it is down */
+  private async setCondition(key: string, state: Condition, why: string | null, down = CONDITION_DOWN): Promise<void> {
     const isDown = state !== 'up';
-    if (isDown !== this.down.has(key)) {
-      await this.node.change([{ kind: 'condition', key, condition: isDown ? CONDITION_DOWN : CONDITION_UP }]);
+    // Of one that is down it is said each time: the loop may have found it up in between.
+    if (isDown || this.down.has(key)) {
+      await this.node.change([{ kind: 'condition', key, condition: isDown ? down : CONDITION_UP }]);
       if (isDown) this.down.add(key);
       else this.down.delete(key);
     }

@@ -77,6 +77,12 @@ export interface Device {
    */
   handOver?(p: Packet): number;
 
+  /**
+   * Does its interface take packets now? Only where that can be asked of the descriptor; the control plane hears of it some
+   * time later. One system call.
+   */
+  isUp?(): boolean;
+
   close(): void;
 }
 

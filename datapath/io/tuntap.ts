@@ -46,6 +46,8 @@ const TUN_F_USO6 = 0x40;
 const TUN_F_UDP_TUNNEL_GSO = 0x80;
 const TUN_F_UDP_TUNNEL_GSO_CSUM = 0x100;
 
+const POLLOUT = 0x004;
+
 const IFNAMSIZ = 16;
 const IFREQ_BYTES = 40;
 
@@ -181,6 +183,9 @@ export class TunTap implements Device {
   private readonly base: number;
   private readonly vnetBytes: number;
   private readonly ring: Uring | null;
+  /** struct pollfd, little-endian: int fd; short events; short revents. */
+  private readonly pollfd: Int32Array;
+  private readonly pollAddress: number;
   /** Packets that the next burst is likely to have, and their length as of the last ones. */
   private expected = 1;
   private averageBytes = 1500;
@@ -197,6 +202,8 @@ export class TunTap implements Device {
     this.ring = ring;
     this.view = pool.view;
     this.base = libc.addressOf(pool.bytes);
+    this.pollfd = Int32Array.of(handle.fd, POLLOUT);
+    this.pollAddress = libc.addressOf(this.pollfd);
   }
 
   readBurst(slots: Packet[], max: number): number {
@@ -305,6 +312,12 @@ export class TunTap implements Device {
       ring.run(count);
       for (let i = 0; i < count; i++) errors[from + i] = ring.results[i] >= 0 ? 0 : -ring.results[i];
     }
+  }
+
+  /** The driver says writable only of an interface that is up (tun_chr_poll(), tun_sock_writeable()). */
+  isUp(): boolean {
+    libc.poll(this.pollAddress, 1, 0);
+    return this.pollfd[1] >>> 16 === POLLOUT;
   }
 
   /** Puts the virtio-net header in front of the packet. */

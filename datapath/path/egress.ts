@@ -5,7 +5,7 @@
 import * as counters from '../counters.ts';
 import { KEEP_ID, type Packet } from '../packet/packet.ts';
 import { completeChecksum, segment } from '../packet/segment.ts';
-import { CONDITION_GONE, CONDITION_UP, PORT_POD, PORT_UPLINK, type Port } from '../port.ts';
+import { CONDITION_GONE, PORT_POD, PORT_UPLINK, type Port } from '../port.ts';
 import type { NextHop } from '../route/nexthop.ts';
 import * as hops from '../route/nexthop.ts';
 import type { Tunnel } from '../tunnel/tunnel.ts';
@@ -25,7 +25,7 @@ export function sendToPod(path: Path, p: Packet, hop: NextHop): number {
   // Linux decrements wherever it forwards; Cilium at delivery, whoever sent.
   const forwarded = path.decrementAtDelivery || !isFromHost(path, p);
   const port = path.ports[hop.port];
-  if (port.condition !== CONDITION_UP) return refuse(path, p, port);
+  if (!port.isUp()) return refuse(path, p, port);
   const v = path.took(STEP_MTU, p, checkTtlAndMtu(path, p, hop, forwarded));
   if (v === CONTINUE) return deliver(path, p, port, counters.EVENT_DELIVERED_POD);
   return v === MUST_CUT ? cutAndSend(path, p, hop, port) : v;
@@ -43,7 +43,7 @@ export function sendToHost(path: Path, p: Packet, hop: NextHop): number {
 export function sendToUnderlay(path: Path, p: Packet, hop: NextHop): number {
   const { uplink } = path;
   if (uplink === null) return verdict.DROP_NO_PORT;
-  if (uplink.condition !== CONDITION_UP) return refuse(path, p, uplink);
+  if (!uplink.isUp()) return refuse(path, p, uplink);
   const inPort = path.ports[p.inPort];
   // Somebody else's packet for somebody else: only where an explicit route says so, or the wire would be open to anyone.
   const foreign = inPort === uplink && p.tunnelSource === 0 && p.local === 0 && p.translated === 0;

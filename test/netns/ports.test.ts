@@ -71,6 +71,27 @@ describe('ports that go and come back', function () {
       await untilAnswers(rig, 'p2', '10.244.1.10');
     });
 
+    it('the first packet after a device is up again gets through, not the first after we have heard of it', async () => {
+      for (let i = 0; i < 10; i++) {
+        await rig.ip('p1', ['link set eth0 down']);
+        await untilState(rig, 'a', 'p1', 'down');
+        await rig.ip('p1', ['link set eth0 up', 'route replace default dev eth0']);
+        assert.equal(await answers(rig, 'p2', '10.244.1.10'), true, `round ${i}`);
+      }
+    });
+
+    it('a TAP that is moved and renamed under our eyes stays what it was', async () => {
+      await rig.namespace('sw');
+      for (let i = 0; i < 20; i++) {
+        await rig.ip('a', [`link set ul0 netns ${rig.full('sw')} name moved`]);
+        await rig.ip('sw', ['link set moved up', 'addr replace 192.168.10.2/24 dev moved']);
+        assert.equal(await answers(rig, 'sw', '192.168.10.1'), true, `round ${i}`);
+        await rig.ip('sw', [`link set moved netns ${rig.full('a')} name ul0`]);
+        await rig.ip('a', ['link set ul0 up']);
+      }
+      assert.doesNotMatch(node.output, /port uplink .* is gone/);
+    });
+
     it('a pod whose device is deleted gets another one', async () => {
       for (const [pod, from, address] of [
         ['p1', 'p2', '10.244.1.10'],

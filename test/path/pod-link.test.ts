@@ -193,6 +193,33 @@ describe('a port that is not up', () => {
     });
   }
 
+  it('asks the device of one that was down, and only then', () => {
+    const n = node();
+    n.meetNeighbors();
+    let asked = 0;
+    let isUp = false;
+    Object.assign(n.port('p3').device, {
+      isUp: () => {
+        asked++;
+        return isUp;
+      },
+    });
+    const send = () => {
+      n.send('p1', icmpEcho({ src: POD, dst: ADDRESS }));
+      return n.collect('p3').length;
+    };
+    assert.equal(send(), 1);
+    assert.equal(asked, 0);
+    n.port('p3').condition = CONDITION_DOWN;
+    assert.equal(send(), 0);
+    isUp = true;
+    assert.equal(send(), 1);
+    assert.equal(send(), 1);
+    assert.equal(asked, 2);
+    n.port('p3').condition = CONDITION_GONE;
+    assert.equal(send(), 0);
+  });
+
   it('tells whoever is behind the tunnel, too', () => {
     const n = node();
     n.meetNeighbors();

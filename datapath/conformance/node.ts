@@ -21,8 +21,6 @@ import { compile } from '../program/compile.ts';
 import { createDatapath } from '../program/install.ts';
 import { mtusOf } from '../program/mtus.ts';
 import { Random } from '../random.ts';
-import { Lpm } from '../route/lpm.ts';
-import type { Route } from '../route/nexthop.ts';
 import { VERDICT_NAMES, VERDICTS } from '../verdict.ts';
 import * as ethernetWire from '../wire/ethernet.ts';
 import { describePacket } from './describe.ts';
@@ -46,9 +44,6 @@ const PEER_MAC = '02:00:00:00:00:02';
 
 /** Packets of a node, unless a check wants more. */
 const SLOTS = 200;
-/** Slabs and empty route tables of nodes that are done with: 80 MB that would be allocated and collected for each node. */
-const spareSlabs: Uint8Array[] = [];
-const spareTables: Lpm[] = [];
 
 export type TunnelProtocol = 'none' | 'ipip' | 'vxlan' | 'geneve';
 export type Side = 'p1' | 'p2' | 'host' | 'wire';
@@ -81,22 +76,13 @@ export interface NodeOptions {
 export class Lab {
   readonly profile: ProfileName;
   readonly packets: string[] = [];
-  private readonly nodes: CheckNode[] = [];
 
   constructor(profile: ProfileName) {
     this.profile = profile;
   }
 
   node(options: NodeOptions = {}): CheckNode {
-    const node = new CheckNode(this, options);
-    this.nodes.push(node);
-    return node;
-  }
-
-  /** The check is over: what is expensive to make serves the next. */
-  close(): void {
-    for (const node of this.nodes) node.recycle();
-    this.nodes.length = 0;
+    return new CheckNode(this, options);
   }
 }
 
@@ -111,13 +97,11 @@ export class CheckNode {
   private readonly devices: MemoryDevice[];
   private readonly sides: Side[] = [];
   private readonly hasNeighbors: boolean;
-  private readonly routes: readonly Route[];
   private readonly drops = new Float64Array(VERDICTS);
 
   constructor(lab: Lab, o: NodeOptions) {
     this.lab = lab;
-    const slots = o.slots ?? SLOTS;
-    const pool = new Pool(slots, slots === SLOTS ? spareSlabs.pop() : undefined);
+    const pool = new Pool(o.slots ?? SLOTS);
     const config = configure(lab.profile, o);
     const program = compile(config);
     const { tunnels, uplink } = config.spec;
@@ -134,9 +118,7 @@ export class CheckNode {
       counters,
       clock,
       random: new Random(7),
-      routes: spareTables.pop() ?? new Lpm(),
     });
-    this.routes = program.routes;
     this.hasNeighbors = o.neighbors !== false;
   }
 
@@ -166,14 +148,6 @@ export class CheckNode {
       sent.push(...this.written());
     }
     return this.note(sent);
-  }
-
-  /** Gives back slab and route table. The node must not be used afterwards. */
-  recycle(): void {
-    const { routes, pool } = this.datapath;
-    for (const { prefix, length } of this.routes) routes.delete(prefix, length);
-    spareTables.push(routes);
-    if (pool.packets.length === SLOTS) spareSlabs.push(pool.bytes);
   }
 
   /** How often something happened that is no drop, by its name in counters.ts. */

@@ -17,7 +17,6 @@ export function runClause(clause: Clause, profile: ProfileName): Row {
   if (exempt !== undefined) return { ...row, result: 'not applicable', seen: '', note: exempt, packets: [] };
   const lab = new Lab(profile);
   const seen = see(clause, lab);
-  lab.close();
   return { ...row, ...judge(clause, profile, seen), packets: lab.packets };
 }
 

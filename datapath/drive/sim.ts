@@ -14,7 +14,6 @@ import { compile } from '../program/compile.ts';
 import { createDatapath } from '../program/install.ts';
 import { mtusOf } from '../program/mtus.ts';
 import { Random } from '../random.ts';
-import { Lpm } from '../route/lpm.ts';
 import { type Impairments, UNIMPAIRED } from '../segment/impairments.ts';
 import { Segment } from '../segment/segment.ts';
 
@@ -22,9 +21,6 @@ import { Segment } from '../segment/segment.ts';
 const SLOTS = 4096;
 /** Where the clock begins: past 0, where an entry without a deadline would be due. */
 const EPOCH_MS = 1000;
-
-/** Route tables of nodes that are gone, emptied: a new one takes 20 ms. */
-const spareTables: Lpm[] = [];
 
 export interface SimOptions {
   /** Packets in the pool of all nodes. */
@@ -41,7 +37,6 @@ export class SimNode {
   /** When its timers want to be looked at. */
   due = 0;
   private readonly devices: Device[];
-  private readonly prefixes: { prefix: number; length: number }[];
 
   constructor(options: {
     config: ResolvedConfig;
@@ -67,13 +62,11 @@ export class SimNode {
       if (segment === undefined) throw new RangeError(`no segment ${uplink}`);
       return segment.attach(this.name, offloads);
     });
-    this.prefixes = program.routes.map(({ prefix, length }) => ({ prefix, length }));
     this.datapath = createDatapath(program, this.devices, {
       pool,
       counters: this.counters,
       clock: { now: () => time[0] },
       random: new Random(seed),
-      routes: spareTables.pop() ?? new Lpm(),
     });
   }
 
@@ -115,9 +108,6 @@ export class SimNode {
   close(): void {
     this.datapath.close();
     for (const device of this.devices) device.close();
-    const { routes } = this.datapath;
-    for (const { prefix, length } of this.prefixes) routes.delete(prefix, length);
-    spareTables.push(routes);
   }
 }
 

@@ -60,7 +60,6 @@ export interface PathOptions {
   profile: Profile;
   underlay: Underlay;
   hostAddress: number;
-  routes?: Lpm;
   /** Milliseconds since midnight UT; without it, Timestamp options get a time that says of itself that it is another. */
   timeOfDay?: () => number;
 }
@@ -83,7 +82,7 @@ export abstract class Path {
   uplink: Port | null = null;
   host: Port | null = null;
 
-  readonly routes: Lpm;
+  readonly routes = new Lpm();
   /** [0] stands for no route. */
   readonly nextHops: NextHop[] = [NO_HOP];
   readonly tunnels = new Tunnels();
@@ -145,7 +144,6 @@ export abstract class Path {
     this.underlay = underlay;
     this.hostAddress = options.hostAddress;
     this.timeOfDay = options.timeOfDay ?? (() => NON_STANDARD_TIME | (this.now & 0x7fffffff));
-    this.routes = options.routes ?? new Lpm();
     for (let i = 0; i < MAX_PIECES; i++) {
       this.segments.push(pool.packets[0]);
       this.fragments.push(pool.packets[0]);

@@ -16,7 +16,6 @@ import { Policies, type PolicyProgram } from '../policy/policies.ts';
 import { CONDITION_GONE, PORT_POD, Port } from '../port.ts';
 import { PROFILES, type Profile } from '../profile.ts';
 import type { Random } from '../random.ts';
-import type { Lpm } from '../route/lpm.ts';
 import { type NextHop, nextHop } from '../route/nexthop.ts';
 import { Tunnel } from '../tunnel/tunnel.ts';
 import { type Change, changesHeaders } from './diff.ts';
@@ -37,8 +36,6 @@ export interface Environment {
   random: Random;
   /** Zeroed memory for the flow table; ordinary memory without it. */
   memory?: (bytes: number) => Uint8Array;
-  /** An empty table to use: for whoever makes many datapaths, as a new one takes 20 ms. */
-  routes?: Lpm;
   /** As PathOptions has it. */
   timeOfDay?: () => number;
 }
@@ -86,13 +83,11 @@ export class Installation {
       numbers[hop] ??= this.numberOf(program.nextHops[hop]);
       this.hops.use(numbers[hop]);
     }
-    if (environment.routes === undefined) {
-      datapath.routes.replaceAll(
-        Int32Array.from(routes, route => route.prefix),
-        Uint8Array.from(routes, route => route.length),
-        Int32Array.from(routes, route => numbers[route.hop]),
-      );
-    } else for (const { prefix, length, hop } of routes) datapath.routes.insert(prefix, length, numbers[hop]);
+    datapath.routes.replaceAll(
+      Int32Array.from(routes, route => route.prefix),
+      Uint8Array.from(routes, route => route.length),
+      Int32Array.from(routes, route => numbers[route.hop]),
+    );
     for (const { address, macHi, macLo } of program.neighbors) datapath.neighbors.addPermanent(address, macHi, macLo);
     if (program.nat !== null) this.translate(program.nat);
     this.setPolicy(program.policy);

@@ -90,8 +90,6 @@ function asked(): { check: Check; ours: string }[] {
     } catch (error) {
       if (error instanceof Unsupported) return [];
       throw error;
-    } finally {
-      lab.close();
     }
   });
 }

@@ -15,15 +15,17 @@ import type {
   LoopMethod,
   LoopRequest,
   LoopResponse,
+  MirrorStart,
   NodeData,
   NodeMethod,
+  PortName,
   SegmentData,
   Spot,
 } from './drive/requests.ts';
 import { readTime } from './io/clock.ts';
 import { hugeMemory } from './io/huge-memory.ts';
 import * as libc from './io/libc.ts';
-import { TunTap } from './io/tuntap.ts';
+import { TunTap, type TunTapHandle } from './io/tuntap.ts';
 import { Uring } from './io/uring.ts';
 import { SLOT_BYTES } from './packet/packet.ts';
 import { Pool } from './packet/pool.ts';
@@ -90,14 +92,15 @@ class Loop {
       if (to !== undefined) segment.impairPort(node, 'to', to);
     }
     if (tap !== null) {
-      const port = segment.attachKernel(
-        new TunTap(tap, pool, typeof this.ring === 'string' ? null : this.ring),
-        mirror,
-      );
+      const port = segment.attachKernel(this.openTap(tap), mirror);
       this.kernelSources.push({ fd: tap.fd, read: () => port.receive() });
     }
     this.segments.set(name, segment);
     this.segmentList.push(segment);
+  }
+
+  private openTap(tap: TunTapHandle): TunTap {
+    return new TunTap(tap, this.pool, typeof this.ring === 'string' ? null : this.ring);
   }
 
   /** Sets up what is waited for, after nodes or their ports have come or gone. */
@@ -231,6 +234,22 @@ class Loop {
         const segment = this.segmentOf(name);
         if (port === undefined) segment.impair(impairments);
         else segment.impairPort(port.name, port.direction, impairments);
+        return null;
+      }
+      case 'mirror': {
+        const { segment, port, tap } = params as MirrorStart;
+        const device = this.openTap(tap);
+        try {
+          this.segmentOf(segment).mirrorPort(port, device);
+        } catch (error) {
+          device.close();
+          throw error;
+        }
+        return null;
+      }
+      case 'unmirror': {
+        const { segment, port } = params as PortName;
+        this.segmentOf(segment).unmirrorPort(port);
         return null;
       }
       case 'end':

@@ -4,7 +4,7 @@
  */
 import { availableParallelism } from 'node:os';
 import { isDeepStrictEqual } from 'node:util';
-import type { ImpairRequest, SegmentData, Spot } from '../drive/requests.ts';
+import type { ImpairRequest, MirrorStart, SegmentData, Spot } from '../drive/requests.ts';
 import { closeHandle } from '../io/handle.ts';
 import { openTunTap, type TunTapHandle } from '../io/tuntap.ts';
 import { type Impairments, UNIMPAIRED } from '../segment/impairments.ts';
@@ -14,6 +14,7 @@ import { allowedOffloads } from './devices.ts';
 import { ipBatch } from './ip.ts';
 import { passageName, QUEUE_PACKETS } from './kernel-side.ts';
 import { LoopThread } from './loop-thread.ts';
+import { type MirrorLoop, Mirrors } from './mirrors.ts';
 import { changeImpairments, formatImpairments } from './netem.ts';
 import type { SegmentConfig } from './segment-config.ts';
 
@@ -50,6 +51,8 @@ export class Loops {
   private readonly threads: LoopThread[];
   private readonly threadOfNode: Map<string, LoopThread>;
   private readonly threadOfSegment: Map<string, LoopThread>;
+  private readonly segmentOfNode: Map<string, string>;
+  private readonly mirrors = new Mirrors();
   /** As their documents have them. */
   private readonly configs: Map<string, SegmentConfig>;
 
@@ -57,8 +60,12 @@ export class Loops {
     threads: LoopThread[],
     threadOfNode: Map<string, LoopThread>,
     threadOfSegment: Map<string, LoopThread>,
+    nodes: readonly Placed[],
     segments: readonly SegmentConfig[],
   ) {
+    this.segmentOfNode = new Map(
+      nodes.flatMap(({ name, segment }) => (segment === undefined ? [] : [[name, segment]])),
+    );
     this.configs = new Map(segments.map(segment => [segment.metadata.name, segment]));
     this.threads = threads;
     this.threadOfNode = threadOfNode;
@@ -94,7 +101,7 @@ export class Loops {
       for (const { metadata } of group.segments) threadOfSegment.set(metadata.name, thread);
       return thread;
     });
-    return new Loops(threads, threadOfNode, threadOfSegment, segments);
+    return new Loops(threads, threadOfNode, threadOfSegment, nodes, segments);
   }
 
   /** The loop of a node that start() was told of. */
@@ -123,6 +130,34 @@ export class Loops {
     const impairments = changeImpairments(clear ? UNIMPAIRED : now, written);
     await thread.request('impair', { ...spot, impairments });
     return formatImpairments(impairments);
+  }
+
+  /**
+   * Shows what a node sends to its segment and gets from it on a TAP in the namespace of this process, until endMirror() has
+   * been called as often. @throws Error for a node that is on no segment, or a device that cannot be made
+   */
+  beginMirror(node: string, device: string, offload: 'auto' | 'none'): Promise<void> {
+    const { mtu } = this.configs.get(this.segmentNameOf(node))!.spec;
+    return this.mirrors.begin(node, this.mirrorLoop(node), { device, offload, mtu });
+  }
+
+  endMirror(node: string): Promise<void> {
+    return this.mirrors.end(node, this.mirrorLoop(node));
+  }
+
+  private mirrorLoop(port: string): MirrorLoop {
+    const segment = this.segmentNameOf(port);
+    const thread = this.threadOfSegment.get(segment)!;
+    return {
+      begin: tap => thread.request('mirror', { segment, port, tap } satisfies MirrorStart),
+      end: () => thread.request('unmirror', { segment, port }),
+    };
+  }
+
+  private segmentNameOf(node: string): string {
+    const segment = this.segmentOfNode.get(node);
+    if (segment === undefined) throw new Error(`node ${node} is on no segment of this process`);
+    return segment;
   }
 
   /** Why running segments cannot become what these documents say: all but impairments stays as it was at the start. */

@@ -339,6 +339,15 @@ export class Node {
           params.impairments as Record<string, unknown>,
           params.clear === true,
         );
+      case 'mirror': {
+        const { device, offload } = params;
+        if (typeof device !== 'string') throw new Error('mirror needs device, a string');
+        await this.loops.beginMirror(this.config.metadata.name, device, offload === 'none' ? 'none' : 'auto');
+        return null;
+      }
+      case 'unmirror':
+        await this.loops.endMirror(this.config.metadata.name);
+        return null;
       case 'restart':
         this.onRestart?.();
         setImmediate(() => void this.stop());
@@ -351,7 +360,7 @@ export class Node {
         return null;
       default:
         throw new Error(
-          `unknown method "${method}": expected status, get, config, apply, watch, segments, impair, restart or stop`,
+          `unknown method "${method}": expected status, get, config, apply, watch, segments, impair, mirror, unmirror, restart or stop`,
         );
     }
   }

@@ -59,7 +59,7 @@ export type NodeMethod =
   | 'claim';
 
 /** Asked of the loop: `start` and `stop` a node, its segments, and its end. */
-export type LoopMethod = 'start' | 'stop' | 'segments' | 'impairments' | 'impair' | 'end';
+export type LoopMethod = 'start' | 'stop' | 'segments' | 'impairments' | 'impair' | 'mirror' | 'unmirror' | 'end';
 
 export interface LoopRequest {
   id: number;
@@ -78,6 +78,17 @@ export interface Spot {
 /** Parameters of `impair`; those of `impairments`, which asks, are a Spot. */
 export interface ImpairRequest extends Spot {
   impairments: Impairments;
+}
+
+/** A port of a segment. */
+export interface PortName {
+  segment: string;
+  port: string;
+}
+
+/** Parameters of `mirror`: the loop closes the TAP, also when this fails. Those of `unmirror` are a PortName. */
+export interface MirrorStart extends PortName {
+  tap: TunTapHandle;
 }
 
 /** What a node's loop says by itself: something for the control plane to look at. */

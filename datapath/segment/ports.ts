@@ -54,6 +54,7 @@ export interface PortOwner {
   enter(p: Packet, port: SegmentPort): void;
   cross(p: Packet, from: number): void;
   drop(p: Packet, reason: number): void;
+  /** A port gets a frame: it is counted, and shown where the port is mirrored. */
   countTo(port: SegmentPort, p: Packet): void;
   detach(port: SegmentPort): void;
 }
@@ -61,6 +62,8 @@ export interface PortOwner {
 export abstract class SegmentPort {
   readonly index: number;
   readonly name: string;
+  /** Where everything is shown that it sends and gets. */
+  mirror: Outlet | null = null;
   /** What it sends, and what it gets. */
   readonly from: Line;
   readonly to: Line;
@@ -191,54 +194,31 @@ export class NodePort extends SegmentPort implements Device {
   }
 }
 
-/** A TAP, whose other side is the kernel's. */
-export class KernelPort extends SegmentPort {
-  readonly kind = 'tap';
+/** Frames on their way to a device of the kernel's, each in pieces that the device takes. */
+export class Outlet {
   readonly device: Device;
-  private readonly slots: Packet[] = [];
+  private readonly pool: Pool;
+  private readonly refuse: (p: Packet, reason: number) => void;
   private readonly pieces: Packet[] = [];
   private readonly tx: Packet[] = [];
   private readonly errors = new Int32Array(TX_LIMIT);
   private txCount = 0;
 
-  constructor(segment: PortOwner, index: number, device: Device) {
-    super(segment, index, device.name);
+  /** @param refuse takes what the device does not */
+  constructor(device: Device, pool: Pool, refuse: (p: Packet, reason: number) => void) {
     this.device = device;
-    const { pool } = segment;
-    for (let i = 0; i < RX_LIMIT; i++) {
-      const p = pool.take();
-      if (p === null) throw new RangeError(`no packets left for port ${device.name} of segment ${segment.name}`);
-      this.slots.push(p);
-    }
+    this.pool = pool;
+    this.refuse = refuse;
     for (let i = 0; i < MAX_PIECES; i++) this.pieces.push(pool.packets[0]);
   }
 
-  protected get waiting(): number {
+  get waiting(): number {
     return this.txCount;
   }
 
-  /** Reads one burst into the segment. @returns frames read; a negative errno when the device is gone */
-  receive(): number {
-    const { slots, device, segment } = this;
-    const n = device.readBurst(slots, RX_LIMIT);
-    for (let i = 0; i < n; i++) {
-      const p = slots[i];
-      const fresh = segment.pool.take();
-      if (fresh === null) {
-        segment.counters.drop(verdict.DROP_NO_BUFFER, p.len);
-        p.reset(HEADROOM);
-        continue;
-      }
-      slots[i] = fresh;
-      segment.enter(p, this);
-    }
-    return n;
-  }
-
-  arrive(p: Packet): void {
-    const { segment, device } = this;
-    const { pool } = segment;
-    segment.countTo(this, p);
+  /** Takes ownership. */
+  take(p: Packet): void {
+    const { pool, device } = this;
     if (takesWhole(device.offloads, p, protocolOf(pool.view, p))) {
       this.queue(p);
       return;
@@ -261,20 +241,72 @@ export class KernelPort extends SegmentPort {
 
   /** Writes what waits. */
   flush(): void {
-    const { device, tx, errors, segment, txCount } = this;
+    const { device, tx, errors, pool, txCount } = this;
     if (txCount === 0) return;
     if (device.writeBurst !== undefined) device.writeBurst(tx, txCount, errors);
     else for (let i = 0; i < txCount; i++) errors[i] = device.write(tx[i]);
     for (let i = 0; i < txCount; i++) {
-      if (errors[i] === 0) segment.pool.release(tx[i]);
+      if (errors[i] === 0) pool.release(tx[i]);
       else this.refuse(tx[i], verdict.DROP_DEVICE_REFUSED);
     }
     this.txCount = 0;
   }
 
+  /** Gives back what waits. */
   release(): void {
     for (let i = 0; i < this.txCount; i++) this.refuse(this.tx[i], verdict.DROP_WIRE_CLOSED);
     this.txCount = 0;
+  }
+}
+
+/** A TAP, whose other side is the kernel's. */
+export class KernelPort extends SegmentPort {
+  readonly kind = 'tap';
+  readonly device: Device;
+  readonly outlet: Outlet;
+  private readonly slots: Packet[] = [];
+
+  constructor(segment: PortOwner, index: number, device: Device) {
+    super(segment, index, device.name);
+    this.device = device;
+    const { pool } = segment;
+    this.outlet = new Outlet(device, pool, (p, reason) => this.refuse(p, reason));
+    for (let i = 0; i < RX_LIMIT; i++) {
+      const p = pool.take();
+      if (p === null) throw new RangeError(`no packets left for port ${device.name} of segment ${segment.name}`);
+      this.slots.push(p);
+    }
+  }
+
+  protected get waiting(): number {
+    return this.outlet.waiting;
+  }
+
+  /** Reads one burst into the segment. @returns frames read; a negative errno when the device is gone */
+  receive(): number {
+    const { slots, device, segment } = this;
+    const n = device.readBurst(slots, RX_LIMIT);
+    for (let i = 0; i < n; i++) {
+      const p = slots[i];
+      const fresh = segment.pool.take();
+      if (fresh === null) {
+        segment.counters.drop(verdict.DROP_NO_BUFFER, p.len);
+        p.reset(HEADROOM);
+        continue;
+      }
+      slots[i] = fresh;
+      segment.enter(p, this);
+    }
+    return n;
+  }
+
+  arrive(p: Packet): void {
+    this.segment.countTo(this, p);
+    this.outlet.take(p);
+  }
+
+  release(): void {
+    this.outlet.release();
     for (const p of this.slots) this.segment.pool.release(p);
     this.slots.length = 0;
   }

@@ -28,7 +28,7 @@ import * as ethernet from '../wire/ethernet.ts';
 import { wireLength } from './frames.ts';
 import { type Impairments, UNIMPAIRED } from './impairments.ts';
 import { Line, type LineEnd } from './line.ts';
-import { KernelPort, NodePort, type PortOwner, type PortRow, type SegmentPort } from './ports.ts';
+import { KernelPort, NodePort, Outlet, type PortOwner, type PortRow, type SegmentPort } from './ports.ts';
 import { Stations } from './stations.ts';
 
 /** Slots that a segment leaves to the paths at least, and the share of a small pool. */
@@ -58,7 +58,10 @@ export class Segment implements PortOwner {
   /** By index; null where a port was. */
   private readonly ports: (SegmentPort | null)[] = [];
   private readonly mirrors: KernelPort[] = [];
-  private readonly kernelPorts: KernelPort[] = [];
+  /** Devices of the kernel's that frames are written to. */
+  private readonly outlets: Outlet[] = [];
+  /** What is shown of single ports, by their names, also of those that are not there yet. */
+  private readonly portMirrors = new Map<string, Outlet>();
   private readonly stations: Stations;
   private readonly line: Line;
   /** Of ports by their names, also of those that are not there yet. */
@@ -103,9 +106,32 @@ export class Segment implements PortOwner {
   attachKernel(device: Device, mirror: boolean): KernelPort {
     const port = new KernelPort(this, this.freeIndex(device.name), device);
     this.add(port);
-    this.kernelPorts.push(port);
+    this.outlets.push(port.outlet);
     if (mirror) this.mirrors.push(port);
     return port;
+  }
+
+  /**
+   * Shows on a device of the kernel's everything that a port sends, as it is before the port's own line, and gets. Nothing
+   * comes in by it. @throws Error when the port is shown already
+   */
+  mirrorPort(name: string, device: Device): void {
+    if (this.portMirrors.has(name)) throw new Error(`port ${name} of segment ${this.name} is mirrored already`);
+    const outlet = new Outlet(device, this.pool, (p, reason) => this.drop(p, reason));
+    this.portMirrors.set(name, outlet);
+    this.outlets.push(outlet);
+    for (const port of this.ports) if (port?.name === name) port.mirror = outlet;
+  }
+
+  /** Ends mirrorPort() and closes its device. */
+  unmirrorPort(name: string): void {
+    const outlet = this.portMirrors.get(name);
+    if (outlet === undefined) return;
+    this.portMirrors.delete(name);
+    this.outlets.splice(this.outlets.indexOf(outlet), 1);
+    for (const port of this.ports) if (port?.name === name) port.mirror = null;
+    outlet.flush();
+    outlet.device.close();
   }
 
   /** Takes a port away; what waits for it or is on its way to it is lost. */
@@ -117,10 +143,9 @@ export class Segment implements PortOwner {
     port.to.close();
     this.stations.forgetPort(port.index);
     this.line.forgetPort(port.index);
-    for (const list of [this.mirrors, this.kernelPorts]) {
-      const at = list.indexOf(port as KernelPort);
-      if (at >= 0) list.splice(at, 1);
-    }
+    if (!(port instanceof KernelPort)) return;
+    this.outlets.splice(this.outlets.indexOf(port.outlet), 1);
+    if (this.mirrors.includes(port)) this.mirrors.splice(this.mirrors.indexOf(port), 1);
   }
 
   /** Impairs the wire between all, from now on. */
@@ -154,6 +179,7 @@ export class Segment implements PortOwner {
     }
     this.counters.port(port.index, PORT_RX_PACKETS, segmentsOf(view, p));
     this.counters.port(port.index, PORT_RX_BYTES, wireBytes(view, p));
+    if (port.mirror !== null) this.show(p, port.mirror);
     if (wireLength(view, p) > this.mtu) this.drop(p, verdict.DROP_WIRE_MTU);
     else if (port.from.isClear) this.cross(p, port.index);
     else port.from.send(p, port.index);
@@ -173,11 +199,12 @@ export class Segment implements PortOwner {
 
   /** Writes what waits for devices. */
   flush(): void {
-    for (let i = 0; i < this.kernelPorts.length; i++) this.kernelPorts[i].flush();
+    for (let i = 0; i < this.outlets.length; i++) this.outlets[i].flush();
   }
 
   /** All of it is lost, and the devices are closed. */
   close(): void {
+    for (const name of [...this.portMirrors.keys()]) this.unmirrorPort(name);
     for (const port of this.ports) port?.close();
     this.line.close();
   }
@@ -258,19 +285,26 @@ export class Segment implements PortOwner {
     } else this.send(copy, port);
   }
 
+  private show(p: Packet, mirror: Outlet): void {
+    const copy = this.hasRoom ? clone(this.pool, p) : null;
+    if (copy === null) this.counters.drop(verdict.DROP_NO_BUFFER, p.len);
+    else mirror.take(copy);
+  }
+
   private send(p: Packet, port: SegmentPort): void {
     if (port.to.isClear) port.arrive(p);
     else port.to.send(p, port.index);
   }
 
-  /** Counts a frame that a port gets. */
   countTo(port: SegmentPort, p: Packet): void {
     this.counters.port(port.index, PORT_TX_PACKETS, segmentsOf(this.pool.view, p));
     this.counters.port(port.index, PORT_TX_BYTES, wireBytes(this.pool.view, p));
+    if (port.mirror !== null) this.show(p, port.mirror);
   }
 
   private add(port: SegmentPort): void {
     this.ports[port.index] = port;
+    port.mirror = this.portMirrors.get(port.name) ?? null;
     const wanted = this.wanted.get(port.name);
     if (wanted === undefined) return;
     port.from.set(wanted.from);

@@ -136,6 +136,8 @@ describe('segment', () => {
         const ends: (End | null)[] = Array.from({ length: PORTS }, (_, i) => rig.end(`p${i}`));
         const tap = new MemoryDevice(rig.pool, { name: 'tap', layer: 2, capacity: 10 });
         const kernel = rig.segment.attachKernel(tap, mirror);
+        const shown = new MemoryDevice(rig.pool, { name: 'shown', layer: 2, capacity: 10 });
+        rig.segment.mirrorPort('p1', shown);
         let id = 1;
         for (const step of all) {
           if (step.kind === 'wait') {
@@ -143,6 +145,7 @@ describe('segment', () => {
             // Full, down and working by turns.
             tap.failWrites = step.ms === 20 ? 5 : 0;
             if (step.ms === 1) tap.collect();
+            if (step.ms === 1) shown.collect();
             continue;
           }
           if (step.kind === 'impair') {
@@ -280,6 +283,34 @@ describe('segment', () => {
       assert.deepEqual(a.receive().map(idOf), [2, 4]);
       assert.deepEqual(b.receive().map(idOf), [1, 3]);
     }
+  });
+
+  it('shows a port, from before its line to what it gets, also when another node comes to it', () => {
+    const rig = new Rig();
+    const a = rig.end('a');
+    let b = rig.end('b');
+    const tap = new MemoryDevice(rig.pool, { name: 'tap', layer: 2 });
+    rig.segment.mirrorPort('b', tap);
+    assert.throws(() => rig.segment.mirrorPort('b', tap), /mirrored already/);
+    rig.segment.impairPort('b', 'from', { ...UNIMPAIRED, loss: 1 });
+    a.send(frame(1, null, 1));
+    b.send(frame(2, 1, 2));
+    b.close();
+    b = rig.end('b');
+    a.send(frame(1, null, 3));
+    rig.segment.run();
+    assert.deepEqual(tap.collect().map(idOf), [1, 2, 3]);
+    assert.deepEqual(a.receive(), []);
+    a.send(ethernet(tcp4({ payload: pattern(5000) }), { src: mac(1), dst: BROADCAST }), partial(1000, a));
+    rig.segment.run();
+    assert.equal(tap.collect().length, 5, 'in pieces that the device takes');
+    rig.segment.unmirrorPort('b');
+    a.send(frame(1, null, 4));
+    rig.segment.run();
+    assert.deepEqual(tap.collect(), []);
+    for (const end of [a, b]) end.close();
+    rig.segment.close();
+    rig.assertWhole();
   });
 
   it('counts as a wire would, and tells what it knows', () => {

@@ -7,6 +7,7 @@ import { missingNftables, Nftables } from '../../io/nftables.ts';
 import { SERVICE_OWN } from '../../nat/service.ts';
 import { nodePortAddresses } from '../../program/compile-nat.ts';
 import { formatAddress } from '../address.ts';
+import { inNamespace } from '../netns.ts';
 import type { ResolvedConfig } from '../resolved.ts';
 import { addressesOf } from '../service-config.ts';
 import { parseCidr } from '../validated.ts';
@@ -55,12 +56,15 @@ ip daddr . ip protocol . th dport @ports dnat to ${formatAddress(SERVICE_OWN)}
 /** The rules of a running node; none until there is a port. */
 export class OwnPorts {
   private readonly node: string;
+  private readonly netns: string | undefined;
   private nftables: Nftables | null = null;
   private ports: string[] = [];
   private problem: string | null = null;
 
-  constructor(node: string) {
+  /** @param netns where the node's processes are, if not in the current namespace */
+  constructor(node: string, netns: string | undefined) {
     this.node = node;
+    this.netns = netns;
   }
 
   /** What each of the configurations needs. What stands in the way is in the status: nothing else fails for it. */
@@ -70,7 +74,8 @@ export class OwnPorts {
     this.problem = missingNftables() ?? null;
     if (this.problem !== null) return;
     try {
-      this.nftables ??= new Nftables();
+      // The conversation stays with the namespace that it was begun in.
+      this.nftables ??= this.netns === undefined ? new Nftables() : inNamespace(this.netns, () => new Nftables());
       this.nftables.run(ownPortsTable(this.node, this.ports));
     } catch (error) {
       this.problem = (error as Error).message;

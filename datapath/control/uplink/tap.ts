@@ -37,7 +37,7 @@ export const tap: UplinkKind<Extract<UplinkConfig, { kind: 'tap' }>> = {
       closeHandle(handle);
       throw error;
     }
-    const ports = new OwnPorts(config.metadata.name);
+    const ports = new OwnPorts(config.metadata.name, config.spec.host?.netns);
     ports.serve(config);
     return {
       handle,

@@ -10,7 +10,7 @@ import type { NodeConfig } from '../control/config.ts';
 import { findObstacles, openPods } from '../control/devices.ts';
 import { type HandedOver, handOver, hasMoreThanNeeded, takeHandedOver } from '../control/hand-over.ts';
 import { PortLostError } from '../control/keep-ports.ts';
-import { loadConfig, type Problem, problemAt } from '../control/load-config.ts';
+import { loadConfig, loadDocuments, type Problem, problemAt } from '../control/load-config.ts';
 import { type Lock, lockPath, releaseLock, takeLock } from '../control/lock.ts';
 import { Log, type LogFormat, type LogLevel } from '../control/log.ts';
 import { Loops, type Placed } from '../control/loops.ts';
@@ -52,6 +52,12 @@ interface Prepared {
   log: Log;
 }
 
+/** A file with Segment documents and no NodeConfig. */
+interface SegmentFile {
+  file: string;
+  segments: SegmentConfig[];
+}
+
 /**
  * One node, or several in one process: then what is wrong with one ends that one alone.
  * @returns the exit code: 0 stopped as asked, 1 it could not run, 2 bad input
@@ -80,13 +86,15 @@ export async function node(flags: NodeFlags): Promise<number> {
     return USAGE;
   }
   const prepared: Prepared[] = [];
+  const segmentFiles: SegmentFile[] = [];
   let worst = DONE;
   for (const file of files) {
     const one = await prepare(file, flags, nameless, handed);
     if (typeof one === 'number') worst = Math.max(worst, one);
+    else if (!('config' in one)) segmentFiles.push(one);
     else prepared.push(one);
   }
-  const [nodes, segments] = joinSegments(prepared, nameless);
+  const [nodes, segments] = joinSegments(prepared, segmentFiles, nameless);
   if (nodes.length < prepared.length) worst = USAGE;
   if (nodes.length === 0) return worst;
   // With no capability to spare there is nothing to drop.
@@ -100,7 +108,7 @@ export async function node(flags: NodeFlags): Promise<number> {
     return NO;
   }
   try {
-    return Math.max(worst, await run(nodes, loops, { seed, handed, nameless }));
+    return Math.max(worst, await run(nodes, loops, { seed, handed, nameless, segmentFiles }));
   } finally {
     await loops.end();
   }
@@ -124,7 +132,7 @@ async function prepare(
   flags: NodeFlags,
   nameless: Log,
   handed: HandedOver | null,
-): Promise<Prepared | number> {
+): Promise<Prepared | SegmentFile | number> {
   let text: string;
   try {
     text = readText(file);
@@ -133,7 +141,10 @@ async function prepare(
     return USAGE;
   }
   const loaded = loadConfig(text, file);
-  if (loaded.problems !== undefined) return refuse(nameless, loaded.problems);
+  if (loaded.problems !== undefined) {
+    const segments = segmentsAlone(text, file);
+    return segments === null ? refuse(nameless, loaded.problems) : { file, segments };
+  }
   const { name } = loaded.config.metadata;
   const log = nameless.of(name);
   if (handed === null) for (const warning of loaded.warnings) log.problem(warning, 'warn');
@@ -163,11 +174,22 @@ async function prepare(
   return { name, file, text: wanted.text, config, configSha256, segments: wanted.segments, state, log };
 }
 
+/** The documents of a file that has Segments and nothing else, all of them valid; null: it is none. */
+function segmentsAlone(text: string, file: string): SegmentConfig[] | null {
+  const { configs, underlays, segments, problems } = loadDocuments(text, file);
+  if (segments.length === 0 || configs.length + underlays.length + problems.length > 0) return null;
+  return segments.map(({ segment }) => segment);
+}
+
 /** The segments of all files, and the nodes that fit onto them; what is wrong with the others is logged. */
-function joinSegments(prepared: readonly Prepared[], log: Log): [Prepared[], SegmentConfig[]] {
+function joinSegments(
+  prepared: readonly Prepared[],
+  segmentFiles: readonly SegmentFile[],
+  log: Log,
+): [Prepared[], SegmentConfig[]] {
   const segments = new Map<string, SegmentConfig>();
-  const twice = new Set<Prepared>();
-  for (const one of prepared) {
+  const twice = new Set<Prepared | SegmentFile>();
+  for (const one of [...segmentFiles, ...prepared]) {
     for (const segment of one.segments) {
       const { name } = segment.metadata;
       const known = segments.get(name);
@@ -224,7 +246,12 @@ async function goOnWithLess({ name, config, configSha256, log }: Prepared): Prom
 async function run(
   prepared: readonly Prepared[],
   loops: Loops,
-  { seed, handed, nameless }: { seed: number; handed: HandedOver | null; nameless: Log },
+  {
+    seed,
+    handed,
+    nameless,
+    segmentFiles,
+  }: { seed: number; handed: HandedOver | null; nameless: Log; segmentFiles: readonly SegmentFile[] },
 ): Promise<number> {
   // From here on there is something to remove: a signal that comes while a node starts ends it once it has started.
   const running = new Map<Prepared, Node>();
@@ -279,6 +306,7 @@ async function run(
   process.on('SIGHUP', () => {
     notify.reloading();
     const reloads = [...running].map(([{ file, log }, node]) => reload(node, file, log));
+    for (const { file } of segmentFiles) reloads.push(reloadSegments(loops, file, nameless));
     void Promise.all(reloads).finally(() => notify.ready(summary()));
   });
   if (!asked && running.size > 0) {
@@ -343,6 +371,24 @@ async function untilEnd(node: Node, log: Log): Promise<number> {
 async function reload(running: Node, file: string, log: Log): Promise<void> {
   try {
     await running.apply(readText(file), file);
+  } catch (error) {
+    log.error(`${file}: ${(error as Error).message}; nothing has changed`);
+  }
+}
+
+/** As reload(), for a file of Segments alone. */
+async function reloadSegments(loops: Loops, file: string, log: Log): Promise<void> {
+  try {
+    const text = readText(file);
+    const segments = segmentsAlone(text, file);
+    if (segments === null) {
+      for (const problem of loadDocuments(text, file).problems) log.problem(problem);
+      throw new Error('expected Segment documents and nothing else');
+    }
+    const refusals = loops.findRefusals(segments);
+    if (refusals.length > 0) throw new Error(refusals.join('; '));
+    await loops.follow(segments);
+    log.info(`${file} applied: impairments as it says`);
   } catch (error) {
     log.error(`${file}: ${(error as Error).message}; nothing has changed`);
   }

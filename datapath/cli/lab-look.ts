@@ -170,7 +170,7 @@ export async function pingall(flags: { name?: string; output: Format }): Promise
   return failed === 0 ? DONE : NO;
 }
 
-/** Ends a node's process, if it still runs, and starts it again as it was configured. */
+/** Ends a node, if it still runs, and starts it again as it was configured. */
 export async function restart(host: string, flags: { name?: string }): Promise<number> {
   const lab = openLab(flags.name);
   const names = lab.topology.nodes.map(({ name }) => name);
@@ -180,7 +180,9 @@ export async function restart(host: string, flags: { name?: string }): Promise<n
     );
   }
   const started = performance.now();
-  await lab.restartNode(host);
-  process.stderr.write(`${host} is up again: ${((performance.now() - started) / 1000).toFixed(1)} s\n`);
+  const again = await lab.restartNode(host);
+  process.stderr.write(
+    `${again.join(', ')} ${again.length === 1 ? 'is' : 'are'} up again: ${((performance.now() - started) / 1000).toFixed(1)} s\n`,
+  );
   return DONE;
 }

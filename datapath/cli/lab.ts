@@ -18,6 +18,7 @@ export interface UpFlags {
   profile?: string;
   offload: string;
   api: boolean;
+  processes?: boolean;
   output: Format;
 }
 
@@ -37,7 +38,13 @@ export async function up(flags: UpFlags): Promise<number> {
   const started = performance.now();
   if (await repair(flags, topology.name)) return DONE;
   // A lab of that name that is there already has been refused when this returns: what a signal takes down is our own.
-  const rising = Lab.up({ name: flags.name, topology, api: flags.api, ...parseModeFlags(flags) });
+  const rising = Lab.up({
+    name: flags.name,
+    topology,
+    api: flags.api,
+    processes: flags.processes,
+    ...parseModeFlags(flags),
+  });
   const release = closeOnSignal(flags.name);
   const lab = await rising.finally(release);
   process.stderr.write(`lab '${lab.name}' is up: ${lab.mode}, ${seconds(started)}\n`);
@@ -58,8 +65,11 @@ async function repair(flags: UpFlags, topology: string): Promise<boolean> {
   }
   const dead = lab.status().filter(({ kind, state }) => kind === 'node' && state === 'down');
   if (dead.length === 0 || lab.mode !== flags.mode || lab.topology.name !== topology) return false;
-  for (const { host } of dead) await lab.restartNode(host);
-  process.stderr.write(`lab '${lab.name}' is mended: ${dead.map(({ host }) => host).join(', ')} started again\n`);
+  const started = new Set<string>();
+  for (const { host } of dead) {
+    if (!started.has(host)) for (const name of await lab.restartNode(host)) started.add(name);
+  }
+  process.stderr.write(`lab '${lab.name}' is mended: ${[...started].join(', ')} started again\n`);
   await printRows(flags.output, lab.status(), STATUS_COLUMNS);
   return true;
 }

@@ -287,6 +287,7 @@ function addLab(lab: Command): void {
     .option('--profile <profile>', 'linux, cilium, calico, flannel, rfc; default: by mode and topology')
     .option('--offload <which>', 'auto, none', 'auto')
     .option('--no-api', 'without the Kubernetes API that kubectl talks to')
+    .option('--processes', 'a process for each node, with TAPs on bridges; default: all nodes in one, with segments')
     .option(...NEW_NAME)
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./lab.ts')).up(flags)));
@@ -334,7 +335,7 @@ function addLab(lab: Command): void {
 
   lab
     .command('restart')
-    .description('end a node process of a lab, if it still runs, and start it again')
+    .description('end a node of a lab, if it still runs, and start it again')
     .argument('<node>', 'as `lab status` names it')
     .option(...NAME)
     .action(ends(async (host, flags) => (await import('./lab-look.ts')).restart(host, flags)));

@@ -23,10 +23,12 @@ export class Capture {
   private readonly child: ChildProcess;
   private readonly exited: Promise<void>;
   private stderr = '';
+  private readonly ended: () => Promise<unknown>;
 
-  private constructor(child: ChildProcess, path: string) {
+  private constructor(child: ChildProcess, path: string, ended: () => Promise<unknown>) {
     this.child = child;
     this.path = path;
+    this.ended = ended;
     child.stderr!.setEncoding('utf8').on('data', chunk => {
       this.stderr += chunk;
     });
@@ -38,21 +40,22 @@ export class Capture {
    * @param device   interface inside `netns`; `any` gives Linux cooked frames with the interface and direction of each
    * @param options.filter   pcap filter, empty for everything
    * @param options.snaplen  bytes kept of each packet
+   * @param options.ended    called when it has been stopped
    */
   static async start(
     netns: string,
     device: string,
     path: string,
-    options: { filter: string; snaplen: number; env: NodeJS.ProcessEnv },
+    options: { filter: string; snaplen: number; env: NodeJS.ProcessEnv; ended?: () => Promise<unknown> },
   ): Promise<Capture> {
-    const { filter, snaplen, env } = options;
+    const { filter, snaplen, env, ended = async () => {} } = options;
     const tcpdump = ['tcpdump', '--immediate-mode', '-U', '-n', '-Z', 'root', '-B', '8192'];
     const child = spawn(
       'ip',
       ['netns', 'exec', netns, ...tcpdump, '-s', `${snaplen}`, '-i', device, '-w', path, ...(filter ? [filter] : [])],
       { stdio: ['ignore', 'ignore', 'pipe'], env },
     );
-    const capture = new Capture(child, path);
+    const capture = new Capture(child, path, ended);
     child.on('error', error => {
       capture.stderr += error.message;
     });
@@ -77,6 +80,7 @@ export class Capture {
     }
     this.child.kill('SIGINT');
     await this.exited;
+    await this.ended();
     const packets = /(\d+) packets? captured/.exec(this.stderr);
     const dropped = /(\d+) packets? dropped by kernel/.exec(this.stderr);
     if (packets === null) throw new LabError(`tcpdump ended badly: ${this.stderr.trim()}`);

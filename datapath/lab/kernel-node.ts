@@ -7,6 +7,10 @@
  * the VTEP and one forwarding entry for the neighbour.
  */
 import { formatAddress, parseCidr } from '../control/address.ts';
+import { ipBatch } from '../control/ip.ts';
+import { LabError } from './lab-error.ts';
+import { memberEnvironment, namespaceOf, SWITCH } from './names.ts';
+import { configureHost } from './network.ts';
 import { addressOf, gatewayOf, type LabNode, type LabPod, type Topology } from './topology.ts';
 
 /** 1500 less Ethernet, IP, UDP and VXLAN. */
@@ -15,8 +19,29 @@ const VXLAN_PORT = 8472;
 const VNI = 1;
 const UPLINK = 'eth1';
 
+/** What a node is made in. */
+interface Place {
+  name: string;
+  topology: Topology;
+  exec(host: string, argv: readonly string[]): Promise<{ exitCode: number; stderr: string }>;
+}
+
+/** Makes a node of a lab, its pods' devices included, and plugs it into its bridge. @throws LabError, IpError */
+export async function makeKernelNode(place: Place, node: LabNode): Promise<void> {
+  const { name: lab, topology } = place;
+  const netns = namespaceOf(lab, SWITCH);
+  const { lines, forwarding } = kernelNode(topology, node, { name: node.name, netns }, host => namespaceOf(lab, host));
+  await configureHost(lab, node.name, lines, { 'net/ipv4/ip_forward': 1 });
+  await ipBatch([`link set dev ${node.name} master ${node.bridge} up`], { netns, env: memberEnvironment(lab) });
+  for (const argv of forwarding) {
+    const { exitCode, stderr } = await place.exec(node.name, argv);
+    if (exitCode !== 0) throw new LabError(`${argv.join(' ')}: ${stderr}`);
+  }
+  await Promise.all(podsOf(topology, node).map(pod => configureHost(lab, pod.name, kernelPod(node, pod))));
+}
+
 /** Commands for `ip` in the node's namespace, and for `bridge fdb` after them. */
-export interface KernelNode {
+interface KernelNode {
   lines: string[];
   forwarding: string[][];
 }
@@ -25,7 +50,7 @@ export interface KernelNode {
  * @param switchPort where the other end of the uplink goes: its name and its namespace
  * @param namespaceOf  namespace of a pod by its name
  */
-export function kernelNode(
+function kernelNode(
   topology: Topology,
   node: LabNode,
   switchPort: { name: string; netns: string },
@@ -54,7 +79,7 @@ export function kernelNode(
 }
 
 /** The pod's side of it. */
-export function kernelPod(node: LabNode, pod: LabPod): string[] {
+function kernelPod(node: LabNode, pod: LabPod): string[] {
   const length = node.podCidr.slice(node.podCidr.indexOf('/'));
   return [
     `link set eth0 mtu ${KERNEL_VXLAN_MTU} up`,
@@ -63,7 +88,7 @@ export function kernelPod(node: LabNode, pod: LabPod): string[] {
   ];
 }
 
-export function podsOf(topology: Topology, node: LabNode): LabPod[] {
+function podsOf(topology: Topology, node: LabNode): LabPod[] {
   return topology.pods.filter(pod => pod.node === node.name);
 }
 

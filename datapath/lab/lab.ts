@@ -3,14 +3,16 @@
  *
  *      tp-LAB-POD        tp-LAB-NODE                     tp-LAB-net                    tp-LAB-router
  *      +--------+      +---------------+       +-----------------------------+       +-------------+
- *      |  eth0 ------- | tunpath node ----------- k8s-ctr - br10 - router-eth1 -------- eth1       |
- *      +--------+      |  (one process)|       |  k8s-w1 -+                  |       |    loop1 2  |
- *      +--------+      |      |        |       |                             |       |  eth0 ---------- tp-LAB-away
- *      |  eth0 ------- |     tp0       |       |  k8s-w0 -- br20 - router-eth2 -------- eth2       |
+ *      |  eth0 ------- | k8s-ctr ------------- segment br10 - br10 - router-eth1 ------- eth1      |
+ *      +--------+      |      |        |       |    k8s-w1 -+                |       |    loop1 2  |
+ *      +--------+      |     tp0       |       |                             |       |  eth0 ---------- tp-LAB-away
+ *      |  eth0 ------- |               |       |  segment br20 - br20 - router-eth2 ------ eth2      |
  *      +--------+      +---------------+       +-----------------------------+       +-------------+
  *
- * Pods' eth0 and the node's tp0 are TUNs, the switch ports called like nodes are TAPs, all of them opened by the node's
- * process. The router is the kernel's own forwarding. A host's name is its namespace's name without the prefix.
+ * Pods' eth0 and the node's tp0 are TUNs. All nodes run in one process in tp-LAB-net, and subnets are segments of it, each
+ * with a TAP on the bridge of its name. With a process a node, in its own namespace, every node has a TAP on the bridge
+ * itself, called like the node. The router is the kernel's own forwarding. A host's name is its namespace's name without
+ * the prefix.
  */
 
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
@@ -24,6 +26,7 @@ import {
   readFileSync,
   rmdirSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -35,9 +38,17 @@ import { ipBatch } from '../control/ip.ts';
 import { SCHEMA_LINE } from '../control/schema-file.ts';
 import { SEED_VARIABLE } from '../control/seed.ts';
 import { Capture } from './capture.ts';
-import { kernelNode, kernelPod, podsOf } from './kernel-node.ts';
+import { makeKernelNode } from './kernel-node.ts';
 import { LabError, requireRoot } from './lab-error.ts';
-import { type LabNodeConfig, type Mode, type ModeOptions, nodeConfig, UPLINK_DEVICE } from './modes.ts';
+import {
+  type LabNodeConfig,
+  type Mode,
+  type ModeOptions,
+  nodeConfig,
+  segmentConfigs,
+  segmentDevice,
+  UPLINK_DEVICE,
+} from './modes.ts';
 import { removeNameFiles, writeNameFiles } from './name-files.ts';
 import {
   AWAY,
@@ -51,11 +62,13 @@ import {
   socketOf,
   stateDirOf,
 } from './names.ts';
+import { makeNetwork } from './network.ts';
 import { endProcesses, identifyProcess, inodesOf, isAlive, type ProcessIdentity, processesOf } from './processes.ts';
 import {
   addressOf,
   CLUSTER_DOMAIN,
   dnsNameOf,
+  hostsOf,
   type LabNode,
   routerWebAddress,
   TOPOLOGIES,
@@ -129,6 +142,9 @@ const END_GRACE_MS = 2000;
 const DOWN_ROUNDS = 10;
 const WEB_PORT = 80;
 const DNS_PORT = 53;
+/** What the log of the process with all nodes is called, and its configuration of segments. */
+const NODES = 'nodes';
+const SEGMENTS_FILE = 'segments.yaml';
 
 const MAIN = fileURLToPath(new URL('../cli/main.js', import.meta.url));
 const API = fileURLToPath(new URL('./api-process.js', import.meta.url));
@@ -164,7 +180,7 @@ export class Lab {
    */
   static async up(options: LabOptions): Promise<Lab> {
     const name = checkLabName(options.name ?? 'lab');
-    const { topology = TOPOLOGIES.cilium!, mode, profile, offload } = options;
+    const { topology = TOPOLOGIES.cilium!, mode, profile, offload, processes } = options;
     requireRoot('a lab');
     if (Lab.closed.has(name)) throw new LabError(`lab '${name}': interrupted`);
     const present = new LabError(`lab '${name}' is there already: 'tunpath lab down --name ${name}' removes it`);
@@ -175,15 +191,15 @@ export class Lab {
     } catch {
       throw present;
     }
-    const lab = new Lab({ name, topology, options: { mode, profile, offload }, owner: null, processes: [] });
+    const lab = new Lab({ name, topology, options: { mode, profile, offload, processes }, owner: null, processes: [] });
     try {
       lab.writeState();
       // Before anything is awaited, so that whatever takes the lab down finds them.
       writeNameFiles(name, topology);
-      await lab.makeNamespaces();
+      await makeNetwork(name, topology);
       // All of them, also when one has failed: down() below ends only what already lives in its namespace.
       const started = await Promise.allSettled([
-        ...topology.nodes.map(node => (options.kernel ? lab.makeKernelNode(node) : lab.startNode(node.name, options))),
+        ...(options.kernel ? topology.nodes.map(node => makeKernelNode(lab, node)) : lab.startNodes(options)),
         ...lab.startServers(),
       ]);
       const failed = started.find(result => result.status === 'rejected');
@@ -293,8 +309,7 @@ export class Lab {
 
   /** Names of everything one can `exec` in. */
   get hosts(): string[] {
-    const { nodes, pods, router } = this.topology;
-    return [...nodes.map(node => node.name), ...pods.map(pod => pod.name), router.name];
+    return hostsOf(this.topology);
   }
 
   /** @throws LabError when the lab has no such host. */
@@ -332,17 +347,39 @@ export class Lab {
    * @param point  a node: its port on the switch, so all it sends and receives; a pod: its eth0; `router`: all interfaces,
    *               in cooked frames; `HOST:DEVICE`: any other interface
    */
-  capture(point: string, options: CaptureOptions = {}): Promise<Capture> {
+  async capture(point: string, options: CaptureOptions = {}): Promise<Capture> {
     const [netns, device] = this.capturePoint(point);
     const path = options.path ?? `${this.stateDir}/${point.replaceAll(':', '-')}-${++this.captures}.pcap`;
     const { filter = '', snaplen = 262_144 } = options;
-    return Capture.start(netns, device, path, { filter, snaplen, env: memberEnvironment(this.name) });
+    const start = (ended?: () => Promise<unknown>): Promise<Capture> =>
+      Capture.start(netns, device, path, { filter, snaplen, env: memberEnvironment(this.name), ended });
+    if (!this.isOnSegment(point)) return start();
+    // A node's port on a segment has a device as long as somebody looks at it.
+    await this.control(point, 'mirror', { device: point, offload: this.options.offload ?? 'auto' });
+    const end = (): Promise<unknown> => this.control(point, 'unmirror');
+    return start(end).catch(async error => {
+      await end();
+      throw error;
+    });
+  }
+
+  /** Is this the name of a node whose switch port is in memory? One of the kernel's has no file, and a veth. */
+  private isOnSegment(point: string): boolean {
+    return this.hasNode(point) && !this.options.processes && existsSync(this.configOf(point));
+  }
+
+  private hasNode(name: string): boolean {
+    return this.topology.nodes.some(node => node.name === name);
+  }
+
+  private configOf(node: string): string {
+    return `${this.stateDir}/${node}.yaml`;
   }
 
   private capturePoint(point: string): [netns: string, device: string] {
     const colon = point.indexOf(':');
     if (colon >= 0) return [this.namespace(point.slice(0, colon)), point.slice(colon + 1)];
-    if (this.topology.nodes.some(node => node.name === point)) return [this.namespace(SWITCH), point];
+    if (this.hasNode(point)) return [this.namespace(SWITCH), point];
     return [this.namespace(point), point === this.topology.router.name ? 'any' : 'eth0'];
   }
 
@@ -354,10 +391,13 @@ export class Lab {
   status(): HostStatus[] {
     const present = new Set(namespacesOf(this.name));
     const running = new Map(this.processes.map(started => [started.host, started]));
+    const shared = running.get(NODES);
     const row = (host: string, kind: HostStatus['kind'], node: string, address: string): HostStatus => {
       const namespace = namespaceOf(this.name, host);
-      const started = running.get(host);
-      const alive = started !== undefined && isAlive(started);
+      const isShared = kind === 'node' && shared !== undefined;
+      const started = isShared ? shared : running.get(host);
+      // Of several nodes in a process one may have ended.
+      const alive = started !== undefined && isAlive(started) && (!isShared || existsSync(socketOf(this.name, host)));
       const state = !present.has(namespace) ? 'down' : started === undefined ? 'idle' : alive ? 'up' : 'down';
       return { host, kind, node, address, namespace, pid: alive ? started.pid : null, state };
     };
@@ -384,81 +424,42 @@ export class Lab {
     return ipBatch(lines, { ...options, env: memberEnvironment(this.name) });
   }
 
-  private async makeNamespaces(): Promise<void> {
-    const { subnets, nodes, pods, router } = this.topology;
-    const net = this.namespace(SWITCH);
-    const away = this.namespace(AWAY);
-    const at = this.namespace(router.name);
-
-    await this.ip([
-      ...[SWITCH, AWAY, ...this.hosts].map(host => `netns add ${this.namespace(host)}`),
-      ...router.legs.map(
-        leg => `link add name ${leg.device} netns ${at} type veth peer name ${router.name}-${leg.device} netns ${net}`,
-      ),
-      `link add name ${router.exit.device} netns ${at} type veth peer name ${router.name} netns ${away}`,
-    ]);
-
-    const exitPrefix = router.exit.address.slice(router.exit.address.indexOf('/'));
-    await Promise.all([
-      this.configure(SWITCH, [
-        ...subnets.map(({ bridge }) => `link add ${bridge} type bridge mcast_snooping 0`),
-        ...subnets.map(({ bridge }) => `link set ${bridge} up`),
-        ...router.legs.map(leg => `link set ${router.name}-${leg.device} master ${leg.bridge} up`),
-      ]),
-      this.configure(
-        router.name,
-        [
-          ...router.legs.flatMap(leg => [`addr add ${leg.address} dev ${leg.device}`, `link set ${leg.device} up`]),
-          // Bridges without ports stand in for dummy devices, which not every kernel has.
-          ...router.loops.flatMap(loop => [
-            `link add ${loop.device} type bridge`,
-            `addr add ${loop.address} dev ${loop.device}`,
-            `link set ${loop.device} up`,
-          ]),
-          `addr add ${router.exit.address} dev ${router.exit.device}`,
-          `link set ${router.exit.device} up`,
-          `route add default via ${router.exit.gateway} dev ${router.exit.device}`,
-          ...(router.routes ?? []).map(({ to, via }) => `route add ${to} via ${via}`),
-        ],
-        { 'net/ipv4/ip_forward': 1 },
-      ),
-      this.configure(AWAY, [
-        `addr add ${router.exit.gateway}${exitPrefix} dev ${router.name}`,
-        `link set ${router.name} up`,
-      ]),
-      ...[...nodes, ...pods].map(host => this.configure(host.name, [])),
-    ]);
+  /** Writes the nodes' configurations and starts them. */
+  private startNodes({ adjust, seed }: LabOptions): Promise<void>[] {
+    const { nodes } = this.topology;
+    for (const node of nodes) {
+      const config = nodeConfig(this.name, this.topology, node, this.options);
+      adjust?.(config);
+      writeFileSync(this.configOf(node.name), SCHEMA_LINE + stringify(config));
+    }
+    const env = seed === undefined ? {} : { [SEED_VARIABLE]: `${seed}` };
+    return this.options.processes ? nodes.map(node => this.launchNode(node, env)) : [this.launchNodes(env)];
   }
 
-  private configure(host: string, lines: string[], sysctls: Record<string, string | number> = {}): Promise<void> {
-    return this.ip(['link set lo up', ...lines], {
-      netns: this.namespace(host),
-      sysctls: {
-        // What the host decided about spoofed sources is not the lab's business.
-        'net/ipv4/conf/all/rp_filter': 0,
-        'net/ipv4/conf/default/rp_filter': 0,
-        // Neighbour discovery would stand between the packets of every capture.
-        ...(existsSync('/proc/sys/net/ipv6')
-          ? { 'net/ipv6/conf/all/disable_ipv6': 1, 'net/ipv6/conf/default/disable_ipv6': 1 }
-          : {}),
-        ...sysctls,
-      },
-    });
-  }
-
-  private async startNode(name: string, { adjust, seed }: LabOptions): Promise<void> {
-    const node = this.topology.nodes.find(candidate => candidate.name === name)!;
-    const config = nodeConfig(this.name, this.topology, node, this.options);
-    adjust?.(config);
-    const path = `${this.stateDir}/${name}.yaml`;
-    writeFileSync(path, SCHEMA_LINE + stringify(config));
-    await this.launchNode(node, seed === undefined ? {} : { [SEED_VARIABLE]: `${seed}` });
+  /** Starts all nodes in one process, as their files say, and joins their segments to the bridges. */
+  private async launchNodes(env: NodeJS.ProcessEnv): Promise<void> {
+    const segments = `${this.stateDir}/${SEGMENTS_FILE}`;
+    writeFileSync(
+      segments,
+      segmentConfigs(this.topology, this.options)
+        .map(document => stringify(document))
+        .join('---\n'),
+    );
+    const files = [segments, ...this.topology.nodes.map(({ name }) => this.configOf(name))];
+    const argv = [process.execPath, MAIN, 'node', ...files.flatMap(file => ['--config', file])];
+    await this.startProcess(NODES, argv, 'ready', env, SWITCH);
+    const missing = this.topology.nodes.filter(({ name }) => !existsSync(socketOf(this.name, name)));
+    if (missing.length > 0) {
+      const log = readFileSync(`${this.stateDir}/${NODES}.log`, 'utf8').trim();
+      throw new LabError(`${missing.map(({ name }) => name).join(', ')} did not start: ${log}`);
+    }
+    const joins = this.topology.subnets.map(({ bridge }) => `link set dev ${segmentDevice(bridge)} master ${bridge}`);
+    await this.ip(joins, { netns: this.namespace(SWITCH) });
   }
 
   /** Starts a node as its file says, and puts its uplink on its bridge. */
   private async launchNode({ name, bridge }: LabNode, env: NodeJS.ProcessEnv): Promise<void> {
-    const path = `${this.stateDir}/${name}.yaml`;
-    await this.startProcess(name, [process.execPath, MAIN, 'node', '--config', path], 'ready', env);
+    await this.startProcess(name, [process.execPath, MAIN, 'node', '--config', this.configOf(name)], 'ready', env);
 
     // The node keeps its TAP by file descriptor, wherever the kernel's side of it goes.
     const net = this.namespace(SWITCH);
@@ -468,18 +469,47 @@ export class Lab {
   }
 
   /**
-   * Ends a node, if it still runs, and starts it again with the configuration that it had.
-   * @throws LabError when it does not become ready
+   * Ends nodes, if they still run, and starts them again with the configurations that they had. Those of one process go
+   * on while one of them is restarted; when the process has died, all of them start again.
+   * @returns the nodes that have been started
+   * @throws LabError when one does not become ready
    */
-  async restartNode(name: string): Promise<void> {
+  async restartNode(name: string): Promise<string[]> {
     const node = this.topology.nodes.find(candidate => candidate.name === name);
     if (node === undefined) throw new LabError(`lab '${this.name}' has no node '${name}'`, { usage: true });
-    for (const old of this.processes.filter(({ host }) => host === name)) {
+    if (!this.options.processes) {
+      const isUp = this.status().some(({ host, state }) => host === name && state === 'up');
+      if (isUp && (await this.restartInProcess(name))) return [name];
+    }
+    const host = this.options.processes ? name : NODES;
+    for (const old of this.processes.filter(started => started.host === host)) {
       await endProcesses([old], END_GRACE_MS);
       this.processes.splice(this.processes.indexOf(old), 1);
     }
-    await this.launchNode(node, {});
+    if (this.options.processes) await this.launchNode(node, {});
+    else await this.launchNodes({});
     this.writeState();
+    return this.options.processes ? [name] : this.topology.nodes.map(other => other.name);
+  }
+
+  /** @returns whether the node has come back */
+  private async restartInProcess(name: string): Promise<boolean> {
+    const socket = (): string | undefined => {
+      const stat = statSync(socketOf(this.name, name), { throwIfNoEntry: false });
+      return stat === undefined ? undefined : `${stat.ino} ${stat.ctimeMs}`;
+    };
+    const answers = (): Promise<boolean> =>
+      this.control(name, 'status').then(
+        () => true,
+        () => false,
+      );
+    const before = socket();
+    await this.control(name, 'restart');
+    for (const deadline = Date.now() + READY_TIMEOUT_MS; Date.now() < deadline; await sleep(5)) {
+      const now = socket();
+      if (now !== undefined && now !== before && (await answers())) return true;
+    }
+    return false;
   }
 
   /** The node's processes have its address as soon as the node has seen that its TAP has left their namespace. */
@@ -495,23 +525,9 @@ export class Lab {
     }
   }
 
-  private async makeKernelNode(node: LabNode): Promise<void> {
-    const net = this.namespace(SWITCH);
-    const { lines, forwarding } = kernelNode(this.topology, node, { name: node.name, netns: net }, host =>
-      this.namespace(host),
-    );
-    await this.configure(node.name, lines, { 'net/ipv4/ip_forward': 1 });
-    await this.ip([`link set dev ${node.name} master ${node.bridge} up`], { netns: net });
-    for (const argv of forwarding) {
-      const { exitCode, stderr } = await this.exec(node.name, argv);
-      if (exitCode !== 0) throw new LabError(`${argv.join(' ')}: ${stderr}`);
-    }
-    await Promise.all(podsOf(this.topology, node).map(pod => this.configure(pod.name, kernelPod(node, pod))));
-  }
-
   /** The API belongs to no host: it runs in the machine's own namespace. */
   private startApi(): Promise<void> {
-    return this.startProcess('api', [process.execPath, API, this.name], 'ready', {}, false);
+    return this.startProcess('api', [process.execPath, API, this.name], 'ready', {}, null);
   }
 
   private startServers(): Promise<void>[] {
@@ -541,22 +557,24 @@ export class Lab {
 
   /**
    * Starts a process that outlives this one, and waits until a line of its log is `readyLine`.
-   * @param isHost false: in the machine's own namespace, `host` is only what its log is called
+   * @param host what it and its log are called
+   * @param at the host whose namespace it runs in; null: the machine's own
    */
   private async startProcess(
     host: string,
     argv: string[],
     readyLine: string,
     env: NodeJS.ProcessEnv = {},
-    isHost = true,
+    at: string | null = host,
   ): Promise<void> {
     const logPath = `${this.stateDir}/${host}.log`;
     const log = openSync(logPath, 'a', 0o600);
     const logged = fstatSync(log).size;
     const options: SpawnOptions = { detached: true, stdio: ['ignore', log, log], cwd: '/', env };
-    const child = isHost
-      ? this.spawn(host, argv, options)
-      : spawn(argv[0]!, argv.slice(1), { ...options, env: { ...memberEnvironment(this.name), ...env } });
+    const child =
+      at !== null
+        ? this.spawn(at, argv, options)
+        : spawn(argv[0]!, argv.slice(1), { ...options, env: { ...memberEnvironment(this.name), ...env } });
     closeSync(log);
     child.on('error', () => {});
     child.unref();

@@ -30,6 +30,8 @@ export interface ModeOptions {
   profile?: Profile;
   /** As the node's own `offload`. Default auto. */
   offload?: 'auto' | 'none';
+  /** A process a node, with TAPs on a bridge between them, instead of one process with segments. */
+  processes?: boolean;
 }
 
 /** The part of the plain NodeConfig that a lab writes. */
@@ -38,8 +40,11 @@ export interface LabNodeConfig {
   kind: 'NodeConfig';
   metadata: { name: string };
   spec: {
-    uplink: { kind: 'tap'; device: string; mac: string; address: string; gateway: string; mtu: number };
-    host: { device: string; address: string };
+    uplink: { mac: string; address: string; gateway: string; mtu: number } & (
+      | { kind: 'tap'; device: string }
+      | { kind: 'segment'; segment: string }
+    );
+    host: { device: string; address: string; netns?: string };
     pods: {
       name: string;
       netns: string;
@@ -81,6 +86,7 @@ const OVERLAY: Record<Profile, { port: number; vni: number | 'identity' }> = {
 };
 
 const GENEVE_PORT = 6081;
+const UNDERLAY_MTU = 1500;
 
 /** @throws LabError for a mode that is none. */
 export function parseMode(text: string): Mode {
@@ -124,8 +130,18 @@ export function nodeConfig(lab: string, topology: Topology, node: LabNode, optio
     kind: 'NodeConfig',
     metadata: { name: nodeNameOf(lab, node.name) },
     spec: {
-      uplink: { kind: 'tap', device: UPLINK_DEVICE, mac: node.mac, address: node.address, gateway, mtu: 1500 },
-      host: { device: 'tp0', address: `${node.hostAddress}/32` },
+      uplink: {
+        ...(options.processes ? { kind: 'tap', device: UPLINK_DEVICE } : { kind: 'segment', segment: node.bridge }),
+        mac: node.mac,
+        address: node.address,
+        gateway,
+        mtu: UNDERLAY_MTU,
+      },
+      host: {
+        device: 'tp0',
+        address: `${node.hostAddress}/32`,
+        ...(options.processes ? {} : { netns: namespaceOf(lab, node.name) }),
+      },
       pods: topology.pods
         .filter(pod => pod.node === node.name)
         .map(pod => ({
@@ -144,6 +160,21 @@ export function nodeConfig(lab: string, topology: Topology, node: LabNode, optio
       services: topology.services.map(service => serviceConfig(topology, service)),
     },
   };
+}
+
+/** The subnets as segments, each with a TAP that the lab puts on the bridge of the same name. */
+export function segmentConfigs(topology: Topology, options: ModeOptions): object[] {
+  return topology.subnets.map(({ bridge }) => ({
+    apiVersion: 'tunpath.dev/v1',
+    kind: 'Segment',
+    metadata: { name: bridge },
+    spec: { mtu: UNDERLAY_MTU, tap: { device: segmentDevice(bridge), offload: options.offload ?? 'auto' } },
+  }));
+}
+
+/** The port of a segment on its bridge. */
+export function segmentDevice(bridge: string): string {
+  return `${bridge}-nodes`;
 }
 
 function serviceConfig(topology: Topology, service: LabService): LabNodeConfig['spec']['services'][number] {

@@ -370,6 +370,11 @@ export function addressOf(cidr: string): string {
   return cidr.slice(0, cidr.indexOf('/'));
 }
 
+/** Names of everything in it that has a namespace. */
+export function hostsOf({ nodes, pods, router }: Topology): string[] {
+  return [...nodes.map(node => node.name), ...pods.map(pod => pod.name), router.name];
+}
+
 /** The router's address on a node's subnet. */
 export function gatewayOf(topology: Topology, node: LabNode): string {
   const leg = topology.router.legs.find(candidate => candidate.bridge === node.bridge);

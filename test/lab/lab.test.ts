@@ -7,6 +7,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { IpError, ipBatch } from '../../datapath/control/ip.ts';
+import { inNamespace } from '../../datapath/control/netns.ts';
 import { decodeCapture } from '../../datapath/lab/capture.ts';
 import { Lab } from '../../datapath/lab/lab.ts';
 import { NETNS_DIR, namespacePrefix, stateDirOf } from '../../datapath/lab/names.ts';
@@ -35,6 +36,13 @@ function remains(lab: string): string[] {
   return [...namespacesOf(lab), ...files.filter(own), ...processes.map(pid => `process ${pid}`)];
 }
 
+/** Names of the devices between the nodes of the lab. */
+function devicesOfSwitch(): string[] {
+  return inNamespace(`tp-${NAME}-net`, () => readFileSync('/proc/thread-self/net/dev', 'utf8'))
+    .match(/^ *\S+(?=:)/gm)!
+    .map(name => name.trim());
+}
+
 describe('ipBatch', () => {
   const netns = `tp-${NAME}b-x`;
   before(() => ipBatch([`netns add ${netns}`]));
@@ -60,7 +68,8 @@ describe('ipBatch', () => {
   });
 });
 
-describe('Lab', () => {
+describe('Lab', function () {
+  this.timeout(60_000);
   let lab: Lab;
   before(async () => {
     lab = await Lab.up({ name: NAME, mode: 'vxlan' });
@@ -144,11 +153,17 @@ describe('Lab', () => {
   });
 
   it('leaves the pods of another lab of the same shape alone', async () => {
-    const other = await Lab.up({ name: `${NAME}o`, mode: 'native' });
+    // With a process a node: what the nodes' wire is made of is no matter.
+    const other = await Lab.up({ name: `${NAME}o`, mode: 'native', processes: true });
     try {
+      const pids = other.status().flatMap(({ kind, pid }) => (kind === 'node' ? [pid] : []));
+      assert.equal(new Set(pids).size, 3);
+      const capture = await other.capture('k8s-w1', { filter: 'icmp' });
       const near = await other.exec('curl-pod', ['ping', '-c', '1', '-W', '1', '172.20.1.217']);
       const far = await other.exec('curl-pod', ['ping', '-c', '1', '-W', '0.5', '172.20.2.73']);
       assert.deepEqual([near.exitCode, far.exitCode], [0, 1], 'native reaches its own subnet only');
+      const { path } = await capture.stop();
+      assert.deepEqual(await decodeCapture(path, ['ip.dst'], 'icmp.type == 8'), [[['172.20.1.217']]]);
     } finally {
       await other.down();
     }
@@ -161,16 +176,62 @@ describe('Lab', () => {
     assert.equal(lab.status()[0]!.state, 'up');
   });
 
-  it('notices a node that died', async () => {
-    const victim = lab.status().find(row => row.host === 'k8s-w0')!;
-    process.kill(victim.pid!, 'SIGKILL');
-    for (let i = 0; i < 100 && identifyProcess(victim.pid!) !== null; i++) await sleep(10);
-    assert.equal(lab.status().find(row => row.host === 'k8s-w0')!.state, 'down');
+  it('shows a node on a device as long as somebody looks, two at a time', async () => {
+    const isThere = () => devicesOfSwitch().includes('k8s-w1');
+    assert.equal(isThere(), false);
+    const [first, second] = await Promise.all(['icmp', 'arp'].map(filter => lab.capture('k8s-w1', { filter })));
+    await first!.stop();
+    assert.equal(isThere(), true);
+    await second!.stop();
+    assert.equal(isThere(), false);
+  });
+
+  it('restarts a node of the process, and the others go on', async () => {
+    const pids = () => lab.status().flatMap(({ kind, pid }) => (kind === 'node' ? [pid] : []));
+    const before = pids();
+    assert.equal(new Set(before).size, 1);
+    const ping = lab.spawn('curl-pod', ['ping', '-n', '-i', '0.02', '172.20.2.73'], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
+    const answered: number[] = [];
+    ping.stdout!.setEncoding('utf8').on('data', text => {
+      for (const [, seq] of String(text).matchAll(/icmp_seq=(\d+) /g)) answered.push(Number(seq));
+    });
+    const untilAnswered = async (count: number) => {
+      for (let i = 0; i < 1000 && answered.length < count; i++) await sleep(10);
+      assert.ok(answered.length >= count, `${answered.length} pings are answered`);
+    };
+    try {
+      await untilAnswered(3);
+      assert.deepEqual(await lab.restartNode('k8s-w1'), ['k8s-w1']);
+      await untilAnswered(answered.length + 10);
+    } finally {
+      ping.kill('SIGKILL');
+    }
+    const inOrder = [...answered].sort((a, b) => a - b);
+    assert.deepEqual(
+      inOrder,
+      inOrder.map((_, i) => i + 1),
+      'a ping got lost',
+    );
+    assert.deepEqual(pids(), before);
+    assert.equal((await lab.exec('curl-pod', ['ping', '-c', '1', '-W', '3', '172.20.1.217'])).exitCode, 0);
+  });
+
+  it('notices a node that died, and starts again what died with it', async () => {
+    const stateOf = (host: string) => lab.status().find(row => row.host === host)!.state;
+    const { pid } = lab.status().find(row => row.host === 'k8s-w0')!;
+    process.kill(pid!, 'SIGKILL');
+    for (let i = 0; i < 500 && identifyProcess(pid!) !== null; i++) await sleep(10);
+    assert.equal(stateOf('k8s-w0'), 'down');
+    assert.deepEqual(await lab.restartNode('k8s-w0'), ['k8s-ctr', 'k8s-w1', 'k8s-w0']);
+    assert.equal(stateOf('k8s-ctr'), 'up');
+    assert.equal((await lab.exec('curl-pod', ['ping', '-c', '1', '-W', '3', '172.20.2.73'])).exitCode, 0);
   });
 
   it('goes away whole: processes, namespaces, devices, files', async () => {
     const processes = processesOf(NAME, inodesOf(namespacesOf(NAME)));
-    assert.ok(processes.length >= 6);
+    assert.ok(processes.length >= 5);
     assert.equal(await lab.down(), true);
     assert.deepEqual(processes.filter(isAlive), []);
     assert.deepEqual(remains(NAME), []);

@@ -61,6 +61,7 @@ import {
   STEP_INGRESS_POLICY,
   STEP_MASQUERADE,
   STEP_PARSE,
+  STEP_REWRITE,
   STEP_ROUTE,
   STEP_SERVICE,
   STEP_SOURCE,
@@ -324,7 +325,7 @@ export class Datapath extends Path {
   /** The packet gets its new addresses; steps 9 to 11. */
   private send(p: Packet): number {
     if (this.nat !== null) {
-      const v = rewriteAddresses(p, this.nat);
+      const v = this.took(STEP_REWRITE, p, rewriteAddresses(p, this.nat));
       if (v !== CONTINUE) return v;
     }
     if (!ip.isTcp(p)) this.uncontrolled += segmentsOf(this.view, p);

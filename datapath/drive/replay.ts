@@ -15,25 +15,19 @@ import { Counters, PORT_RX_DROPPED, PORT_RX_PACKETS, PORT_TX_PACKETS } from '../
 import type { Datapath } from '../forward.ts';
 import type { CapturedPacket } from '../io/capture-file.ts';
 import { MemoryDevice } from '../io/memory.ts';
-import { DIRECTION_OUT } from '../io/pcapng.ts';
-import { arpFrame, dotted, ethernet } from '../packet/build.ts';
 import { Pool } from '../packet/pool.ts';
-import { PORT_UPLINK, type Port } from '../port.ts';
+import { PORT_POD, PORT_UPLINK, type Port } from '../port.ts';
 import { compile } from '../program/compile.ts';
 import { createDatapath } from '../program/install.ts';
 import { mtusOf } from '../program/mtus.ts';
 import { Random } from '../random.ts';
 import { VERDICT_NAMES, VERDICTS } from '../verdict.ts';
-import * as arp from '../wire/arp.ts';
-import * as wire from '../wire/ethernet.ts';
-import * as ipv4 from '../wire/ipv4.ts';
+import { answerOf, asSeenAt, entryOf, portNamed, roleOf } from './entry.ts';
 
 /** More than a burst, its fragments, and all that may be held. */
 const SLOTS = 2048;
 /** The first packet's time on the node's clock, ms: past 0, where an entry without a deadline would be due. */
 const EPOCH_MS = 1000;
-/** Of every neighbour that the file does not show. */
-const NEIGHBOR_MAC = '02:00:00:00:00:fe';
 const FIRST_DROP = 10;
 
 export interface ReplayOptions {
@@ -87,14 +81,10 @@ export class Replay {
     this.pool = new Pool(SLOTS);
     const podMtu = mtusOf(config).device;
     this.devices = program.ports.map(({ kind, name }) => {
-      const isUplink = kind === PORT_UPLINK;
-      return new MemoryDevice(this.pool, {
-        name,
-        layer: isUplink ? 2 : 3,
-        mtu: isUplink ? config.spec.uplink.mtu : podMtu,
-      });
+      const mtu = kind === PORT_POD ? podMtu : config.spec.uplink.mtu;
+      return new MemoryDevice(this.pool, { name, layer: kind === PORT_UPLINK ? 2 : 3, mtu });
     });
-    this.ports = program.ports.map(({ name, kind }, i) => ({ name: roleOf(kind, name), layer: this.devices[i].layer }));
+    this.ports = program.ports.map((port, i) => ({ name: roleOf(port), layer: this.devices[i].layer }));
     this.datapath = createDatapath(program, this.devices, {
       pool: this.pool,
       counters: this.counters,
@@ -103,7 +93,7 @@ export class Replay {
     });
     this.answerArp = answerArp;
     this.uplinkMac = config.spec.uplink.mac;
-    this.onlyPort = port === undefined ? null : this.portNamed(port);
+    this.onlyPort = port === undefined ? null : portNamed(this.datapath, port);
     if (port !== undefined && this.onlyPort === null) {
       throw new RangeError(`got ${port}, expected one of ${this.ports.map(({ name }) => name).join(', ')}`);
     }
@@ -114,9 +104,9 @@ export class Replay {
     const outputs: ReplayedOutput[] = [];
     this.passTo(this.timeOf(packet), outputs);
     const late = this.newDrops();
-    const port = this.onlyPort ?? this.entryOf(packet);
+    const port = this.onlyPort ?? entryOf(this.datapath, packet);
     if (typeof port === 'string') return skipped(port, outputs, late);
-    const bytes = this.asSeenAt(port, packet);
+    const bytes = asSeenAt(port, packet, this.uplinkMac);
     if (bytes === null) return skipped('an Ethernet frame that holds no IPv4', outputs, late);
     const held = this.datapath.pool.available;
     this.inject(port, bytes);
@@ -124,7 +114,7 @@ export class Replay {
     const reasons = this.newDrops();
     const isHeld = this.datapath.pool.available < held;
     const verdict = reasons.length > 0 ? 'dropped' : left > 0 ? 'forwarded' : isHeld ? 'held' : 'consumed';
-    return { port: this.nameOf(port), input: bytes, verdict, reasons, late, outputs };
+    return { port: roleOf(port), input: bytes, verdict, reasons, late, outputs };
   }
 
   /** Lets `ms` pass after the last packet. @returns what timers send, and the drops that they decide */
@@ -150,40 +140,6 @@ export class Replay {
     this.clock.advance(Math.max(0, time - this.clock.now()));
   }
 
-  private portNamed(name: string): Port | null {
-    const { ports } = this.datapath;
-    return ports.find(port => port.name === name || (port.kind === PORT_UPLINK && name === 'uplink')) ?? null;
-  }
-
-  private entryOf(packet: CapturedPacket): Port | string {
-    const { ports } = this.datapath;
-    const named = packet.interface === '' ? null : this.portNamed(packet.interface);
-    if (named !== null) return packet.direction === DIRECTION_OUT ? 'sent by the node' : named;
-    const uplink = ports.find(port => port.kind === PORT_UPLINK) as Port;
-    const { bytes } = packet;
-    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-    if (packet.layer === 2) {
-      if (bytes.length < wire.HEADER_LEN) return uplink;
-      const { macHi, macLo } = this.datapath.underlay;
-      const isOwn = wire.macHi(view, wire.SRC) === macHi && wire.macLo(view, wire.SRC) === macLo;
-      return isOwn ? 'sent by the node' : uplink;
-    }
-    if (bytes.length < ipv4.HEADER_LEN) return uplink;
-    const source = view.getInt32(ipv4.SRC);
-    return ports.find(port => port.kind !== PORT_UPLINK && port.owns(source)) ?? uplink;
-  }
-
-  /** The packet with the link header that the port has; null for a frame that a port without one cannot have. */
-  private asSeenAt(port: Port, { bytes, layer }: CapturedPacket): Uint8Array | null {
-    if (layer === port.device.layer) return bytes;
-    if (layer === 2) {
-      const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-      const isIpv4 = bytes.length >= wire.HEADER_LEN && view.getUint16(wire.TYPE) === wire.TYPE_IPV4;
-      return isIpv4 ? bytes.subarray(wire.HEADER_LEN) : null;
-    }
-    return ethernet(bytes, { src: NEIGHBOR_MAC, dst: this.uplinkMac });
-  }
-
   private inject(port: Port, bytes: Uint8Array): void {
     const device = this.devices[port.index];
     device.inject(bytes);
@@ -200,7 +156,7 @@ export class Replay {
           if (this.answerArp && this.answer(this.datapath.ports[i], bytes)) {
             asked = true;
           } else {
-            outputs.push({ port: this.nameOf(this.datapath.ports[i]), bytes });
+            outputs.push({ port: roleOf(this.datapath.ports[i]), bytes });
             taken++;
           }
         }
@@ -211,16 +167,9 @@ export class Replay {
 
   /** Whoever is asked for says that it is there. @returns false for what is no request of the node */
   private answer(port: Port, frame: Uint8Array): boolean {
-    if (port.kind !== PORT_UPLINK) return false;
-    const view = new DataView(frame.buffer, frame.byteOffset, frame.length);
-    const at = wire.HEADER_LEN;
-    if (view.getUint16(wire.TYPE) !== wire.TYPE_ARP || view.getUint16(at + arp.OPER) !== arp.REQUEST) return false;
-    const asker = dotted(view.getInt32(at + arp.SPA));
-    const target = dotted(view.getInt32(at + arp.TPA));
-    // A gratuitous one asks nobody.
-    if (asker === target) return false;
-    this.inject(port, arpFrame({ oper: arp.REPLY, sha: NEIGHBOR_MAC, spa: target, tha: this.uplinkMac, tpa: asker }));
-    return true;
+    const reply = port.kind === PORT_UPLINK ? answerOf(frame, this.uplinkMac) : null;
+    if (reply !== null) this.inject(port, reply);
+    return reply !== null;
   }
 
   private newDrops(): string[] {
@@ -233,25 +182,16 @@ export class Replay {
     return names;
   }
 
-  private nameOf(port: Port): string {
-    return roleOf(port.kind, port.name);
-  }
-
   /** What each port has received, refused and sent. */
   portCounters(): { port: string; rxPackets: number; rxDropped: number; txPackets: number }[] {
     const { counters } = this;
     return this.datapath.ports.map(port => ({
-      port: this.nameOf(port),
+      port: roleOf(port),
       rxPackets: counters.ofPort(port.index, PORT_RX_PACKETS),
       rxDropped: counters.ofPort(port.index, PORT_RX_DROPPED),
       txPackets: counters.ofPort(port.index, PORT_TX_PACKETS),
     }));
   }
-}
-
-/** There is one uplink: a replay calls it that, whatever its device is. */
-function roleOf(kind: number, name: string): string {
-  return kind === PORT_UPLINK ? 'uplink' : name;
 }
 
 function skipped(why: string, outputs: ReplayedOutput[], late: string[]): Replayed {

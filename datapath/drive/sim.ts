@@ -143,10 +143,14 @@ export class Sim {
     return segment;
   }
 
-  /** @param offloads OFFLOAD_* of all its ports; none by default @throws RangeError for a segment that is not there */
-  addNode(config: ResolvedConfig, offloads = 0): SimNode {
+  /**
+   * @param offloads OFFLOAD_* of all its ports; none by default
+   * @param seed of its random choices; by default they follow from the sim's
+   * @throws RangeError for a segment that is not there
+   */
+  addNode(config: ResolvedConfig, offloads = 0, seed = this.seeds.next()): SimNode {
     const { pool, time, segments } = this;
-    const node = new SimNode({ config, pool, time, seed: this.seeds.next(), offloads, segments });
+    const node = new SimNode({ config, pool, time, seed, offloads, segments });
     this.nodes.set(node.name, node);
     return node;
   }

@@ -60,6 +60,7 @@ export function copyContext(to: Packet, from: Packet): void {
   to.mark = from.mark;
   to.policy = from.policy;
   to.trace = from.trace;
+  to.number = from.number;
 }
 
 /**

@@ -30,6 +30,8 @@ export const STEP_ENCAPSULATE = 10;
 export const STEP_NEIGHBOR = 11;
 /** Before 3, behind the uplink. */
 export const STEP_TUNNEL = 12;
+/** Behind 8: what has been decided of addresses and ports is done. */
+export const STEP_REWRITE = 13;
 
 export const STEP_NAMES: readonly string[] = [
   '',
@@ -45,4 +47,5 @@ export const STEP_NAMES: readonly string[] = [
   'encapsulate',
   'next hop',
   'tunnel',
+  'rewrite',
 ];

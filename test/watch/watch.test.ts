@@ -161,6 +161,7 @@ describe('watch', () => {
       `service ${POD2}:8080`,
       `route ${POD2}:8080`,
       `masquerade ${POD2}:8080`,
+      `rewrite ${POD2}:8080`,
       `TTL and MTU ${POD2}:8080`,
       'out 1',
     ]);

@@ -9,21 +9,13 @@ import { Argument, Command, CommanderError, Option } from 'commander';
 import { KINDS } from '../control/kinds.ts';
 import { LOG_FORMATS, LOG_LEVELS } from '../control/log.ts';
 import { DONE, exitCodeOf, reportError, USAGE, UsageError } from './exit.ts';
-import { FORMATS, parseFormat } from './format.ts';
 import type { GetFlags } from './get.ts';
+import { addLooking } from './looking.ts';
 import { addManners } from './manners.ts';
+import { ends, NODE, OUTPUT } from './options.ts';
 import { guardStreams } from './output.ts';
 
-const OUTPUT = ['-o, --output <format>', FORMATS.join(', '), parseFormat, 'table'] as const;
 const HTML = ['--html <file>', 'a page with charts, too: one file that needs nothing else'] as const;
-const NODE = ['--node <name>', 'a running node: NAME, or LAB/NODE; default: the only one'] as const;
-
-/** Makes a command's result the exit code of the process. */
-function ends<A extends unknown[]>(run: (...args: A) => Promise<number>): (...args: A) => Promise<void> {
-  return async (...args) => {
-    process.exitCode = await run(...args);
-  };
-}
 
 function buildProgram(): Command {
   const program = new Command('tunpath')
@@ -115,25 +107,7 @@ function buildProgram(): Command {
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./get.ts')).status(flags)));
 
-  addObserve(program.command('observe').description('flows of running nodes, as `hubble observe` prints them'));
-
-  program
-    .command('capture')
-    .description('packets of running nodes at any set of points; ends at SIGINT')
-    .argument('[filter...]', "in the words of tcpdump: 'tcp and port 80'")
-    .option(
-      '--at <point...>',
-      'ports: default/p1, ul0, or any; with :in or :out only what enters or leaves the node there',
-    )
-    .option('--drops', 'packets that are dropped, with the reason; without --at nothing else')
-    .option('-w, --write <file>', 'pcapng; - for standard output, into wireshark -k -i -')
-    .addOption(
-      new Option('--format <format>', 'of the file; pcap has IPv4 alone').choices(['pcapng', 'pcap']).default('pcapng'),
-    )
-    .option('-c, --count <packets>', 'end after so many')
-    .option('-s, --snapshot-length <bytes>', 'keep so much of each packet; 0: all', '0')
-    .option('--node <name>', 'a running node: NAME, or LAB/NODE; default: all of them')
-    .action(ends(async (filter, flags) => (await import('./capture.ts')).capture(filter, flags)));
+  addLooking(program);
 
   program
     .command('example')
@@ -153,28 +127,6 @@ function buildProgram(): Command {
         .default('text'),
     )
     .action(ends(async (path, flags) => (await import('./explain-config.ts')).explainConfig(path, flags)));
-
-  program
-    .command('metrics')
-    .description('counters, ports and tables of running nodes in the text format of Prometheus')
-    .option('--node <name>', 'a running node: NAME, or LAB/NODE; default: all of them')
-    .option('--listen <address:port>', 'serve /metrics there until SIGTERM, every scrape anew')
-    .action(ends(async flags => (await import('./metrics.ts')).metrics(flags)));
-
-  program
-    .command('replay')
-    .description('a capture through a configuration, in memory: no root, the same bytes every time')
-    .argument('<file>', 'pcap or pcapng')
-    .requiredOption('--config <file>', 'NodeConfig, YAML')
-    .option('--node <name>', 'which, where the file has several')
-    .option('--compare <file>', 'another NodeConfig: print every packet that differs; exit 1 if any does')
-    .option('-w, --write <file>', 'what went in and came out, as pcapng with the verdicts as comments')
-    .option('--port <name>', 'where all packets enter: a pod, the host device, uplink')
-    .option('--packets', 'a row for every packet')
-    .option('--no-arp', 'neighbours that the capture does not show do not answer')
-    .option('--seed <number>', 'of source ports, IP ids and backends', '1')
-    .option(...OUTPUT)
-    .action(ends(async (file, flags) => (await import('./replay.ts')).replay(file, flags)));
 
   program
     .command('conformance')
@@ -224,35 +176,6 @@ function addSegment(segment: Command): void {
     .option('--clear', 'no impairments, but those named beside it')
     .option(...NODE)
     .action(ends(async (name, flags) => (await import('./segment.ts')).set(name, flags)));
-}
-
-/** Options may be given several times: any of their values will do. */
-const MANY = (value: string, before: string[] = []) => [...before, value];
-
-function addObserve(command: Command): void {
-  command
-    .option('-f, --follow', 'go on until SIGINT; that is what it does in any case')
-    .option('--first <number>', 'end after so many flows')
-    .option('--verdict <verdict>', 'FORWARDED or DROPPED', MANY)
-    .option('--reason <name>', 'why it was dropped: no-route', MANY)
-    .option('-t, --type <type>', 'drop or trace', MANY)
-    .option('--pod <name>', 'source or destination: default/p1, default/ or p1', MANY)
-    .option('--from-pod <name>', 'source', MANY)
-    .option('--to-pod <name>', 'destination', MANY)
-    .option('-l, --label <label>', 'source or destination: app=web', MANY)
-    .option('--ip <address>', 'source or destination', MANY)
-    .option('--from-ip <address>', 'source', MANY)
-    .option('--to-ip <address>', 'destination', MANY)
-    .option('--port <port>', 'source or destination', MANY)
-    .option('--from-port <port>', 'source', MANY)
-    .option('--to-port <port>', 'destination', MANY)
-    .option('--protocol <name>', 'tcp, udp, icmp or sctp', MANY)
-    .option('--service <name>', 'source or destination: default/web', MANY)
-    .option('--tcp-flags <flags>', 'all of these: SYN,ACK', MANY)
-    .option('--print-node-name', 'also where there is one node only')
-    .option('--node <name>', 'a running node: NAME, or LAB/NODE; default: all of them')
-    .option('-o, --output <format>', 'compact, dict or jsonpb', 'compact')
-    .action(ends(async flags => (await import('./observe.ts')).observe(flags)));
 }
 
 function addMtu(mtu: Command): void {

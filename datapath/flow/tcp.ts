@@ -143,6 +143,8 @@ const CLOSE_INIT = 4;
 const BE_LIBERAL = 8;
 const UNACKNOWLEDGED = 16;
 const MAX_ACK_SET = 32;
+/** Of a connection that is met in the middle: its window scale is unknown, so nothing can be called out of window. */
+export const PICKED_UP = (SACK_PERMITTED | BE_LIBERAL) * 0x101;
 
 // TCP_LAST: kind in bits 0-2, direction 3, window scale of an ignored SYN 4-7, LAST_* 8-11, retransmissions 16-23.
 const LAST_KIND = 7;
@@ -228,9 +230,8 @@ export class TcpTracker {
       words[base + TCP_SEEN + MAX_END] = this.end;
       words[base + TCP_FLAGS] = readOptions(view, p.l4);
     } else {
-      // In the middle of a connection: its window scale is unknown, so nothing can be called out of window.
       words[base + TCP_SEEN + MAX_END] = (this.end + window) | 0;
-      words[base + TCP_FLAGS] = (SACK_PERMITTED | BE_LIBERAL) * 0x101;
+      words[base + TCP_FLAGS] = PICKED_UP;
     }
     if (this.fragmented) words[base + TCP_FLAGS] |= BE_LIBERAL * 0x101;
     // The first packet then passes the machine as every other; from state NONE it cannot be refused.

@@ -1,0 +1,63 @@
+/** Rows of `get conntrack` of a running node in the table of the node in memory that stands for it. */
+import { adoptFlow } from '../nat/adopt.ts';
+import type { World } from '../observe/world.ts';
+import { ip } from '../packet/build.ts';
+
+interface Tuple {
+  src: string;
+  dst: string;
+  sport?: number;
+  dport?: number;
+  id?: number;
+  type?: number;
+}
+
+/** As the control socket gives it. */
+export interface CopiedRow {
+  number: number;
+  timeout: number;
+  state: string | null;
+  original: Tuple;
+  reply: Tuple;
+  unreplied: boolean;
+  assured: boolean;
+  dnat: boolean;
+  snat: boolean;
+  rule: number;
+  policy: { egress: string | null; ingress: string | null } | null;
+}
+
+/** @returns how many have been copied: there may be no table here, or no room */
+export function copyFlows(world: World, node: string, rows: readonly CopiedRow[]): number {
+  const { datapath } = world.nodes.get(node)!;
+  const { flows, nat, policies, now } = datapath;
+  if (flows === null) return 0;
+  let copied = 0;
+  for (const row of rows) {
+    const isAllowed = row.policy !== null && row.policy.egress !== 'denied' && row.policy.ingress !== 'denied';
+    const adopted = adoptFlow(
+      flows,
+      nat?.translation ?? null,
+      {
+        protocol: row.number,
+        state: row.state ?? '',
+        original: tupleOf(row.original),
+        reply: tupleOf(row.reply),
+        seenReply: !row.unreplied,
+        assured: row.assured,
+        snat: row.snat,
+        dnat: row.dnat,
+        rule: row.rule,
+        expires: row.timeout,
+      },
+      isAllowed ? (policies?.epoch ?? 0) : 0,
+      now,
+    );
+    if (adopted) copied++;
+  }
+  return copied;
+}
+
+function tupleOf({ src, dst, sport, dport, id, type }: Tuple) {
+  return { src: ip(src), dst: ip(dst), sport: sport ?? id ?? 0, dport: dport ?? type ?? 0 };
+}

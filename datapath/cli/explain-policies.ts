@@ -1,0 +1,40 @@
+/** NetworkPolicy objects from a file, as `explain --what-if policy=FILE` takes them. */
+import { parseAllDocuments } from 'yaml';
+import { type PolicyConfig, policy } from '../control/policy-config.ts';
+import { readText, UsageError } from './exit.ts';
+
+/** @throws UsageError with everything that is wrong */
+export function readPolicies(file: string): PolicyConfig[] {
+  const policies: PolicyConfig[] = [];
+  const problems: string[] = [];
+  for (const document of parseAllDocuments(readText(file))) {
+    if (document.errors.length > 0) {
+      problems.push(...document.errors.map(({ message }) => `${file}: ${message.split('\n')[0]}`));
+      continue;
+    }
+    const value = document.toJS() as unknown;
+    if (value === null) continue;
+    const { kind, metadata, spec } = value as {
+      kind?: string;
+      metadata?: { name?: string; namespace?: string };
+      spec?: Record<string, unknown>;
+    };
+    if (kind !== 'NetworkPolicy') {
+      problems.push(`${file}: kind: got ${JSON.stringify(kind ?? null)}, expected NetworkPolicy`);
+      continue;
+    }
+    const { name, namespace = 'default' } = metadata ?? {};
+    const parsed = policy.safeParse({ ...spec, name, namespace });
+    if (parsed.success) policies.push(parsed.data);
+    else {
+      problems.push(
+        ...parsed.error.issues.map(
+          ({ path, message }) => `${file}: ${name ?? ''} ${path.join('.')}: expected ${message}`,
+        ),
+      );
+    }
+  }
+  if (policies.length === 0 && problems.length === 0) problems.push(`${file}: got none, expected a NetworkPolicy`);
+  if (problems.length > 0) throw new UsageError(problems.join('\n'));
+  return policies;
+}

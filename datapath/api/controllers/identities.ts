@@ -64,7 +64,7 @@ export function identityLabels({ metadata, spec }: KubeObject): string[] {
 }
 
 /** The number of a set of labels, given the first time that it is met. */
-async function identityOf(cluster: Cluster, labels: readonly string[]): Promise<number> {
+export async function identityOf(cluster: Cluster, labels: readonly string[]): Promise<number> {
   const wanted = Object.fromEntries(labels.map(label => splitLabel(label)));
   const text = JSON.stringify(wanted);
   const taken = new Set<number>();

@@ -48,7 +48,13 @@ const UPWARDS: readonly (readonly [from: string, to: string])[] = [
 ];
 
 /** Programs of their own, which a lab runs in its pods: they print for whoever started them. */
-const PROGRAMS = ['lab/api-process.ts', 'lab/dns-server.ts', 'lab/probe-agent.ts', 'lab/whoami.ts'];
+const PROGRAMS = [
+  'lab/api-process.ts',
+  'lab/dns-server.ts',
+  'lab/pods/image-server.ts',
+  'lab/probe-agent.ts',
+  'lab/whoami.ts',
+];
 
 interface Module {
   file: string;

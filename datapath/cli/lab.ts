@@ -53,7 +53,7 @@ export async function up(flags: UpFlags): Promise<number> {
   return DONE;
 }
 
-/** A lab of that name and kind whose nodes have died gets them back. @returns whether there was one */
+/** A lab of that name and kind whose nodes or API have died gets them back. @returns whether there was one */
 async function repair(flags: UpFlags, topology: string): Promise<boolean> {
   requireRoot('a lab');
   if (!Lab.exists(flags.name)) return false;
@@ -64,12 +64,15 @@ async function repair(flags: UpFlags, topology: string): Promise<boolean> {
     return false;
   }
   const dead = lab.status().filter(({ kind, state }) => kind === 'node' && state === 'down');
-  if (dead.length === 0 || lab.mode !== flags.mode || lab.topology.name !== topology) return false;
+  const lostApi = lab.hasLostApi;
+  if ((dead.length === 0 && !lostApi) || lab.mode !== flags.mode || lab.topology.name !== topology) return false;
   const started = new Set<string>();
   for (const { host } of dead) {
     if (!started.has(host)) for (const name of await lab.restartNode(host)) started.add(name);
   }
-  process.stderr.write(`lab '${lab.name}' is mended: ${[...started].join(', ')} started again\n`);
+  if (lostApi) await lab.restartApi();
+  const mended = [...started, ...(lostApi ? ['the API'] : [])].join(', ');
+  process.stderr.write(`lab '${lab.name}' is mended: ${mended} started again\n`);
   await printRows(flags.output, lab.status(), STATUS_COLUMNS);
   return true;
 }

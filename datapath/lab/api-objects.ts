@@ -50,6 +50,11 @@ function imageOf(pod: LabPod): string {
   return pod.hostname === undefined ? NETSHOOT : 'traefik/whoami';
 }
 
+/** As the article's manifests call it: after what the pod is. */
+function containerOf({ name, labels }: LabPod): string {
+  return labels.app ?? labels['k8s-app'] ?? name;
+}
+
 export function podObject(pod: LabPod): Json {
   const port = pod.dns ? { containerPort: 53, protocol: 'UDP' } : { containerPort: pod.port ?? 80 };
   const serves = pod.dns || pod.hostname !== undefined;
@@ -64,9 +69,10 @@ export function podObject(pod: LabPod): Json {
     },
     spec: {
       nodeName: pod.node,
+      terminationGracePeriodSeconds: 0,
       containers: [
         {
-          name: pod.name,
+          name: containerOf(pod),
           image: imageOf(pod),
           ...(serves ? { ports: [port] } : { command: ['tail'], args: ['-f', '/dev/null'] }),
         },
@@ -96,7 +102,7 @@ export function podStatus(pod: LabPod, hostIP: string, now: string): Json {
     })),
     containerStatuses: [
       {
-        name: pod.name,
+        name: containerOf(pod),
         image: imageOf(pod),
         imageID: '',
         ready: true,

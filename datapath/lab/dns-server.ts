@@ -1,11 +1,14 @@
 /**
  * The name server of a lab's cluster, run as its own process inside its pod: A and PTR records of services, from the
- * command line, over UDP. Names of the cluster's domain that it does not know do not exist; others it refuses.
+ * command line or a file that may change, over UDP. Names of the cluster's domain that it does not know do not exist; others
+ * it refuses.
  *
- * Usage: dns-server.js PORT DOMAIN NAME=ADDRESS...   Prints `listening` on stderr.
+ * Usage: dns-server.js PORT DOMAIN [@FILE] NAME=ADDRESS...   FILE has such records, one a line, and once it is there it stands
+ * instead of the others. Prints `listening` on stderr.
  */
 
 import { createSocket } from 'node:dgram';
+import { readFileSync, statSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
 import { type Answer, AUTHORITATIVE_ANSWER, decode, encode, type Packet, RECURSION_DESIRED } from 'dns-packet';
 
@@ -18,7 +21,7 @@ export interface Zone {
   /** `cluster.local` */
   domain: string;
   /** Name in lower case -> IPv4 address. */
-  records: ReadonlyMap<string, string>;
+  records: ReadonlyMap<string, readonly string[]>;
 }
 
 /** The answer to one message, or null if there is nothing to say: it is no query, or none that can be read. */
@@ -37,7 +40,7 @@ export function answerQuery(message: Buffer, zone: Zone): Buffer | null {
   const byAddress = nameOfReverse(name, zone);
   const answers: Answer[] = [];
   if (question.type === 'A' && byName !== undefined) {
-    answers.push({ type: 'A', name: question.name, ttl: TTL_S, data: byName });
+    for (const data of byName) answers.push({ type: 'A', name: question.name, ttl: TTL_S, data });
   }
   if (question.type === 'PTR' && byAddress !== undefined) {
     answers.push({ type: 'PTR', name: question.name, ttl: TTL_S, data: byAddress });
@@ -60,7 +63,36 @@ function nameOfReverse(name: string, { records }: Zone): string | undefined {
   const match = /^([\d.]+)\.in-addr\.arpa$/.exec(name);
   if (match === null) return undefined;
   const address = match[1]!.split('.').reverse().join('.');
-  return [...records].find(([, known]) => known === address)?.[0];
+  return [...records].find(([, known]) => known.includes(address))?.[0];
+}
+
+/** `NAME=ADDRESS` -> name in lower case -> addresses */
+export function recordsOf(lines: readonly string[]): Map<string, string[]> {
+  const records = new Map<string, string[]>();
+  for (const line of lines) {
+    const [name, address] = line.split('=') as [string, string];
+    records.set(name.toLowerCase(), [...(records.get(name.toLowerCase()) ?? []), address]);
+  }
+  return records;
+}
+
+/** Records of a file, read again when it has changed; undefined as long as it is not there. */
+function fileRecords(path: string): () => Zone['records'] | undefined {
+  let records: Zone['records'] | undefined;
+  let read = '';
+  return () => {
+    const found = statSync(path, { throwIfNoEntry: false });
+    const version = `${found?.mtimeMs} ${found?.size}`;
+    if (found !== undefined && version !== read) {
+      read = version;
+      records = recordsOf(
+        readFileSync(path, 'utf8')
+          .split('\n')
+          .filter(line => line !== ''),
+      );
+    }
+    return records;
+  };
 }
 
 function main(argv: string[]): void {
@@ -70,10 +102,12 @@ function main(argv: string[]): void {
     process.exitCode = 2;
     return;
   }
-  const zone = { domain, records: new Map(records.map(record => record.split('=') as [string, string])) };
+  const written = recordsOf(records.filter(record => !record.startsWith('@')));
+  const file = records.find(record => record.startsWith('@'));
+  const current = file === undefined ? () => undefined : fileRecords(file.slice(1));
   const socket = createSocket('udp4');
   socket.on('message', (message, { address, port: from }) => {
-    const answer = answerQuery(message, zone);
+    const answer = answerQuery(message, { domain, records: current() ?? written });
     if (answer !== null) socket.send(answer, from, address);
   });
   socket.on('error', error => {

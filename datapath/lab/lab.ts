@@ -61,6 +61,7 @@ import {
   SWITCH,
   socketOf,
   stateDirOf,
+  zoneFileOf,
 } from './names.ts';
 import { makeNetwork } from './network.ts';
 import { endProcesses, identifyProcess, inodesOf, isAlive, type ProcessIdentity, processesOf } from './processes.ts';
@@ -145,6 +146,8 @@ const DNS_PORT = 53;
 /** What the log of the process with all nodes is called, and its configuration of segments. */
 const NODES = 'nodes';
 const SEGMENTS_FILE = 'segments.yaml';
+/** What the API is called among a lab's processes; it is no host. */
+const API_LOG = 'api';
 
 const MAIN = fileURLToPath(new URL('../cli/main.js', import.meta.url));
 const API = fileURLToPath(new URL('./api-process.js', import.meta.url));
@@ -512,6 +515,21 @@ export class Lab {
     return false;
   }
 
+  /** Whether its API has ended, which it had. */
+  get hasLostApi(): boolean {
+    const api = this.processes.filter(({ host }) => host === API_LOG);
+    return api.length > 0 && !api.some(isAlive);
+  }
+
+  /** Starts the API again, with what it held and the pods that it had started. @throws LabError when it does not become ready */
+  async restartApi(): Promise<void> {
+    for (const old of this.processes.filter(({ host }) => host === API_LOG)) {
+      this.processes.splice(this.processes.indexOf(old), 1);
+    }
+    await this.startApi();
+    this.writeState();
+  }
+
   /** The node's processes have its address as soon as the node has seen that its TAP has left their namespace. */
   private async untilAtHostPort(node: string): Promise<void> {
     const deadline = Date.now() + READY_TIMEOUT_MS;
@@ -527,7 +545,7 @@ export class Lab {
 
   /** The API belongs to no host: it runs in the machine's own namespace. */
   private startApi(): Promise<void> {
-    return this.startProcess('api', [process.execPath, API, this.name], 'ready', {}, null);
+    return this.startProcess(API_LOG, [process.execPath, API, this.name], 'ready', {}, null);
   }
 
   private startServers(): Promise<void>[] {
@@ -549,7 +567,12 @@ export class Lab {
       ...pods
         .filter(pod => pod.dns)
         .map(pod =>
-          this.startProcess(pod.name, [process.execPath, DNS, `${DNS_PORT}`, CLUSTER_DOMAIN, ...records], 'listening'),
+          this.startProcess(
+            pod.name,
+            // The file is written where there is an API, and says what that has.
+            [process.execPath, DNS, `${DNS_PORT}`, CLUSTER_DOMAIN, `@${zoneFileOf(this.name)}`, ...records],
+            'listening',
+          ),
         ),
       serve(router.name, router.name, ['127.0.0.1', routerWebAddress(this.topology)]),
     ];

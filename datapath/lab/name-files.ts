@@ -7,12 +7,13 @@ import { mkdirSync, readdirSync, rmdirSync, rmSync, writeFileSync } from 'node:f
 import { namespaceOf, namespacePrefix } from './names.ts';
 import { CLUSTER_DOMAIN, dnsNameOf, endpointsOf, type Topology } from './topology.ts';
 
-const DIRECTORY = '/etc/netns';
+/** Where `ip netns exec` looks for files of a namespace. */
+export const NETNS_FILES = '/etc/netns';
 
 /** For programs that are started in the pods from now on. */
 export function writeNameFiles(lab: string, topology: Topology): void {
   for (const pod of topology.pods) {
-    const directory = `${DIRECTORY}/${namespaceOf(lab, pod.name)}`;
+    const directory = `${NETNS_FILES}/${namespaceOf(lab, pod.name)}`;
     mkdirSync(directory, { recursive: true });
     const server = nameServerOf(topology);
     if (server === undefined) writeFileSync(`${directory}/hosts`, hostsFile(topology));
@@ -24,15 +25,15 @@ export function writeNameFiles(lab: string, topology: Topology): void {
 export function removeNameFiles(lab: string): void {
   let entries: string[];
   try {
-    entries = readdirSync(DIRECTORY);
+    entries = readdirSync(NETNS_FILES);
   } catch {
     return; // there is none
   }
   const own = entries.filter(entry => entry.startsWith(namespacePrefix(lab)));
-  for (const entry of own) rmSync(`${DIRECTORY}/${entry}`, { recursive: true, force: true });
+  for (const entry of own) rmSync(`${NETNS_FILES}/${entry}`, { recursive: true, force: true });
   if (own.length === 0) return;
   try {
-    rmdirSync(DIRECTORY);
+    rmdirSync(NETNS_FILES);
   } catch {
     // Others' files are in it.
   }

@@ -35,6 +35,11 @@ export function stateDirOf(lab: string): string {
   return `${RUN_DIR}/lab-${lab}`;
 }
 
+/** Names and addresses of the services that the lab's API has, for name servers. */
+export function zoneFileOf(lab: string): string {
+  return `${stateDirOf(lab)}/zone`;
+}
+
 /** Holds the API's socket and kubeconfig, where people look for them. */
 export function apiDirOf(lab: string): string {
   return `${RUN_DIR}/${lab}`;

@@ -50,10 +50,18 @@ export function inodesOf(namespaces: readonly string[]): Set<number> {
  * lab started and that are still on their way there.
  */
 export function processesOf(lab: string, inodes: ReadonlySet<number>): ProcessIdentity[] {
+  return liveProcesses(pid => isInside(pid, inodes) || isMember(pid, lab));
+}
+
+/** Every live process but the caller inside the network namespaces with these inodes. */
+export function processesInside(inodes: ReadonlySet<number>): ProcessIdentity[] {
+  return liveProcesses(pid => isInside(pid, inodes));
+}
+
+function liveProcesses(isMeant: (pid: string) => boolean): ProcessIdentity[] {
   const found: ProcessIdentity[] = [];
   for (const entry of readdirSync('/proc')) {
-    if (!/^\d+$/.test(entry) || Number(entry) === process.pid) continue;
-    if (!isInside(entry, inodes) && !isMember(entry, lab)) continue;
+    if (!/^\d+$/.test(entry) || Number(entry) === process.pid || !isMeant(entry)) continue;
     const identity = identifyProcess(Number(entry));
     if (identity !== null) found.push(identity);
   }

@@ -4,7 +4,7 @@ import { answerQuery, type Zone } from '../../datapath/lab/dns-server.ts';
 
 const zone: Zone = {
   domain: 'cluster.local',
-  records: new Map([['web.default.svc.cluster.local', '10.96.0.7']]),
+  records: new Map([['web.default.svc.cluster.local', ['10.96.0.7']]]),
 };
 
 function ask(type: RecordType, name: string): string {

@@ -2,11 +2,11 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Lab } from '../../datapath/lab/lab.ts';
-import { apiDirOf, kubeconfigOf } from '../../datapath/lab/names.ts';
+import { apiDirOf, kubeconfigOf, NETNS_DIR } from '../../datapath/lab/names.ts';
 import { kubectlPath } from '../api/kubectl.ts';
 
 const NAME = 'labapi';
@@ -16,6 +16,55 @@ apiVersion: v1
 kind: Service
 metadata: { name: second }
 spec: { clusterIP: 10.96.5.5, selector: { app: webpod }, ports: [{ name: web, port: 8080, targetPort: 80 }] }
+`;
+
+const ARTICLE = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: { name: web }
+spec:
+  replicas: 3
+  selector: { matchLabels: { app: web } }
+  template:
+    metadata: { labels: { app: web } }
+    spec:
+      affinity:
+        podAntiAffinity:
+          requiredDuringSchedulingIgnoredDuringExecution:
+            - labelSelector: { matchExpressions: [{ key: app, operator: In, values: [web] }] }
+              topologyKey: kubernetes.io/hostname
+      terminationGracePeriodSeconds: 1
+      containers:
+        - name: web
+          image: traefik/whoami
+          ports: [{ name: http, containerPort: 80 }]
+          readinessProbe: { httpGet: { path: /, port: http }, periodSeconds: 1 }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: web, labels: { app: web } }
+spec: { type: ClusterIP, selector: { app: web }, ports: [{ protocol: TCP, port: 80, targetPort: http }] }
+`;
+
+const BROKEN = `
+apiVersion: v1
+kind: Pod
+metadata: { name: unknown }
+spec: { containers: [{ name: main, image: "registry.example/none:1" }] }
+---
+apiVersion: v1
+kind: Pod
+metadata: { name: ends }
+spec:
+  nodeName: k8s-w1
+  restartPolicy: Never
+  containers:
+    - name: main
+      image: busybox
+      command: [sh, -c, 'echo $(NODE) says $WORD; exit 3']
+      env:
+        - { name: NODE, valueFrom: { fieldRef: { fieldPath: spec.nodeName } } }
+        - { name: WORD, value: hello }
 `;
 
 describe('a lab and kubectl', function () {
@@ -84,7 +133,65 @@ describe('a lab and kubectl', function () {
     assert.notEqual(await ask(code => code !== 0), 0);
   });
 
-  it('packets flow on when the API is killed', async () => {
+  it("the article's manifests run: three pods answer through the service, by its name", async () => {
+    const applied = await kubectl('apply -f -', ARTICLE);
+    assert.equal(applied.code, 0, applied.stderr);
+    const status = await kubectl('rollout status deploy/web --timeout=60s');
+    assert.equal(status.code, 0, status.stderr);
+    const pods = await kubectl('get pods -l app=web -o wide');
+    assert.match(pods.stdout, /^web-\S+ +1\/1 +Running +0 +\S+ +172\.20\.2\.\d+ +k8s-w0 /m);
+    const names = new Set<string>();
+    for (let tries = 0; names.size < 3 && tries < 60; tries++) {
+      const { stdout } = await lab.exec('curl-pod', ['curl', '-s', '-m', '2', 'web']);
+      const name = /^Hostname: (\S+)$/m.exec(stdout)?.[1];
+      if (name !== undefined) names.add(name);
+    }
+    assert.equal(names.size, 3);
+  });
+
+  it('readiness decides where packets go', async () => {
+    const name = (await kubectl('get pods -l app=web -o jsonpath={.items[0].metadata.name}')).stdout;
+    const address = (await kubectl(`get pod ${name} -o jsonpath={.status.podIP}`)).stdout;
+    await kubectl(`label pod ${name} app=lonely --overwrite`);
+    const status = await kubectl('rollout status deploy/web --timeout=60s');
+    assert.equal(status.code, 0, status.stderr);
+    const { stdout } = await kubectl('get endpointslices -l kubernetes.io/service-name=web');
+    assert.doesNotMatch(stdout, new RegExp(`${address.replaceAll('.', '\\.')}(,|$)`, 'm'));
+    // It runs on, but nobody's pod any more.
+    assert.equal((await kubectl(`exec ${name} -- hostname`)).stdout, `${name}\n`);
+    assert.equal((await kubectl(`delete pod ${name}`)).code, 0);
+  });
+
+  it('run --rm -i runs a command with its input, and leaves nothing', async () => {
+    const ran = await kubectl(
+      'run --rm -i once --image=busybox --restart=Never -- sh',
+      'hostname; wget -qO- web | head -1\n',
+    );
+    assert.match(ran.stdout, /^once\nHostname: web-\S+$/m, ran.stderr);
+    assert.equal((await kubectl('get pod once')).code, 1);
+    assert.ok(!existsSync(`${NETNS_DIR}/tp-${NAME}-default.once`));
+  });
+
+  it('an image that is none, and a command that ends, are said', async () => {
+    const created = await kubectl('apply -f -', BROKEN);
+    assert.equal(created.code, 0, created.stderr);
+    const waited = await kubectl(
+      'wait --for=jsonpath={.status.containerStatuses[0].state.waiting.reason}=ImagePullBackOff pod/unknown --timeout=60s',
+    );
+    assert.equal(waited.code, 0, waited.stderr);
+    const failed = await kubectl('wait --for=jsonpath={.status.phase}=Failed pod/ends --timeout=60s');
+    assert.equal(failed.code, 0, failed.stderr);
+    assert.equal((await kubectl('logs ends')).stdout, 'k8s-w1 says hello\n');
+    const exitCode = 'get pod ends -o jsonpath={.status.containerStatuses[0].state.terminated.exitCode}';
+    assert.equal((await kubectl(exitCode)).stdout, '3');
+    assert.equal((await kubectl('delete pod unknown ends')).code, 0);
+  });
+
+  it('packets flow on when the API is killed, and it goes on with its pods when it is there again', async () => {
+    const what =
+      'get pods -l app=web -o jsonpath={.items[*].metadata.name}/{.items[*].status.podIP}/{.items[*]..restartCount}';
+    const before = (await kubectl(what)).stdout;
+    assert.match(before, /\/0 0 0$/);
     const flow = lab.spawn('curl-pod', ['ping', '-q', '-i', '0.02', '-c', '50', '172.20.1.217']);
     let printed = '';
     flow.stdout!.on('data', chunk => (printed += chunk));
@@ -93,5 +200,18 @@ describe('a lab and kubectl', function () {
     await once(flow, 'close');
     assert.match(printed, /50 packets transmitted, 50 received/);
     assert.notEqual((await kubectl('get pods --request-timeout=2s')).code, 0);
+    assert.ok(lab.hasLostApi);
+    await lab.restartApi();
+    const after = await kubectl(what);
+    assert.equal(after.stdout, before, after.stderr);
+    assert.match((await lab.exec('curl-pod', ['curl', '-s', '-m', '2', 'web'])).stdout, /^Hostname: web-/);
+    // The pods that the other process started are this one's to end.
+    assert.equal((await kubectl('delete deploy web')).code, 0);
+    const gone = await kubectl('wait --for=delete pod -l app=web --timeout=60s');
+    assert.equal(gone.code, 0, gone.stderr);
+    assert.deepEqual(
+      readdirSync(NETNS_DIR).filter(name => name.startsWith(`tp-${NAME}-default.`)),
+      [],
+    );
   });
 });

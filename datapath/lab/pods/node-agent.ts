@@ -1,0 +1,209 @@
+/** Keeps one node's datapath as the API has it: services, policies, and pods that came after the lab. The rest stays. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { parse, stringify } from 'yaml';
+import { compilePolicies } from '../../api/agent/policies.ts';
+import { compileServices } from '../../api/agent/services.ts';
+import type { Cluster } from '../../api/controllers/cluster.ts';
+import type { Json } from '../../api/object.ts';
+import { callNode } from '../../control/client.ts';
+import { loadConfig } from '../../control/load-config.ts';
+import type { ApplyResult } from '../../control/node.ts';
+import { nodeNameOf, socketOf, stateDirOf } from '../names.ts';
+
+/** Changes of one moment go to the node together. */
+const DEBOUNCE_MS = 20;
+const RETRY_MS = 1000;
+const APPLY_TIMEOUT_MS = 60_000;
+
+/** Kinds of which the node's configuration speaks. */
+const FOLLOWED = new Set([
+  'services',
+  'endpointslices.discovery.k8s.io',
+  'networkpolicies.networking.k8s.io',
+  'namespaces',
+  'pods',
+]);
+
+/** An item of a NodeConfig's `spec.pods`. */
+export interface PodEntry {
+  name: string;
+  netns: string;
+  device: string;
+  address: string;
+  labels: Record<string, string>;
+  ports: Json[];
+  identity: number;
+}
+
+interface Refused {
+  kind: 'Service' | 'NetworkPolicy';
+  place: string;
+  message: string;
+}
+
+export class NodeAgent {
+  readonly name: string;
+  private readonly lab: string;
+  private readonly cluster: Cluster;
+  private readonly ownPods: Json[];
+  private readonly pods = new Map<string, PodEntry>();
+  private readonly told = new Set<string>();
+  private applied = '';
+  private complaint = '';
+  private readonly onError: (text: string) => void;
+  private timer: NodeJS.Timeout | undefined;
+  private running: Promise<void> = Promise.resolve();
+  private waiting: { resolve: () => void; reject: (error: Error) => void }[] = [];
+
+  /** @param ownPods names of the pods that the lab itself has on the node */
+  constructor(
+    lab: string,
+    name: string,
+    cluster: Cluster,
+    ownPods: ReadonlySet<string>,
+    onError: (text: string) => void,
+  ) {
+    this.onError = onError;
+    this.lab = lab;
+    this.name = name;
+    this.cluster = cluster;
+    this.ownPods = this.read().spec.pods.filter(({ netns }: Json) => ownPods.has(netns));
+  }
+
+  static follows(storage: string): boolean {
+    return FOLLOWED.has(storage);
+  }
+
+  /** A pod that is to be attached, from the next application on. */
+  set(entry: PodEntry): void {
+    this.pods.set(entry.name, entry);
+    this.changed();
+  }
+
+  /** @param withLabPod its namespace, where it is one of the lab's own */
+  remove(name: string, withLabPod?: string): void {
+    this.pods.delete(name);
+    const own = this.ownPods.findIndex(({ netns }) => netns === withLabPod);
+    if (own >= 0) this.ownPods.splice(own, 1);
+    this.changed();
+  }
+
+  changed(): void {
+    this.timer ??= setTimeout(() => this.run(), DEBOUNCE_MS);
+  }
+
+  /** Returns when the node has all that was set before. @throws Error where it does not take it */
+  flush(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.waiting.push({ resolve, reject });
+      this.changed();
+    });
+  }
+
+  private run(): void {
+    this.running = this.running.then(async () => {
+      this.timer = undefined;
+      const waiting = this.waiting.splice(0);
+      try {
+        await this.apply();
+        for (const { resolve } of waiting) resolve();
+      } catch (error) {
+        this.complain((error as Error).message);
+        for (const { reject } of waiting) reject(error as Error);
+        setTimeout(() => this.changed(), RETRY_MS).unref();
+      }
+    });
+  }
+
+  /** The same again is no news. */
+  private complain(message: string): void {
+    if (message !== this.complaint) this.onError(`${this.name}: ${message}`);
+    this.complaint = message;
+  }
+
+  private get path(): string {
+    return `${stateDirOf(this.lab)}/${this.name}.yaml`;
+  }
+
+  private read(): Json {
+    return parse(readFileSync(this.path, 'utf8'));
+  }
+
+  /** @throws Error where the node is not there, or refuses */
+  private async apply(): Promise<void> {
+    const { config, refused } = this.compile();
+    const text = stringify(config);
+    await this.tell(refused);
+    if (text === this.applied) return;
+    const request = { text, file: this.path };
+    const result = (await callNode(socketOf(this.lab, this.name), 'apply', request, APPLY_TIMEOUT_MS)) as ApplyResult;
+    if (result.applied === undefined) {
+      const faults = (result.problems ?? result.refused ?? []).map(({ message }) => message).join('; ');
+      const node = this.cluster.find('Node', undefined, this.name);
+      if (node !== undefined)
+        await this.cluster.event(node, 'Warning', 'FailedToApply', `all stays as it was: ${faults}`);
+      throw new Error(`the node does not take its configuration: ${faults}`);
+    }
+    this.applied = text;
+    this.complaint = '';
+    // What the lab's other commands read, and a node that is started again, is what the node runs.
+    writeFileSync(this.path, text);
+  }
+
+  /** The configuration that the node should have, without what no node would take. */
+  private compile(): { config: Json; refused: Refused[] } {
+    const nodeName = (name: string): string => nodeNameOf(this.lab, name);
+    const { cluster } = this;
+    const { services, refused: unable } = compileServices(
+      // The API is no pod, and nobody is behind its cluster address.
+      cluster
+        .list('Service')
+        .filter(({ metadata }) => metadata.name !== 'kubernetes' || metadata.namespace !== 'default'),
+      cluster.list('EndpointSlice'),
+      nodeName,
+    );
+    const { policies, namespaces, remotePods } = compilePolicies(
+      cluster.list('NetworkPolicy'),
+      cluster.list('Namespace'),
+      cluster.list('Pod').filter(pod => pod.spec.nodeName !== this.name),
+    );
+    const refused: Refused[] = unable.map(one => ({ kind: 'Service', ...one }));
+    const config = this.read();
+    const { spec } = config;
+    spec.pods = [...this.ownPods, ...this.pods.values()];
+    Object.assign(spec, { namespaces, remotePods });
+    // One that is wrong for a node does not keep the others away from it.
+    for (;;) {
+      Object.assign(spec, { services, policies });
+      const { problems } = loadConfig(stringify(config), this.path);
+      const faulty = (problems ?? []).flatMap(({ path, message }) => {
+        const match = /^spec\.(services|policies)\[(\d+)\]/.exec(path);
+        return match === null ? [] : [{ list: match[1]!, index: Number(match[2]), message: `${path}: ${message}` }];
+      });
+      if (faulty.length === 0) return { config, refused };
+      for (const { list, index, message } of faulty) {
+        const isService = list === 'services';
+        const item = (isService ? services : policies)[index];
+        const place = isService ? item.name : `${item.namespace}/${item.name}`;
+        refused.push({ kind: isService ? 'Service' : 'NetworkPolicy', place, message });
+      }
+      const drop = (list: string): Set<number> =>
+        new Set(faulty.filter(one => one.list === list).map(one => one.index));
+      const [badServices, badPolicies] = [drop('services'), drop('policies')];
+      services.splice(0, services.length, ...services.filter((_, i) => !badServices.has(i)));
+      policies.splice(0, policies.length, ...policies.filter((_, i) => !badPolicies.has(i)));
+    }
+  }
+
+  private async tell(refused: readonly Refused[]): Promise<void> {
+    for (const { kind, place, message } of refused) {
+      const key = `${kind} ${place} ${message}`;
+      if (this.told.has(key)) continue;
+      this.told.add(key);
+      const [namespace, name] = place.split('/') as [string, string];
+      const object = this.cluster.find(kind, namespace, name);
+      if (object === undefined) continue;
+      await this.cluster.event(object, 'Warning', kind === 'Service' ? 'NotForwarded' : 'NotEnforced', message);
+    }
+  }
+}

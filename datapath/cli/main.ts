@@ -211,6 +211,11 @@ function addLab(lab: Command): void {
     .option('--offload <which>', 'auto, none', 'auto')
     .option('--no-api', 'without the Kubernetes API that kubectl talks to')
     .option('--processes', 'a process for each node, with TAPs on bridges; default: all nodes in one, with segments')
+    .option('--simulate', 'instead: many nodes and pods in memory, asked once who reaches whom; no root')
+    .option('--nodes <n>', 'with --simulate; default 200', Number)
+    .option('--pods <n>', 'with --simulate, of each node; default 20', Number)
+    .option('--policies', 'with --simulate: pods k0 are reached by pods k1 alone')
+    .option('--every-pod', 'with --simulate: every pod to every pod; default: every node to every node')
     .option(...NEW_NAME)
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./lab.ts')).up(flags)));

@@ -235,7 +235,7 @@ interface Said {
 }
 
 describe('tunnels on the wire', function () {
-  this.timeout(60_000);
+  this.timeout(240_000);
   let rig: Rig;
   let packets: Fields[];
   const said = new Map<Combination, Said>();

@@ -137,20 +137,16 @@ export class Datapath extends Path {
       else if (v !== TAKEN) this.drop(p, v);
     }
     this.forwardParsed();
+    // Before the slots are filled again, so that the next burst gets the packets of this one, which the cache still holds.
+    this.flush();
     for (let i = 0; i < n; i++) {
-      let p = pool.take();
-      if (p === null) {
-        // All that ports have queued. What is held (ARP, reassembly) is capped well below the pool's size.
-        this.flush();
-        p = pool.take();
-      }
-      slots[i] = p as Packet;
+      // What is held (ARP, reassembly) is capped well below the pool's size.
+      slots[i] = pool.take() as Packet;
     }
     c.port(port.index, counters.PORT_RX_PACKETS, packets);
     c.port(port.index, counters.PORT_RX_BYTES, bytes);
     c.port(port.index, counters.PORT_READS, n);
     c.event(counters.EVENT_BURSTS);
-    this.flush();
     return n;
   }
 

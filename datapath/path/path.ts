@@ -213,7 +213,7 @@ export abstract class Path {
 
   /** Reports a step of a packet that somebody follows. @returns the verdict */
   took(step: number, p: Packet, verdict: number): number {
-    if (p.trace !== 0 && this.watcher !== null) this.watcher.stepped(p, step, verdict);
+    if (this.watcher !== null && p.trace !== 0) this.watcher.stepped(p, step, verdict);
     return verdict;
   }
 

@@ -48,7 +48,7 @@ const DETAILS: Record<KindName, Omit<Kind, 'name'>> = {
   ports: {
     aliases: ['port', 'interfaces', 'interface', 'links', 'link', 'pods', 'pod', 'po'],
     keys: ['name', 'device'],
-    wide: [],
+    wide: ['number'],
     spared: ['identity', 'rxBytes', 'txBytes', 'kind', 'addresses'],
   },
   neighbors: {

@@ -4,6 +4,9 @@ import { ends, OUTPUT } from './options.ts';
 
 export function addLooking(program: Command): void {
   addObserve(program.command('observe').description('flows of running nodes, as `hubble observe` prints them'));
+  addMonitor(
+    program.command('monitor').description('drops, traces and policy verdicts, as `cilium-dbg monitor` prints them'),
+  );
   addExplain(
     program.command('explain').description('one packet through every step, and why; exit 1 if it does not arrive'),
   );
@@ -76,6 +79,22 @@ function addObserve(command: Command): void {
     .option('--node <name>', 'a running node: NAME, or LAB/NODE; default: all of them')
     .option('-o, --output <format>', 'compact, dict or jsonpb', 'compact')
     .action(ends(async flags => (await import('./observe.ts')).observe(flags)));
+}
+
+function addMonitor(command: Command): void {
+  command
+    .option('-t, --type <type>', 'drop, trace or policy-verdict; default: all of them', MANY)
+    .option('-v, --verbose', 'several lines for each event, with the headers of the packet')
+    .option('--hex', 'the same, with its first bytes')
+    .option(
+      '--related-to <id>',
+      'only what this endpoint sends or gets; its number is in get endpoints -o cilium',
+      MANY,
+    )
+    .option('--from <id>', 'what it sends', MANY)
+    .option('--to <id>', 'what it gets', MANY)
+    .option('--node <name>', 'a running node: NAME, or LAB/NODE; default: all of them')
+    .action(ends(async flags => (await import('./monitor.ts')).monitor(flags)));
 }
 
 function addExplain(command: Command): void {

@@ -9,6 +9,7 @@ import { Argument, Command, CommanderError, Option } from 'commander';
 import { KINDS } from '../control/kinds.ts';
 import { LOG_FORMATS, LOG_LEVELS } from '../control/log.ts';
 import { DONE, exitCodeOf, reportError, USAGE, UsageError } from './exit.ts';
+import { FORMATS, parseFormat } from './format.ts';
 import type { GetFlags } from './get.ts';
 import { addLooking } from './looking.ts';
 import { addManners } from './manners.ts';
@@ -88,8 +89,18 @@ function buildProgram(): Command {
     .option('-n, --src-nat [network]', 'conntrack: whose source is translated')
     .option('-g, --dst-nat [network]', 'conntrack: whose destination is')
     .option(...NODE)
-    .option(...OUTPUT)
-    .action(ends(async (kind, name, flags) => (await import('./get.ts')).get(kind, name, flowFlags(flags))));
+    .option(
+      '-o, --output <format>',
+      `${FORMATS.join(', ')}; cilium: lb, ct, nat, ipcache, endpoints as cilium-dbg prints them`,
+      text => (text === 'cilium' ? text : parseFormat(text)),
+      'table',
+    )
+    .action(
+      ends(async (kind, name, flags) => {
+        if (flags.output === 'cilium') return (await import('./cilium.ts')).getCilium(kind, flags.node);
+        return (await import('./get.ts')).get(kind, name, flowFlags(flags));
+      }),
+    );
 
   program
     .command('describe')

@@ -126,6 +126,7 @@ function offloadsOf(
 export function portRows(ports: PortStates, counters: Counters, health: PortHealth): unknown[] {
   return Array.from(ports, ([key, { port, handle, number }]) => ({
     name: port.name,
+    number,
     kind: PORT_KINDS[port.kind],
     device: handle.name,
     ...health.of(key),

@@ -25,6 +25,7 @@ export interface WatchParams {
   flows: boolean;
   drops: boolean;
   steps: boolean;
+  policies: boolean;
   points: { port: string; in: boolean; out: boolean }[];
   snapLen: number;
 }
@@ -34,6 +35,7 @@ const watchParams = z.strictObject({
   flows: z.boolean().default(false),
   drops: z.boolean().default(false),
   steps: z.boolean().default(false),
+  policies: z.boolean().default(false),
   points: z
     .array(z.strictObject({ port: z.string(), in: z.boolean(), out: z.boolean() }))
     .max(256)

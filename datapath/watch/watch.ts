@@ -6,9 +6,10 @@ import { REPLY as REPLY_DIRECTION } from '../flow/table.ts';
 import { RecordRing } from '../memory/record-ring.ts';
 import type { Packet } from '../packet/packet.ts';
 import type { Path } from '../path/path.ts';
-import type { Watcher } from '../path/watcher.ts';
+import { STEP_EGRESS_POLICY, STEP_INGRESS_POLICY, type Watcher } from '../path/watcher.ts';
 import type { Port } from '../port.ts';
 import * as hops from '../route/nexthop.ts';
+import { CONTINUE } from '../verdict.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as tcp from '../wire/tcp.ts';
 import { compileFilter, type Filter } from './filter.ts';
@@ -31,6 +32,8 @@ export interface WatchSpec {
   points: { port: string; bits: number }[];
   /** Every step of the packets that pass the filter when they come in. */
   steps: boolean;
+  /** What policies say of flows that begin. */
+  policies: boolean;
   /** Bytes kept of a packet. */
   snapLen: number;
 }
@@ -76,10 +79,10 @@ export class Watch implements Watcher {
     p.backendPort = 0;
     p.rule = 0;
     const isPoint = this.wants(port, POINT_IN);
-    if (!isPoint && !spec.steps) return;
+    if (!isPoint && !spec.steps && !spec.policies) return;
     peek.look(this.path.view, p);
     if (!this.filter(peek)) return;
-    if (spec.steps) p.trace = 1;
+    if (spec.steps || spec.policies) p.trace = 1;
     if (isPoint || spec.steps) this.write(p, record.KIND_RECEIVED, port.index, 0, port.device.layer);
   }
 
@@ -113,7 +116,7 @@ export class Watch implements Watcher {
   }
 
   stepped(p: Packet, step: number, verdict: number): void {
-    if (!this.spec.steps) return;
+    if (!this.spec.steps && !(this.spec.policies && isJudged(p, step, verdict))) return;
     this.peek.look(this.path.view, p);
     this.write(p, record.KIND_STEP, step, verdict, this.peek.network === p.off ? 3 : 2);
   }
@@ -193,4 +196,10 @@ export class Watch implements Watcher {
       (p.local !== 0 ? record.STATE_LOCAL : 0)
     );
   }
+}
+
+/** Has a policy just said something of a flow that begins? */
+function isJudged(p: Packet, step: number, verdict: number): boolean {
+  if (step !== STEP_EGRESS_POLICY && step !== STEP_INGRESS_POLICY) return false;
+  return p.isNew !== 0 && (verdict !== CONTINUE || p.policy > 0);
 }

@@ -125,6 +125,49 @@ describe('observe and capture', function () {
     }
   });
 
+  it('explain says of the running node what it does, with the flows that it has', async () => {
+    const explain = async (to: string, ...more: string[]) => {
+      const argv = ['explain', '--from', 'p1', '--to', to, '-o', 'json', '--node', rig.full('node'), ...more];
+      const command = rig.command(process.execPath, MAIN, ...argv);
+      const status = await command.exited;
+      const text = command.output.slice(command.output.indexOf('{'), command.output.lastIndexOf('}') + 1);
+      return { status, found: JSON.parse(text) as { outcome: string; at: { port: string }; notCopied: string[] } };
+    };
+    const good = await explain(`${WEB}:80`, '--both');
+    assert.deepEqual([good.status, good.found.outcome, good.found.at.port], [0, 'delivered', 'default/p2']);
+    assert.ok(good.found.notCopied.length > 0);
+    const bad = await explain('203.0.113.9');
+    assert.deepEqual([bad.status, bad.found.outcome], [1, 'refused']);
+    // The connection's own flow is there: a segment in its middle belongs to it.
+    await request();
+    const flows = await rig.get<{ original: { dst: string; sport: number } }>('node', 'conntrack');
+    const { original } = flows.find(flow => flow.original.dst === WEB)!;
+    const known = await explain(`${WEB}:80`, '--sport', String(original.sport), '--length', '60');
+    const flowStep = JSON.stringify(known.found);
+    assert.match(flowStep, /original direction of tcp/);
+  });
+
+  it('monitor shows drops and traces of an endpoint by its number, and tables are as cilium-dbg has them', async () => {
+    const table = async (kind: string) => {
+      const command = rig.command(process.execPath, MAIN, 'get', kind, '-o', 'cilium', '--node', rig.full('node'));
+      assert.equal(await command.exited, 0, command.output);
+      return command.output;
+    };
+    const [, id] = /^(\d+) .* 10\.244\.1\.10 +ready$/m.exec(await table('endpoints')) ?? [];
+    const monitor = await watch('monitor', '--from', id);
+    await request();
+    await rig.exec('p1', 'ping', '-c', '1', '-W', '1', '203.0.113.9');
+    await until('the drop', () => monitor.output.includes('xx drop'));
+    assert.equal(await monitor.stop('SIGINT'), 0);
+    assert.match(monitor.output, /^-> endpoint \d+ flow 0x\w+ , identity 1001->1002 state new .* tcp SYN$/m);
+    assert.match(
+      monitor.output,
+      /^xx drop \(Unroutable, drop-no-route\) .* 10\.244\.1\.10 -> 203\.0\.113\.9 EchoRequest$/m,
+    );
+    assert.match(await table('lb'), /^10\.96\.0\.10:80\/TCP \(1\) +10\.244\.1\.11:8080\/TCP \(1\) \(1\)$/m);
+    assert.match(await table('ct'), /^TCP IN 10\.244\.1\.10:\d+ -> 10\.244\.1\.11:8080 expires=/m);
+  });
+
   it('clients that are killed leave no watch behind, and the node goes on', async () => {
     const killed = await Promise.all(Array.from({ length: 4 }, () => watch('capture', '-w', '/dev/null')));
     for (const client of killed) client.child.kill('SIGKILL');

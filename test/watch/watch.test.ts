@@ -2,8 +2,14 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { RecordRing } from '../../datapath/memory/record-ring.ts';
 import { dotted } from '../../datapath/packet/build.ts';
-import { STEP_FLOW, STEP_NAMES } from '../../datapath/path/watcher.ts';
-import { CONTINUE, DROP_INVALID_SOURCE, DROP_ROUTE_REFUSED, VERDICT_NAMES } from '../../datapath/verdict.ts';
+import { STEP_FLOW, STEP_INGRESS_POLICY, STEP_NAMES } from '../../datapath/path/watcher.ts';
+import {
+  CONTINUE,
+  DROP_INVALID_SOURCE,
+  DROP_POLICY_DENIED_INGRESS,
+  DROP_ROUTE_REFUSED,
+  VERDICT_NAMES,
+} from '../../datapath/verdict.ts';
 import {
   KIND_DROPPED,
   KIND_RECEIVED,
@@ -28,6 +34,7 @@ const NOTHING: Omit<WatchSpec, 'ring'> = {
   drops: false,
   points: [],
   steps: false,
+  policies: false,
   snapLen: 0,
 };
 
@@ -170,6 +177,24 @@ describe('watch', () => {
     assert.ok(last.some(r => r.kind === KIND_DROPPED && r.detail === DROP_ROUTE_REFUSED));
     assert.ok(
       last.some(r => r.kind === KIND_STEP && STEP_NAMES[r.detail] === 'route' && r.verdict === DROP_ROUTE_REFUSED),
+    );
+  });
+
+  it('policies: what they say of flows that begin, and of no other packet', () => {
+    const policies = [{ name: 'web', podSelector: {}, ingress: [{ ports: [{ port: 80 }] }] }];
+    const { node, take } = watched({ policies: true, filter: 'tcp' }, { policies });
+    const request = { src: POD, dst: POD2, sport: 40_000, dport: 80 };
+    node.send('p1', tcp4({ ...request, flags: tcp.SYN, seq: 1 }));
+    node.send('p2', tcp4({ src: POD2, dst: POD, sport: 80, dport: 40_000, flags: 0x12, seq: 9, ack: 2 }));
+    node.send('p1', tcp4({ ...request, flags: tcp.ACK_FLAG, seq: 2, ack: 10 }));
+    node.send('p1', tcp4({ ...request, dport: 81, flags: tcp.SYN }));
+    node.send('p1', udp4({ ...request, dport: 81 }));
+    assert.deepEqual(
+      take().map(r => [r.kind, r.detail, r.verdict, r.dstPort, r.policy > 0]),
+      [
+        [KIND_STEP, STEP_INGRESS_POLICY, CONTINUE, 80, true],
+        [KIND_STEP, STEP_INGRESS_POLICY, DROP_POLICY_DENIED_INGRESS, 81, false],
+      ],
     );
   });
 

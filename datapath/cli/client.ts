@@ -8,10 +8,13 @@ import { UsageError } from './exit.ts';
 /** Names of the nodes whose control sockets are there. */
 export function listNodes(): string[] {
   try {
-    return readdirSync(RUN_DIR)
-      .filter(entry => entry.endsWith('.sock'))
-      .map(entry => entry.slice(0, -'.sock'.length))
-      .sort();
+    return (
+      readdirSync(RUN_DIR)
+        // A node's name has no dot: NAME.hubble.sock is another socket of it.
+        .filter(entry => /^[^.]+\.sock$/.test(entry))
+        .map(entry => entry.slice(0, -'.sock'.length))
+        .sort()
+    );
   } catch {
     return [];
   }

@@ -57,7 +57,10 @@ const MANY = (value: string, before: string[] = []) => [...before, value];
 
 function addObserve(command: Command): void {
   command
-    .option('-f, --follow', 'go on until SIGINT; that is what it does in any case')
+    .option('-f, --follow', 'go on until SIGINT, as without --last and --since')
+    .option('--last <number>', 'of what nodes remember (spec.flowHistory), and end')
+    .option('--since <time>', 'what they remember from then on: 5m, or 2026-11-28T09:00:00Z')
+    .option('--listen <address:port>', "serve Hubble's API there until SIGTERM, for hubble clients")
     .option('--first <number>', 'end after so many flows')
     .option('--verdict <verdict>', 'FORWARDED or DROPPED', MANY)
     .option('--reason <name>', 'why it was dropped: no-route', MANY)

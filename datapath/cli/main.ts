@@ -4,7 +4,6 @@
  * command runs, so that `--help` and short commands start fast.
  */
 
-import { readFileSync } from 'node:fs';
 import { Argument, Command, CommanderError, Option } from 'commander';
 import { KINDS } from '../control/kinds.ts';
 import { LOG_FORMATS, LOG_LEVELS } from '../control/log.ts';
@@ -15,13 +14,14 @@ import { addLooking } from './looking.ts';
 import { addManners } from './manners.ts';
 import { ends, NODE, OUTPUT } from './options.ts';
 import { guardStreams } from './output.ts';
+import { versionOf } from './version.ts';
 
 const HTML = ['--html <file>', 'a page with charts, too: one file that needs nothing else'] as const;
 
 function buildProgram(): Command {
   const program = new Command('tunpath')
     .description('A userspace datapath: pods, tunnels and routing over TUN and TAP devices')
-    .version(version(), '--version')
+    .version(versionOf(), '--version')
     .enablePositionalOptions()
     .showHelpAfterError('(--help lists commands and options)')
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'tunpath: ')) });
@@ -480,11 +480,6 @@ function countOf(value: string): number {
 /** Long options of conntrack(8) under the names that they have here. */
 function flowFlags({ origSrc, origDst, origPortSrc, origPortDst, ...flags }: Record<string, unknown>): GetFlags {
   return { src: origSrc, dst: origDst, sport: origPortSrc, dport: origPortDst, ...flags } as GetFlags;
-}
-
-function version(): string {
-  const file = new URL('../../../package.json', import.meta.url);
-  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
 }
 
 /** Every command ends by itself: errors of parsing are thrown here instead of ending the process where they are found. */

@@ -1,10 +1,10 @@
 /** `tunpath metrics`: the page that Prometheus reads, once to stdout or over HTTP. */
 import { createServer } from 'node:http';
-import { isIP } from 'node:net';
 import { callNode } from '../control/client.ts';
 import { CONTENT_TYPE, metricsText, type NodeSnapshot } from '../observe/metrics.ts';
 import { listNodes, pickNode, socketPathOf } from './client.ts';
 import { DONE, UsageError } from './exit.ts';
+import { parseListen } from './listen.ts';
 
 export interface MetricsFlags {
   node?: string;
@@ -12,7 +12,7 @@ export interface MetricsFlags {
 }
 
 export async function metrics({ node, listen }: MetricsFlags): Promise<number> {
-  if (listen !== undefined) return serveMetrics(parseListen(listen), node);
+  if (listen !== undefined) return serveMetrics(parseListen(listen, '127.0.0.1:9469'), node);
   const nodes = node === undefined ? listNodes() : [pickNode(node, listNodes())];
   if (nodes.length === 0) pickNode(undefined, nodes);
   process.stdout.write(await scrape(nodes));
@@ -69,14 +69,4 @@ async function serveMetrics({ host, port }: { host: string; port: number }, node
   server.closeAllConnections();
   await new Promise(resolve => server.close(resolve));
   return DONE;
-}
-
-function parseListen(text: string): { host: string; port: number } {
-  const colon = text.lastIndexOf(':');
-  const host = text.slice(0, colon);
-  const port = Number(text.slice(colon + 1));
-  if (colon < 1 || isIP(host) === 0 || !/^\d+$/.test(text.slice(colon + 1)) || port > 65535) {
-    throw new UsageError(`--listen ${text}: expected ADDRESS:PORT, 127.0.0.1:9469`);
-  }
-  return { host, port };
 }

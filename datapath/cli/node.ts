@@ -26,6 +26,7 @@ import { AppliedState, sha256 } from '../control/state.ts';
 import { resolveUplink } from '../control/uplink/index.ts';
 import { mtusOf } from '../program/mtus.ts';
 import { DONE, describeFileError, NO, USAGE } from './exit.ts';
+import { listenHubble } from './hubble.ts';
 
 /** Peers and pods that the first lines name. */
 const FEW = 6;
@@ -279,8 +280,12 @@ async function run(
         restart.isWanted = true;
       });
       running.set(one, node);
+      const hubble = await listenHubble(name).catch(error => {
+        log.warn(`no Hubble API: ${(error as Error).message}`);
+        return null;
+      });
       if (asked) void node.stop();
-      return { node, lock, restart };
+      return { node, lock, restart, hubble };
     } catch (error) {
       log.error((error as Error).message);
       if (lock !== null) releaseLock(lock);
@@ -291,6 +296,7 @@ async function run(
     for (let started = await first; ; started = await startOne(one, null)) {
       if (started === null) return NO;
       const code = await untilEnd(started.node, one.log);
+      await started.hubble?.close();
       running.delete(one);
       releaseLock(started.lock);
       if (asked || !started.restart.isWanted) return code;
@@ -325,6 +331,8 @@ interface Started {
   lock: Lock;
   /** Whether it is to be started again when it has ended. */
   restart: { isWanted: boolean };
+  /** Null where there was no place for its socket. */
+  hubble: { close(): Promise<void> } | null;
 }
 
 /** @throws Error when it cannot start */

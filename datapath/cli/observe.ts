@@ -1,50 +1,128 @@
 /** `tunpath observe`: flows of running nodes as hubble prints them. */
+
+import { callNode } from '../control/client.ts';
 import { Directories } from '../observe/directory.ts';
-import { flowOf } from '../observe/flow.ts';
+import { type Flow, flowOf } from '../observe/flow.ts';
 import { type FlowFilterOptions, flowFilter } from '../observe/flow-filter.ts';
 import { compactLine, dictLines, jsonpbLine, OBSERVE_FORMATS, type ObserveFormat } from '../observe/hubble-text.ts';
+import type { WatchedEvent } from '../observe/watched.ts';
+import { listNodes, pickNode, socketPathOf } from './client.ts';
 import { DONE, UsageError } from './exit.ts';
+import { parseListen } from './listen.ts';
 import { print } from './output.ts';
-import { untilSignal, watchedNodes, watchNodes } from './watched.ts';
+import { pastOf, untilSignal, watchedNodes, watchNodes } from './watched.ts';
 
 export interface ObserveFlags extends FlowFilterOptions {
   node?: string;
   first?: string;
+  follow?: boolean;
+  last?: string;
+  since?: string;
+  listen?: string;
   printNodeName?: boolean;
   output: string;
 }
 
 export async function observe(flags: ObserveFlags): Promise<number> {
+  if (flags.listen !== undefined) {
+    const { host, port } = parseListen(flags.listen, '127.0.0.1:4245');
+    const { serveHubble } = await import('./hubble.ts');
+    return serveHubble(host, port, () => listNodes().filter(name => isNamed(name, flags.node)));
+  }
   const format = parseObserveFormat(flags.output);
-  const most = flags.first === undefined ? Number.POSITIVE_INFINITY : Number(flags.first);
-  if (!(most >= 1)) throw new UsageError(`--first ${flags.first}: expected a number from 1`);
+  const most = numberOf('--first', flags.first) ?? Number.POSITIVE_INFINITY;
+  const last = numberOf('--last', flags.last);
+  const since = flags.since === undefined ? undefined : parseSince(flags.since, Date.now());
   const wanted = flowFilter(flags);
   const nodes = watchedNodes(flags.node);
-  const withNode = flags.printNodeName === true || nodes.length > 1;
-  const onlyDrops = isOnlyDrops(flags);
-  const stop = untilSignal();
+  const printer = new Printer(format, flags.printNodeName === true || nodes.length > 1, most);
   const directories = new Directories();
-  let shown = 0;
+  if (last !== undefined || since !== undefined) {
+    const past = flowsOf(await pastOf(nodes), directories, wanted).filter(({ timeMs }) => timeMs >= (since ?? 0));
+    await printer.print(last === undefined ? past : past.slice(-last));
+    if (flags.follow !== true || printer.isFull) return past.length === 0 ? await sayForgetful(nodes) : DONE;
+  }
+  const stop = untilSignal();
   let lost = 0;
   const ready = () => process.stderr.write(`observing ${nodes.join(', ')}; SIGINT ends it\n`);
-  for await (const events of watchNodes(nodes, { flows: !onlyDrops, drops: true }, stop.signal, ready)) {
-    const lines: string[] = [];
-    for (const event of events) {
-      if ('context' in event) directories.update(event.context);
-      else if ('lost' in event) lost += event.lost;
-      else if (shown < most) {
-        const flow = flowOf(event.record, directories.of(event.node));
-        if (flow === null || !wanted(flow)) continue;
-        if (format === 'compact') lines.push(compactLine(flow, withNode));
-        else lines.push(format === 'dict' ? dictLines(flow, shown === 0, withNode) : jsonpbLine(flow));
-        shown++;
-      }
-    }
-    if (lines.length > 0) await print(`${lines.join('\n')}\n`);
-    if (shown >= most) break;
+  const params = { flows: !isOnlyDrops(flags), drops: true };
+  for await (const events of watchNodes(nodes, params, stop.signal, ready)) {
+    for (const event of events) if ('lost' in event) lost += event.lost;
+    await printer.print(flowsOf(events, directories, wanted));
+    if (printer.isFull) break;
   }
   if (lost > 0) process.stderr.write(`${lost} flows were not shown: they came faster than they could be read\n`);
   return DONE;
+}
+
+/** Prints flows until there are as many as wanted. */
+class Printer {
+  private shown = 0;
+  private readonly format: ObserveFormat;
+  private readonly withNode: boolean;
+  private readonly most: number;
+
+  constructor(format: ObserveFormat, withNode: boolean, most: number) {
+    this.format = format;
+    this.withNode = withNode;
+    this.most = most;
+  }
+
+  get isFull(): boolean {
+    return this.shown >= this.most;
+  }
+
+  async print(flows: readonly Flow[]): Promise<void> {
+    const lines = flows.slice(0, this.most - this.shown).map((flow, i) => {
+      if (this.format === 'compact') return compactLine(flow, this.withNode);
+      return this.format === 'dict' ? dictLines(flow, this.shown + i === 0, this.withNode) : jsonpbLine(flow);
+    });
+    this.shown += lines.length;
+    if (lines.length > 0) await print(`${lines.join('\n')}\n`);
+  }
+}
+
+function flowsOf(events: readonly WatchedEvent[], directories: Directories, wanted: (flow: Flow) => boolean): Flow[] {
+  const flows: Flow[] = [];
+  for (const event of events) {
+    if ('context' in event) directories.update(event.context);
+    if (!('record' in event)) continue;
+    const flow = flowOf(event.record, directories.of(event.node));
+    if (flow !== null && wanted(flow)) flows.push(flow);
+  }
+  return flows;
+}
+
+/** An empty answer is no silence: a node may have been told to remember nothing. */
+async function sayForgetful(nodes: readonly string[]): Promise<number> {
+  for (const node of nodes) {
+    const { flowHistory } = (await callNode(socketPathOf(node), 'status')) as { flowHistory: { most: number } };
+    if (flowHistory.most === 0) process.stderr.write(`${node} remembers no flows: spec.flowHistory is 0\n`);
+  }
+  return DONE;
+}
+
+function isNamed(name: string, wanted: string | undefined): boolean {
+  return wanted === undefined || name === pickNode(wanted, listNodes());
+}
+
+const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** A duration before now (`5m`, `1h30m`), or a time (RFC 3339). @returns milliseconds since 1970 */
+export function parseSince(text: string, now: number): number {
+  if (/^(\d+(\.\d+)?(ms|s|m|h|d))+$/.test(text)) {
+    const parts = text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h|d)/g);
+    return Array.from(parts).reduce((at, [, count, unit]) => at - Number(count) * UNITS[unit], now);
+  }
+  const at = /^\d{4}-\d\d-\d\d/.test(text) ? Date.parse(text) : Number.NaN;
+  if (Number.isNaN(at)) throw new UsageError(`--since ${text}: expected 5m, 1h30m, or 2026-11-28T09:00:00Z`);
+  return at;
+}
+
+function numberOf(option: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  if (!/^[1-9]\d{0,8}$/.test(text)) throw new UsageError(`${option} ${text}: expected a number from 1`);
+  return Number(text);
 }
 
 function isOnlyDrops({ verdict, reason, type }: FlowFilterOptions): boolean {

@@ -2,16 +2,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { streamFromNode } from '../control/client.ts';
 import type { WatchContext, WatchParams, WatchRow } from '../control/watch.ts';
-import type { WatchRecord } from '../watch/record.ts';
+import type { WatchedEvent } from '../observe/watched.ts';
 import { listNodes, pickNode, socketPathOf } from './client.ts';
 
 /** How long a node may take to hand over what it has seen. */
 const DRAIN_MS = 2000;
-
-export type WatchedEvent =
-  | { context: WatchContext }
-  | { node: string; record: WatchRecord }
-  | { node: string; lost: number };
 
 /** The nodes that an option names: one of them, or without it all that run here. @throws UsageError */
 export function watchedNodes(node: string | undefined): string[] {
@@ -74,15 +69,34 @@ async function nextOf(stream: AsyncGenerator<WatchedEvent[]>) {
 async function* eventsOf(name: string, params: Partial<WatchParams>): AsyncGenerator<WatchedEvent[]> {
   let node = name;
   for await (const rows of streamFromNode<WatchRow>(socketPathOf(name), 'watch', params)) {
-    yield rows.map((row): WatchedEvent => {
-      if ('context' in row) {
-        node = row.context.node;
-        return row;
-      }
-      if ('lost' in row) return { node, lost: row.lost };
-      return { node, record: { ...row.record, bytes: new Uint8Array(Buffer.from(row.record.bytes, 'base64')) } };
-    });
+    for (const row of rows) if ('context' in row) node = row.context.node;
+    yield rows.map(row => eventOf(row, node));
   }
+}
+
+function eventOf(row: WatchRow, node: string): WatchedEvent {
+  if ('context' in row) return row;
+  if ('lost' in row) return { node, lost: row.lost };
+  return { node, record: { ...row.record, bytes: new Uint8Array(Buffer.from(row.record.bytes, 'base64')) } };
+}
+
+/** What the nodes remember, in the order of time. */
+export async function pastOf(nodes: readonly string[]): Promise<WatchedEvent[]> {
+  const contexts: WatchedEvent[] = [];
+  const records: Extract<WatchedEvent, { record: object }>[] = [];
+  for (const name of nodes) {
+    const socket = socketPathOf(name);
+    let node = name;
+    for await (const rows of streamFromNode<WatchRow>(socket, 'history', {})) {
+      for (const row of rows) {
+        if ('context' in row) node = (row as { context: WatchContext }).context.node;
+        const event = eventOf(row, node);
+        if ('record' in event) records.push(event);
+        else contexts.push(event);
+      }
+    }
+  }
+  return [...contexts, ...records.sort((a, b) => a.record.timeMs - b.record.timeMs)];
 }
 
 /** Ends with SIGINT or SIGTERM. */

@@ -303,6 +303,7 @@ const spec = record({
   nodePortAddresses: networks.optional(), // --nodeport-addresses of kube-proxy; default: the uplink's address
   zone: filled('the name of a zone').optional(), // topology.kubernetes.io/zone of this node
   conntrack: conntrack.default(() => ({ size: 131072, perSource: 0, timeouts: {} })),
+  flowHistory: whole(0, 65536).default(0), // flows remembered for observe --last
   loop: loop.default(() => ({ ioUring: 'auto' as const, busyPoll: 0 })),
 });
 

@@ -6,7 +6,7 @@ import type { PolicyConfig } from './policy-config.ts';
 import type { ResolvedConfig } from './resolved.ts';
 
 export interface Effect {
-  /** profile, timeouts, pods, host, tunnels, mtu, routes, services, masquerade. */
+  /** profile, timeouts, flow history, pods, host, tunnels, mtu, routes, services, masquerade. */
   what: string;
   /** added, removed, readdressed... */
   change: string;
@@ -46,6 +46,9 @@ export function describeChanges(from: ResolvedConfig, to: ResolvedConfig, change
   }
   if (!isDeepStrictEqual(from.spec.conntrack, to.spec.conntrack)) {
     add('timeouts', 'changed', ['conntrack'], 'follow them from their next packet on');
+  }
+  if (from.spec.flowHistory !== to.spec.flowHistory) {
+    add('flow history', 'changed', [String(to.spec.flowHistory)], NONE);
   }
   describePods(from, to, add);
   describeHost(from, to, add);

@@ -211,6 +211,7 @@ const NODE_CONFIG: Readonly<Record<string, string>> = {
   'spec.conntrack.timeouts.udpStream': TIMEOUT,
   'spec.conntrack.timeouts.icmp': TIMEOUT,
   'spec.conntrack.timeouts.generic': TIMEOUT,
+  'spec.flowHistory': 'Flows and drops that the node remembers for `observe --last` and Hubble; 0 costs nothing.',
   'spec.loop': 'How the thread that moves packets spends its time.',
   'spec.loop.ioUring': 'Whether device calls go through io_uring, where the kernel allows it.',
   'spec.loop.busyPoll': 'Microseconds that it looks for packets before it sleeps, as net.core.busy_poll.',

@@ -17,6 +17,7 @@ import { missingCapabilities } from './capabilities.ts';
 import { carryOut, findMissing } from './carry-out.ts';
 import { type Devices, openDevices, openPods } from './devices.ts';
 import type { Effect } from './effects.ts';
+import { FlowHistory } from './history.ts';
 import { type KeptNode, PortKeeper } from './keep-ports.ts';
 import { inOwnNamespace } from './kernel-changes.ts';
 import { KINDS } from './kinds.ts';
@@ -129,6 +130,7 @@ export class Node {
     request: (method, params) => this.loop.request(method, params),
     context: () => this.context(),
   });
+  private readonly history: FlowHistory;
   private socket: { close(): Promise<void> } | null = null;
   private stopping: Promise<void> | null = null;
   /** The last two samples of ports in use: the older one is the base of the forecast, never younger than one interval. */
@@ -160,6 +162,8 @@ export class Node {
     );
     this.uplink = devices.uplink;
     this.onApply = onApply ?? (() => null);
+    this.history = new FlowHistory(this.watchClients, onError ?? (() => {}));
+    this.history.keep(config.spec.flowHistory);
     this.counters = counters;
     const nothing = samplePorts([], performance.now());
     this.portSamples = [nothing, nothing];
@@ -309,6 +313,7 @@ export class Node {
   stop(): Promise<void> {
     this.stopping ??= (async () => {
       clearInterval(this.sampler);
+      this.history.keep(0);
       this.keeper.stop();
       await this.socket?.close();
       await this.uplink.close();
@@ -354,13 +359,15 @@ export class Node {
         return null;
       case 'watch':
         return this.watchClients.watch(params);
+      case 'history':
+        return this.history.past(this.context());
       case 'stop':
         // Answered first: the socket closes with the node.
         setImmediate(() => void this.stop());
         return null;
       default:
         throw new Error(
-          `unknown method "${method}": expected status, get, config, apply, watch, segments, impair, mirror, unmirror, restart or stop`,
+          `unknown method "${method}": expected status, get, config, apply, watch, history, segments, impair, mirror, unmirror, restart or stop`,
         );
     }
   }
@@ -429,6 +436,7 @@ export class Node {
     const { opened, numbers } = await carryOut(plan, { config, program, loop, uplink });
     const before = this.ports;
     this.config = plan.config;
+    this.history.keep(plan.config.spec.flowHistory);
     this.program = plan.program;
     this.ports = portStates(
       plan.program.ports,
@@ -514,6 +522,7 @@ export class Node {
       loop: { ...((await this.loop.request('io')) as object), busyPoll: this.config.spec.loop.busyPoll },
       tables: await this.loop.request('tables'),
       watches: this.watchClients.count,
+      flowHistory: { ...this.history.size, seen: this.history.seen, lost: this.history.lost },
       conflicts: await this.conflicts(),
       // Last: with a routed uplink these are many lines.
       ...(uplinkLines.length === 0 ? {} : { uplink: uplinkLines }),

@@ -33,6 +33,11 @@ export function socketPath(node: string): string {
   return `/run/tunpath/${node}.sock`;
 }
 
+/** Where it serves Hubble's API. */
+export function hubbleSocketPath(node: string): string {
+  return `/run/tunpath/${node}.hubble.sock`;
+}
+
 /** Listens. A socket that a killed node left behind is replaced; that no other is alive, the lock has shown (lock.ts). */
 export async function serve(
   path: string,

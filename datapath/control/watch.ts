@@ -76,14 +76,19 @@ export class WatchClients {
     this.node = node;
   }
 
-  /** Rows for a client, until it goes. @throws Error for parameters or a filter that are not valid */
-  async watch(params: Record<string, unknown>): Promise<AsyncIterable<WatchRow[]>> {
+  /**
+   * Rows for a client, until it goes.
+   * @param isOwn for the node itself: it counts as no client
+   * @throws Error for parameters or a filter that are not valid
+   */
+  async watch(params: Record<string, unknown>, isOwn = false): Promise<AsyncIterable<WatchRow[]>> {
     const parsed = watchParams.safeParse(params);
     if (!parsed.success) {
       const [issue] = parsed.error.issues;
       throw new Error(`watch: ${issue.path.join('.') || 'params'}: ${issue.message}`);
     }
-    if (this.count >= MAX_WATCHES) throw new Error(`watch: ${this.count} clients watch already, the most that may`);
+    if (!isOwn && this.count >= MAX_WATCHES)
+      throw new Error(`watch: ${this.count} clients watch already, the most that may`);
     const { points, ...rest } = parsed.data;
     const ring = RecordRing.allocate(RING_BYTES);
     const id = this.nextId++;
@@ -92,11 +97,12 @@ export class WatchClients {
       bits: (point.in ? POINT_IN : 0) | (point.out ? POINT_OUT : 0),
     }));
     await this.node.request('watch', { id, spec: { ...rest, ring, points: bits } satisfies WatchSpec });
-    this.count++;
-    return this.rowsOf(new RecordRing(ring), id);
+    const counts = isOwn ? 0 : 1;
+    this.count += counts;
+    return this.rowsOf(new RecordRing(ring), id, counts);
   }
 
-  private async *rowsOf(ring: RecordRing, id: number): AsyncGenerator<WatchRow[]> {
+  private async *rowsOf(ring: RecordRing, id: number, counts: number): AsyncGenerator<WatchRow[]> {
     let sent: WatchContext | null = null;
     let lost = 0;
     let quiet = 0;
@@ -121,7 +127,7 @@ export class WatchClients {
         if (taken < ROWS_PER_PIECE) await sleep(POLL_MS);
       }
     } finally {
-      this.count--;
+      this.count -= counts;
       await this.node.request('unwatch', id).catch(() => {});
     }
   }

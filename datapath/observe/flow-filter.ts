@@ -91,18 +91,18 @@ export function flowFilter(options: FlowFilterOptions): Test {
 }
 
 /** `default/p1`; `default/` for a whole namespace; `p1` is in the namespace default; a name may be cut, as with hubble. */
-function isPod({ namespace, podName }: Endpoint, value: string): boolean {
+export function isPod({ namespace, podName }: Endpoint, value: string): boolean {
   if (podName === '') return false;
   const slash = value.indexOf('/');
   const wanted = slash < 0 ? 'default' : value.slice(0, slash);
   return (wanted === '' || wanted === namespace) && podName.startsWith(value.slice(slash + 1));
 }
 
-function hasLabel({ labels }: Endpoint, value: string): boolean {
+export function hasLabel({ labels }: Endpoint, value: string): boolean {
   return labels.some(label => label === value || label === `k8s:${value}` || label.startsWith(`k8s:${value}=`));
 }
 
-function isNamed(service: string, value: string): boolean {
+export function isNamed(service: string, value: string): boolean {
   return service !== '' && (service === value || service === `default/${value}`);
 }
 

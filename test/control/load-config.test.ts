@@ -823,6 +823,7 @@ describe('control/load-config: good files', () => {
         remotePods: [],
         nodePortRange: { low: 30000, high: 32767 },
         conntrack: { size: 131072, perSource: 0, timeouts: {} },
+        flowHistory: 0,
         loop: { ioUring: 'auto', busyPoll: 0 },
       },
     });
@@ -881,6 +882,7 @@ describe('control/load-config: good files', () => {
       remotePods: [],
       nodePortRange: { low: 30000, high: 32767 },
       conntrack: { size: 131072, perSource: 0, timeouts: {} },
+      flowHistory: 0,
       loop: { ioUring: 'auto', busyPoll: 0 },
     });
   });

@@ -1,9 +1,13 @@
 /** observe and capture: what people see of the packets of a node that runs. */
 import { strict as assert } from 'node:assert';
 import { execFileSync } from 'node:child_process';
+import { statSync } from 'node:fs';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { CaptureFile } from '../../datapath/io/capture-file.ts';
 import { DIRECTION_IN, DIRECTION_OUT } from '../../datapath/io/pcapng.ts';
+import { HubbleClient } from '../fixtures/hubble-client.ts';
+import type { Decoded } from '../fixtures/protobuf.ts';
 import { MAIN, Rig, type Running, until } from './rig.ts';
 
 const [P1, P2, WEB] = ['10.244.1.10', '10.244.1.11', '10.96.0.10'];
@@ -21,6 +25,7 @@ describe('observe and capture', function () {
         { name: 'default/p1', netns: rig.full('p1'), device: 'eth0', address: P1, identity: 1001 },
         { name: 'default/p2', netns: rig.full('p2'), device: 'eth0', address: P2, identity: 1002 },
       ],
+      flowHistory: 500,
       services: [
         { name: 'default/web', clusterIP: WEB, ports: [{ port: 80, targetPort: 8080 }], endpoints: [{ address: P2 }] },
       ],
@@ -166,6 +171,35 @@ describe('observe and capture', function () {
     );
     assert.match(await table('lb'), /^10\.96\.0\.10:80\/TCP \(1\) +10\.244\.1\.11:8080\/TCP \(1\) \(1\)$/m);
     assert.match(await table('ct'), /^TCP IN 10\.244\.1\.10:\d+ -> 10\.244\.1\.11:8080 expires=/m);
+  });
+
+  it('Hubble’s API is on a socket of the node, and what it remembers can be asked for later', async () => {
+    const path = `/run/tunpath/${rig.full('node')}.hubble.sock`;
+    assert.equal(statSync(path).mode & 0o777, 0o600);
+    const hubble = new HubbleClient(`unix:${path}`);
+    await request();
+    const flows = await hubble.allFlows({ 1: 100 });
+    const summaries = flows.map(response => response.message(1).text(100_000));
+    assert.ok(summaries.includes('TCP Flags: SYN'), summaries.join());
+    const [node] = (await hubble.unary('GetNodes')).messages(1);
+    assert.deepEqual([node.text(1), node.text(3), node.number(8)], [rig.full('node'), '192.168.10.1', 500]);
+    const stream = hubble.getFlows({ 3: true });
+    const dropped = new Promise<Decoded>(resolve => {
+      stream.on('error', () => {});
+      stream.on('data', (response: Decoded) => {
+        if (response.message(1).number(2) === 2) resolve(response);
+      });
+    });
+    await until('the drop', async () => {
+      await rig.exec('p1', 'ping', '-c', '1', '-W', '1', '203.0.113.9');
+      return Promise.race([dropped.then(() => true), setImmediate(false)]);
+    });
+    assert.equal((await dropped).message(1, 5).text(2), '203.0.113.9');
+    stream.cancel();
+    hubble.close();
+    const last = rig.command(process.execPath, MAIN, 'observe', '--last', '2', '--node', rig.full('node'));
+    assert.equal(await last.exited, 0);
+    assert.equal(lines(last).length, 2, last.output);
   });
 
   it('clients that are killed leave no watch behind, and the node goes on', async () => {

@@ -20,9 +20,12 @@ export interface CaptureFlags {
   count?: string;
   snapshotLength: string;
   format: 'pcapng' | 'pcap';
+  fileSize?: string;
+  files?: string;
 }
 
 const MAX_SNAP = 262_144;
+const PCAP_RECORD_HEADER = 16;
 
 export async function capture(filter: string[], flags: CaptureFlags): Promise<number> {
   const most = numberOf('--count', flags.count ?? '4294967295', 1, 4_294_967_295);
@@ -30,7 +33,7 @@ export async function capture(filter: string[], flags: CaptureFlags): Promise<nu
   const points = flags.drops === true && flags.at === undefined ? [] : (flags.at ?? ['']).map(parsePoint);
   const params: Partial<WatchParams> = { filter: filter.join(' '), drops: flags.drops === true, points, snapLen };
   const nodes = watchedNodes(flags.node);
-  const sink = makeSink(flags, nodes.length > 1);
+  const sink = makeSink(flags, nodes.length > 1, ringOf(flags));
   const stop = untilSignal();
   let captured = 0;
   let lost = 0;
@@ -85,7 +88,7 @@ function checkPoints(points: Point[], { node, ports }: WatchContext): void {
   }
 }
 
-interface Sink {
+export interface Sink {
   context(context: WatchContext): void;
   packet(node: string, record: WatchRecord): void;
   lost(node: string, count: number): void;
@@ -93,12 +96,90 @@ interface Sink {
   close(): void;
 }
 
-function makeSink({ write, format }: CaptureFlags, several: boolean): Sink {
+export interface FileSink extends Sink {
+  /** Bytes of the file. */
+  readonly written: number;
+}
+
+function makeSink({ write, format }: CaptureFlags, several: boolean, ring: FileRing | null): Sink {
   if (write === undefined) return new LineSink(several);
-  try {
-    return format === 'pcap' ? new PcapSink(write) : new PcapngSink(write, several);
-  } catch (error) {
-    throw new UsageError(`${write}: ${describeFileError(error)}`);
+  const open = (path: string): FileSink => {
+    try {
+      return format === 'pcap' ? new PcapSink(path) : new PcapngSink(path, several);
+    } catch (error) {
+      throw new UsageError(`${path}: ${describeFileError(error)}`);
+    }
+  };
+  return ring === null ? open(write) : new RingSink(write, open, ring);
+}
+
+/** One file after the other, as tcpdump's -C and -W. */
+export interface FileRing {
+  /** Bytes after which the next file begins. */
+  size: number;
+  /** How many there are before the first is written anew; infinite: each has its own name. */
+  files: number;
+}
+
+function ringOf({ fileSize, files, write }: CaptureFlags): FileRing | null {
+  if (fileSize === undefined && files === undefined) return null;
+  if (write === undefined || write === '-') throw new UsageError('--file-size and --files go with -w FILE');
+  if (fileSize === undefined) throw new UsageError('--files goes with --file-size');
+  return {
+    size: numberOf('--file-size', fileSize, 1, 1_000_000) * 1_000_000,
+    files: files === undefined ? Number.POSITIVE_INFINITY : numberOf('--files', files, 1, 9999),
+  };
+}
+
+/** Begins the next file when one is full: FILE, FILE1, FILE2..., or with a number of files FILE0, FILE1 and round again. */
+export class RingSink implements Sink {
+  private readonly path: string;
+  private readonly open: (path: string) => FileSink;
+  private readonly ring: FileRing;
+  private readonly contexts = new Map<string, WatchContext>();
+  private sink: FileSink;
+  private number = 0;
+
+  constructor(path: string, open: (path: string) => FileSink, ring: FileRing) {
+    this.path = path;
+    this.open = open;
+    this.ring = ring;
+    this.sink = open(this.name());
+  }
+
+  context(context: WatchContext): void {
+    this.contexts.set(context.node, context);
+    this.sink.context(context);
+  }
+
+  packet(node: string, record: WatchRecord): void {
+    if (this.sink.written >= this.ring.size) this.next();
+    this.sink.packet(node, record);
+  }
+
+  lost(node: string, count: number): void {
+    this.sink.lost(node, count);
+  }
+
+  flush(): Promise<void> {
+    return this.sink.flush();
+  }
+
+  close(): void {
+    this.sink.close();
+  }
+
+  private next(): void {
+    this.sink.close();
+    this.number = (this.number + 1) % this.ring.files;
+    this.sink = this.open(this.name());
+    for (const context of this.contexts.values()) this.sink.context(context);
+  }
+
+  private name(): string {
+    const { files } = this.ring;
+    if (files === Number.POSITIVE_INFINITY) return this.number === 0 ? this.path : `${this.path}${this.number}`;
+    return `${this.path}${String(this.number).padStart(String(files - 1).length, '0')}`;
   }
 }
 
@@ -165,7 +246,8 @@ function frameType({ bytes }: WatchRecord): string {
 }
 
 /** Each port is an interface, and what was dropped before it left is one more for each link type. */
-class PcapngSink implements Sink {
+export class PcapngSink implements FileSink {
+  written = 0;
   private readonly file: FileWriter;
   private readonly writer: PcapngWriter;
   private readonly ports = new PortNames();
@@ -177,7 +259,10 @@ class PcapngSink implements Sink {
 
   constructor(path: string, several: boolean) {
     this.file = new FileWriter(path);
-    this.writer = new PcapngWriter(block => this.file.write(block));
+    this.writer = new PcapngWriter(block => {
+      this.written += block.length;
+      this.file.write(block);
+    });
     this.several = several;
   }
 
@@ -240,7 +325,8 @@ class PcapngSink implements Sink {
 }
 
 /** One link type: IPv4, without what is none and without Ethernet headers. */
-class PcapSink implements Sink {
+class PcapSink implements FileSink {
+  written = 0;
   private readonly writer: PcapWriter;
 
   constructor(path: string) {
@@ -252,6 +338,7 @@ class PcapSink implements Sink {
   packet(_node: string, { bytes, layer, protocol, timeMs, length }: WatchRecord): void {
     if (protocol === 0) return;
     const from = layer === 2 ? ethernet.HEADER_LEN : 0;
+    this.written += PCAP_RECORD_HEADER + bytes.length - from;
     this.writer.write(timeMs, bytes.subarray(from), length - from);
   }
 

@@ -61,7 +61,8 @@ class Connections {
 
   async close(): Promise<void> {
     for (const socket of this.sockets) socket.destroy();
-    (await this.injector)?.destroy();
+    const injector = await this.injector?.catch(() => null);
+    injector?.destroy();
   }
 }
 

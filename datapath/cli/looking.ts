@@ -24,6 +24,8 @@ export function addLooking(program: Command): void {
     .addOption(
       new Option('--format <format>', 'of the file; pcap has IPv4 alone').choices(['pcapng', 'pcap']).default('pcapng'),
     )
+    .option('-C, --file-size <megabytes>', 'begin another file when one has so many million bytes')
+    .option('-W, --files <count>', 'with --file-size: so many files, then the first is written anew')
     .option('-c, --count <packets>', 'end after so many')
     .option('-s, --snapshot-length <bytes>', 'keep so much of each packet; 0: all', '0')
     .option('--node <name>', 'a running node: NAME, or LAB/NODE; default: all of them')

@@ -38,6 +38,7 @@ export const EVENT_PATH_MTU_LOWERED = 24;
 export const EVENT_MSS_CLAMPED = 25;
 export const EVENT_FRAGMENTS_REASSEMBLED = 26;
 export const EVENT_TUNNEL_ERRORS = 27;
+export const EVENT_ICMP_PARAMETER_PROBLEM_SENT = 28;
 export const EVENTS = 64;
 
 export const EVENT_NAMES: readonly string[] = [
@@ -69,6 +70,7 @@ export const EVENT_NAMES: readonly string[] = [
   'mss-clamped',
   'fragments-reassembled',
   'tunnel-errors',
+  'icmp-parameter-problem-sent',
 ];
 
 // Per port.

@@ -110,6 +110,8 @@ export interface Profile {
   readonly recordRoute: 'fill' | 'ignore';
   /** Seconds that an incomplete datagram is kept: net.ipv4.ipfrag_time, or RFC 1122 section 3.3.2. */
   readonly fragmentSeconds: number;
+  /** So many fragments of one source may come between two of a datagram before that is given up: net.ipv4.ipfrag_max_dist. */
+  readonly fragmentDistance: number;
 
   /** Which timeouts flows have (flow/timeouts.ts), and which ports they get (nat/ports.ts). */
   readonly timeouts: TimeoutProfile;
@@ -176,6 +178,7 @@ const linux: Profile = {
   firstTcpFragment: 'any',
   recordRoute: 'fill',
   fragmentSeconds: 30,
+  fragmentDistance: 64,
   timeouts: 'linux',
   ports: 'linux',
   natMapping: 'per-flow',
@@ -234,6 +237,7 @@ const rfc: Profile = {
   firstTcpFragment: 'whole-header',
   recordRoute: 'fill',
   fragmentSeconds: 60,
+  fragmentDistance: Number.POSITIVE_INFINITY,
   timeouts: 'rfc',
   ports: 'linux',
   // RFC 4787 REQ-8 leaves the choice: endpoint-independent for transparency, this for security.

@@ -45,11 +45,39 @@ export const FRAGMENTS: Clause[] = [
   },
   {
     rfc: 791,
+    clause: '§2.3',
+    level: 'MAY',
+    requirement: 'an identification that has come round: what is left of the old datagram does not spoil the new one',
+    quote:
+      'a value that must be unique for that source-destination pair and protocol for the time the datagram will be active in the internet system.',
+    expect: 'after 63 other fragments lost, after 64 lost',
+    deviations: [
+      {
+        sees: 'after 63 other fragments lost, after 64 delivered',
+        by: 'ip_frag_too_far (net/ipv4/ip_fragment.c): the source has sent more than ipfrag_max_dist fragments since',
+      },
+    ],
+    run(lab) {
+      const node = nat(lab);
+      const after = (others: number, id: number) => {
+        const old = toServer(400, id);
+        node.exchange('p1', fragment(old, 200, 208));
+        for (let i = 0; i < others; i++) node.exchange('p1', fragment(toServer(400, 1000 + id * 200 + i), 0, 200));
+        const sent = [fragment(old, 0, 208), fragment(old, 208, 200)].flatMap(piece => node.exchange('p1', piece));
+        return at(sent, 'wire').length > 0 ? 'delivered' : 'lost';
+      };
+      const results = `after 63 other fragments ${after(63, 1)}, after 64 ${after(64, 2)}`;
+      lab.packets.splice(8, Number.POSITIVE_INFINITY, '... the other fragments, and the new datagrams');
+      return results;
+    },
+  },
+  {
+    rfc: 791,
     clause: '§3.1',
     level: 'MUST',
     requirement: 'offsets count 8 bytes, all but the last fragment have MF, options with the copy flag go into each',
     quote: 'The copied flag indicates that this option is copied into all fragments on fragmentation.',
-    expect: 'lengths in eights, MF in all but the last, options 8 and 4 bytes',
+    expect: 'lengths in eights, MF in all but the last, options 148 4 0 0 7 3 4 0 and 148 4 0 0 1 1 1 0',
     run(lab) {
       const node = lab.node({ mtu: 1400 });
       // Router Alert (copied) and Record Route (not copied).
@@ -59,8 +87,8 @@ export const FRAGMENTS: Clause[] = [
       const last = pieces.length - 1;
       const eights = pieces.every((ip, i) => i === last || ip.payload.length % 8 === 0);
       const more = pieces.every((ip, i) => ip.more === (i !== last));
-      const lengths = pieces.map(ip => ip.header.length - 20).join(' and ');
-      return `lengths ${yesNo(eights, 'in eights', 'odd')}, MF ${yesNo(more, 'in all but the last', 'wrong')}, options ${lengths} bytes`;
+      const kept = pieces.map(ip => ip.header.subarray(20).join(' ')).join(' and ');
+      return `lengths ${yesNo(eights, 'in eights', 'odd')}, MF ${yesNo(more, 'in all but the last', 'wrong')}, options ${kept}`;
     },
   },
   {

@@ -10,6 +10,7 @@
  * All memory is taken at the start.
  */
 import { ArrivalList } from '../memory/arrival-list.ts';
+import { CountTable } from '../memory/count-table.ts';
 import { hash3, powerOfTwo } from '../memory/hash.ts';
 import type { Packet } from '../packet/packet.ts';
 import type { Random } from '../random.ts';
@@ -30,12 +31,18 @@ export class DatagramTable {
 
   /** Milliseconds from a datagram's first fragment; those that are there keep their deadline. */
   lifetime: number;
+  /** So many fragments of one source may come between two of a datagram: net.ipv4.ipfrag_max_dist. */
+  maxDistance = Number.POSITIVE_INFINITY;
   private readonly src: Int32Array;
   private readonly dst: Int32Array;
   /** Identification << 8 | protocol. */
   private readonly idProtocol: Int32Array;
   private readonly zone: Int32Array;
   private readonly deadlines: Float64Array;
+  /** How many fragments its source had sent when the last one of the datagram came. */
+  private readonly counts: Int32Array;
+  /** By source and zone, as long as it has datagrams here: fragments that it has sent, and in `extra` those datagrams. */
+  private readonly sources: CountTable;
   /** Payload bytes of the whole datagram: known with the last fragment. */
   private readonly totals: Int32Array;
   /** Greatest end of any fragment. */
@@ -69,6 +76,8 @@ export class DatagramTable {
     this.idProtocol = new Int32Array(capacity);
     this.zone = new Int32Array(capacity);
     this.deadlines = new Float64Array(capacity);
+    this.counts = new Int32Array(capacity);
+    this.sources = new CountTable(capacity, random);
     this.totals = new Int32Array(capacity);
     this.highest = new Int32Array(capacity);
     this.units = new Int32Array(capacity);
@@ -116,6 +125,9 @@ export class DatagramTable {
     this.idProtocol[i] = idProtocol;
     this.zone[i] = zone;
     this.deadlines[i] = now + this.lifetime;
+    const source = this.sources.make(p.src, zone, 0);
+    if (source >= 0) this.sources.setExtra(source, this.sources.extra(source) + 1);
+    this.countFragment(i, source);
     this.totals[i] = UNKNOWN;
     this.highest[i] = 0;
     this.units[i] = 0;
@@ -139,9 +151,31 @@ export class DatagramTable {
       this.next[at] = this.next[i];
     }
     this.byAge.remove(i);
+    const source = this.sources.find(this.src[i], this.zone[i], 0);
+    const others = source < 0 ? 0 : this.sources.extra(source) - 1;
+    if (others > 0) this.sources.setExtra(source, others);
+    else if (source >= 0) this.sources.removeAt(source);
     this.next[i] = this.free;
     this.free = i;
     this.used--;
+  }
+
+  /**
+   * Counts a fragment of a datagram that `find` found. @returns true if its source has sent so many others since the last one
+   * that this one is of another datagram with the same identification, which has come round (Linux ip_frag_too_far)
+   */
+  isTooFar(i: number): boolean {
+    const before = this.counts[i];
+    this.countFragment(i, this.sources.find(this.src[i], this.zone[i], 0));
+    return ((this.counts[i] - before) | 0) > this.maxDistance;
+  }
+
+  /** @param source its place in `sources`, or -1 where there was none left */
+  private countFragment(i: number, source: number): void {
+    if (source < 0) return;
+    const count = (this.sources.value(source) + 1) | 0;
+    this.sources.setValue(source, count);
+    this.counts[i] = count;
   }
 
   /** When the datagram must be complete. */

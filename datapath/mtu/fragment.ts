@@ -24,31 +24,27 @@ export function fragment(pool: Pool, p: Packet, mtu: number, out: Packet[]): num
   completeChecksum(view, p);
 
   const headerLen = ipv4.headerLen(view, p.off);
-  const laterHeaderLen = ipv4.HEADER_LEN + copiedOptions(view, p.off, headerLen, -1);
   if (mtu - headerLen < 8) return 0;
   const payloadEnd = p.off + p.len;
   const field = view.getUint16(p.off + ipv4.FLAGS_FRAGMENT);
   const lastMore = field & ipv4.FLAG_MF; // the last piece of a fragment is no last fragment
   let offset8 = field & ipv4.OFFSET_MASK;
 
-  const count = countFragments(payloadEnd - p.off - headerLen, mtu - headerLen, mtu - laterHeaderLen);
+  const count = countFragments(payloadEnd - p.off - headerLen, mtu - headerLen);
   if (count > pool.available) return 0;
 
   let from = p.off + headerLen;
   for (let i = 0; i < count; i++) {
-    const len = i === 0 ? headerLen : laterHeaderLen;
-    const room = mtu - len;
-    const payload = i === count - 1 ? payloadEnd - from : room & ~7;
-    const q = takeFor(pool, len, from)!; // counted above
+    const payload = i === count - 1 ? payloadEnd - from : (mtu - headerLen) & ~7;
+    const q = takeFor(pool, headerLen, from)!; // counted above
     copyContext(q, p);
-    q.len = len + payload;
-    q.l4 = q.off + len;
+    q.len = headerLen + payload;
+    q.l4 = q.off + headerLen;
     q.fragment = offset8 | (i === count - 1 ? lastMore : ipv4.FLAG_MF);
 
-    copyBytes(pool, q.off, p.off, i === 0 ? headerLen : ipv4.HEADER_LEN);
-    if (i > 0 && laterHeaderLen > ipv4.HEADER_LEN) copiedOptions(view, p.off, headerLen, q.off + ipv4.HEADER_LEN);
+    copyBytes(pool, q.off, p.off, headerLen);
+    if (i > 0 && headerLen > ipv4.HEADER_LEN) keepCopiedOptions(view, q.off, headerLen);
     copyBytes(pool, q.l4, from, payload);
-    view.setUint8(q.off + ipv4.VERSION_IHL, 0x40 | (len >> 2));
     view.setUint16(q.off + ipv4.TOTAL_LEN, q.len);
     view.setUint16(q.off + ipv4.FLAGS_FRAGMENT, q.fragment);
     ipv4.setHeaderChecksum(view, q.off);
@@ -64,7 +60,7 @@ export function fragment(pool: Pool, p: Packet, mtu: number, out: Packet[]): num
 export function fragmentLengths(len: number, mtu: number): number[] {
   const room = mtu - ipv4.HEADER_LEN;
   const payload = len - ipv4.HEADER_LEN;
-  const count = countFragments(payload, room, room);
+  const count = countFragments(payload, room);
   const step = room & ~7;
   return Array.from({ length: count }, (_, i) => {
     return ipv4.HEADER_LEN + (i < count - 1 ? step : payload - (count - 1) * step);
@@ -72,38 +68,22 @@ export function fragmentLengths(len: number, mtu: number): number[] {
 }
 
 /** Pieces that `payload` bytes make; all but the last hold a multiple of 8, the last may fill its room. */
-function countFragments(payload: number, firstRoom: number, laterRoom: number): number {
-  if (payload <= firstRoom) return 1;
-  const behindFirst = payload - (firstRoom & ~7);
-  if (behindFirst <= laterRoom) return 2;
-  return 2 + Math.ceil((behindFirst - laterRoom) / (laterRoom & ~7));
+function countFragments(payload: number, room: number): number {
+  return payload <= room ? 1 : 1 + Math.ceil((payload - room) / (room & ~7));
 }
 
 /**
- * Writes the options of the header at `off` that go into every fragment, those with the copied flag, to `to` (nowhere
- * if -1) and pads them with End of Option List.
- * @returns bytes with padding, a multiple of 4
+ * Leaves of the options of the header at `off` those that go into every fragment, with the copied flag. The others become No
+ * Operation, as in Linux's ip_options_fragment: so all fragments have headers of one length.
  */
-function copiedOptions(view: DataView, off: number, headerLen: number, to: number): number {
+function keepCopiedOptions(view: DataView, off: number, headerLen: number): void {
   const end = off + headerLen;
-  let written = 0;
   let at = off + ipv4.HEADER_LEN;
   while (at < end) {
     const type = view.getUint8(at);
     if (type === ipv4.OPT_END) break;
-    if (type === ipv4.OPT_NOP) {
-      at++;
-      continue;
-    }
-    const length = view.getUint8(at + 1); // parseIpv4 has seen that it is 2 or more and fits
-    if ((type & ipv4.OPT_COPIED) !== 0) {
-      if (to >= 0) for (let i = 0; i < length; i++) view.setUint8(to + written + i, view.getUint8(at + i));
-      written += length;
-    }
+    const length = type === ipv4.OPT_NOP ? 1 : view.getUint8(at + 1); // parseIpv4 has seen that it is 2 or more and fits
+    if ((type & ipv4.OPT_COPIED) === 0) for (let i = 0; i < length; i++) view.setUint8(at + i, ipv4.OPT_NOP);
     at += length;
   }
-  for (; (written & 3) !== 0; written++) {
-    if (to >= 0) view.setUint8(to + written, ipv4.OPT_END);
-  }
-  return written;
 }

@@ -29,7 +29,8 @@ export function mayAnswer(view: DataView, p: Packet): boolean {
 /**
  * Builds the error about `p`, whose IP header is at p.off and unchanged. `p` stays the caller's.
  *
- * @param info the 32 bits behind the checksum: the next-hop MTU for CODE_FRAG_NEEDED, else 0
+ * @param info the 32 bits behind the checksum: the next-hop MTU for CODE_FRAG_NEEDED, the pointer for PARAMETER_PROBLEM in
+ *   their first byte, else 0
  * @param source address that it is sent from (int32)
  * @returns the packet, parsed and marked local, or null without a free slot
  */

@@ -112,9 +112,13 @@ export class Reassembly {
     this.ecnSets = new Uint8Array(datagrams);
   }
 
-  /** How long datagrams are waited for that begin from now on, ms. */
-  setTimeout(timeoutMs: number): void {
+  /**
+   * @param timeoutMs how long datagrams are waited for that begin from now on
+   * @param distance so many fragments of one source may come between two of a datagram
+   */
+  setLimits(timeoutMs: number, distance: number): void {
     this.table.lifetime = timeoutMs;
+    this.table.maxDistance = distance;
   }
 
   /** Datagrams known. */
@@ -132,6 +136,10 @@ export class Reassembly {
     let d = table.find(view, p, zone);
     if (d !== NONE && table.deadline(d) <= now) {
       this.expire(d);
+      d = NONE;
+    } else if (d !== NONE && table.isTooFar(d)) {
+      this.refuse(d, DROP_FRAGMENT_TIMEOUT);
+      table.remove(d);
       d = NONE;
     }
     if (d === NONE) {

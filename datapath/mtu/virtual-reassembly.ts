@@ -114,9 +114,13 @@ export class VirtualReassembly {
     this.nextHeld = new Int32Array(options.pool.packets.length);
   }
 
-  /** How long datagrams are waited for that begin from now on, ms. */
-  setTimeout(timeoutMs: number): void {
+  /**
+   * @param timeoutMs how long datagrams are waited for that begin from now on
+   * @param distance so many fragments of one source may come between two of a datagram
+   */
+  setLimits(timeoutMs: number, distance: number): void {
     this.table.lifetime = timeoutMs;
+    this.table.maxDistance = distance;
   }
 
   /** Datagrams known. */
@@ -132,7 +136,7 @@ export class VirtualReassembly {
   accept(p: Packet, zone: number, now: number): number {
     const { table, view } = this;
     let d = table.find(view, p, zone);
-    if (d !== NONE && table.deadline(d) <= now) {
+    if (d !== NONE && (table.deadline(d) <= now || table.isTooFar(d))) {
       this.forget(d, DROP_FRAGMENT_TIMEOUT);
       d = NONE;
     }

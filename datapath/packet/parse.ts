@@ -26,6 +26,12 @@ import type { Packet } from './packet.ts';
 /** RFC 1858 and RFC 3128. */
 export const WHOLE_HEADER = -1;
 
+/**
+ * A source route would let the sender choose the path past every policy: refused, as Linux does with accept_source_route 0
+ * (RFC 7126 section 4.3).
+ */
+const FAULTY_SOURCE_ROUTE = -1;
+
 const OFFLOADED = virtio.FLAG_NEEDS_CSUM;
 
 /**
@@ -62,8 +68,8 @@ export function parseIpv4(view: DataView, p: Packet, tcpFragmentLeast = WHOLE_HE
   if (((sum + (sum >>> 16)) & 0xffff) !== 0xffff) return DROP_IPV4_CHECKSUM;
 
   if (headerLen > ipv4.HEADER_LEN) {
-    const verdict = checkOptions(view, off + ipv4.HEADER_LEN, off + headerLen);
-    if (verdict !== CONTINUE) return verdict;
+    const fault = checkOptions(view, off + ipv4.HEADER_LEN, off + headerLen);
+    if (fault !== 0) return fault === FAULTY_SOURCE_ROUTE ? DROP_SOURCE_ROUTE : DROP_MALFORMED_IPV4;
   }
   // A superpacket has no padding, and its length decides how it is cut.
   if (totalLen < p.len && p.gsoType !== virtio.GSO_NONE) return DROP_MALFORMED_IPV4;
@@ -123,44 +129,84 @@ function setPorts(view: DataView, p: Packet): void {
 }
 
 /**
- * Walks the IPv4 options in [at, end), RFC 791 section 3.1. Source routes are refused: they would let the sender choose
- * the path past every policy (as Linux does with accept_source_route 0; RFC 7126 section 4.3).
+ * Walks the IPv4 options in [at, end), RFC 791 section 3.1, as Linux's __ip_options_compile does; but what a CIPSO option holds
+ * is nothing to us.
+ * @returns 0; FAULTY_SOURCE_ROUTE; or where what is wrong lies: a Parameter Problem points there
  */
 function checkOptions(view: DataView, at: number, end: number): number {
+  let routed = false;
+  let recorded = false;
+  let stamped = false;
   while (at < end) {
     const type = view.getUint8(at);
-    if (type === ipv4.OPT_END) return CONTINUE;
+    if (type === ipv4.OPT_END) break;
     if (type === ipv4.OPT_NOP) {
       at++;
       continue;
     }
-    if (at + 1 >= end) return DROP_MALFORMED_IPV4;
+    if (at + 1 >= end) return at;
     const length = view.getUint8(at + 1);
-    if (length < 2 || at + length > end) return DROP_MALFORMED_IPV4;
-    if (type === ipv4.OPT_LSRR || type === ipv4.OPT_SSRR) return DROP_SOURCE_ROUTE;
-    if (type === ipv4.OPT_RECORD_ROUTE && !isRecordRoute(view, at, length)) return DROP_MALFORMED_IPV4;
-    if (type === ipv4.OPT_TIMESTAMP && !isTimestamp(view, at, length)) return DROP_MALFORMED_IPV4;
+    if (length < 2 || at + length > end) return at;
+    let fault = 0;
+    if (type === ipv4.OPT_LSRR || type === ipv4.OPT_SSRR) {
+      fault = faultOfRoute(view, at, length, routed, false);
+      routed = true;
+    } else if (type === ipv4.OPT_RECORD_ROUTE) {
+      fault = faultOfRoute(view, at, length, recorded, true);
+      recorded = true;
+    } else if (type === ipv4.OPT_TIMESTAMP) {
+      fault = faultOfTimestamp(view, at, length, stamped);
+      stamped = true;
+    } else if (type === ipv4.OPT_ROUTER_ALERT && length < 4) {
+      fault = at + 1;
+    }
+    if (fault !== 0) return fault;
     at += length;
   }
-  return CONTINUE;
+  return routed ? FAULTY_SOURCE_ROUTE : 0;
 }
 
-/** An entry is not written half outside (Linux __ip_options_compile). */
-function isRecordRoute(view: DataView, at: number, length: number): boolean {
-  if (length < 3) return false;
+/** @param fills an entry is to be written into it, and not half outside */
+function faultOfRoute(view: DataView, at: number, length: number, again: boolean, fills: boolean): number {
+  if (fills && again) return at;
+  if (length < 3) return at + 1;
   const pointer = view.getUint8(at + ipv4.OPT_POINTER);
-  return pointer >= 4 && (pointer > length || pointer + 3 <= length);
+  if (pointer < 4 || (fills && pointer <= length && pointer + 3 > length)) return at + ipv4.OPT_POINTER;
+  return again ? at : 0;
 }
 
-function isTimestamp(view: DataView, at: number, length: number): boolean {
-  if (length < 4) return false;
+function faultOfTimestamp(view: DataView, at: number, length: number, again: boolean): number {
+  if (again) return at;
+  if (length < 4) return at + 1;
   const pointer = view.getUint8(at + ipv4.OPT_POINTER);
   const flags = view.getUint8(at + ipv4.OPT_TS_FLAGS);
-  if (pointer < 5) return false;
   const kind = flags & 15;
-  if (pointer > length) return kind === ipv4.TS_PRESPECIFIED || flags >>> 4 !== 15;
+  if (pointer > length) return kind !== ipv4.TS_PRESPECIFIED && flags >>> 4 === 15 ? at + ipv4.OPT_TS_FLAGS : 0;
   const entry = kind === ipv4.TS_AND_ADDRESS || kind === ipv4.TS_PRESPECIFIED ? 8 : 4;
-  return pointer + entry - 1 <= length;
+  return pointer >= 5 && pointer + entry - 1 <= length ? 0 : at + ipv4.OPT_POINTER;
+}
+
+/**
+ * Where in a packet that parseIpv4 calls DROP_MALFORMED_IPV4 the option lies that is wrong, in bytes from its header; 0: it is
+ * something else. The other fields of the packet are filled then.
+ */
+export function faultyOption(view: DataView, p: Packet): number {
+  const { off } = p;
+  if (p.len < ipv4.HEADER_LEN || view.getUint8(off) >>> 4 !== 4) return 0;
+  const headerLen = ipv4.headerLen(view, off);
+  const totalLen = view.getUint16(off + ipv4.TOTAL_LEN);
+  if (headerLen <= ipv4.HEADER_LEN || totalLen < headerLen || totalLen > p.len) return 0;
+  const fault = checkOptions(view, off + ipv4.HEADER_LEN, off + headerLen);
+  if (fault <= 0) return 0;
+  p.src = view.getInt32(off + ipv4.SRC);
+  p.dst = view.getInt32(off + ipv4.DST);
+  p.protocol = view.getUint8(off + ipv4.PROTOCOL);
+  p.fragment = view.getUint16(off + ipv4.FLAGS_FRAGMENT);
+  p.l4 = off + headerLen;
+  p.len = totalLen;
+  p.srcPort = 0;
+  p.dstPort = 0;
+  return fault - off;
 }
 
 /**

@@ -2,15 +2,16 @@
 import * as counters from '../counters.ts';
 import type { Packet } from '../packet/packet.ts';
 import { IDENTITY_REMOTE_NODE, PORT_HOST, PORT_UPLINK } from '../port.ts';
-import { DROP_ICMP_RATE_LIMIT, DROP_NO_HOST_PORT, TAKEN } from '../verdict.ts';
+import { DROP_ICMP_RATE_LIMIT, DROP_MALFORMED_IPV4, DROP_NO_HOST_PORT, TAKEN } from '../verdict.ts';
 import * as ip from './ipv4.ts';
+import { echoOptions } from './options.ts';
 import type { Path } from './path.ts';
 
 /**
  * Sends an error about `p` to its sender, if the rules allow one. `p` stays the caller's, and unchanged: the error goes
  * through the whole path as a packet of its own, in the middle of a step of `p`.
  * @param error one of those that path/ipv4.ts names
- * @param info the next-hop MTU for TOO_BIG, else 0
+ * @param info as buildError has it
  */
 export function answer(path: Path, p: Packet, error: number, info: number): void {
   if (p.probe !== 0 || !ip.mayAnswer(path.view, p)) return;
@@ -32,7 +33,10 @@ export function answer(path: Path, p: Packet, error: number, info: number): void
 
 /** The node still answers ping to an address of its own that is at no host port: there is none, or the address is not its. */
 export function answerEcho(path: Path, p: Packet): number {
-  if (!ip.turnIntoEchoReply(path.view, p)) return DROP_NO_HOST_PORT;
+  const { view } = path;
+  if (!ip.isEchoRequest(view, p)) return DROP_NO_HOST_PORT;
+  if (path.fillsOptions && ip.hasOptions(view, p) && !echoOptions(path, p)) return DROP_MALFORMED_IPV4;
+  ip.turnIntoEchoReply(view, p);
   p.identity = IDENTITY_REMOTE_NODE;
   path.counters.event(counters.EVENT_ICMP_ECHO_ANSWERED);
   return path.forward(p);

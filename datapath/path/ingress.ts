@@ -4,13 +4,14 @@
  */
 import type { Packet } from '../packet/packet.ts';
 import { isCuttable } from '../packet/segment.ts';
-import { IDENTITY_WORLD, PORT_POD, type Port } from '../port.ts';
+import { IDENTITY_WORLD, PORT_POD, PORT_UPLINK, type Port } from '../port.ts';
 import {
   CONTINUE,
   DONE,
   DROP_ENCAP_FROM_WORKLOAD,
   DROP_INVALID_SOURCE,
   DROP_MALFORMED_ETHERNET,
+  DROP_MALFORMED_IPV4,
   DROP_MALFORMED_VNET_HEADER,
   DROP_MARTIAN_SOURCE,
   DROP_MULTICAST,
@@ -19,6 +20,7 @@ import {
 } from '../verdict.ts';
 import * as ethernet from '../wire/ethernet.ts';
 import * as vnet from '../wire/virtio-net.ts';
+import { answer } from './icmp.ts';
 import * as ip from './ipv4.ts';
 import type { Path } from './path.ts';
 
@@ -35,7 +37,17 @@ export function checkSource(path: Path, p: Packet, port: Port): number {
 
 /** Parses the packet at `p.off` (packet/parse.ts); afterwards nothing of its headers need be checked again. */
 export function parsePacket(path: Path, p: Packet): number {
-  return ip.parse(path.view, p, path.tcpFragmentLeast);
+  const v = ip.parse(path.view, p, path.tcpFragmentLeast);
+  if (v === DROP_MALFORMED_IPV4 && path.fillsOptions) refuseOption(path, p);
+  return v;
+}
+
+/** Who sends options that are wrong hears which byte it is (RFC 1812 section 4.3.3.5; Linux ip_options_compile). */
+function refuseOption(path: Path, p: Packet): void {
+  const fault = ip.faultyOption(path.view, p);
+  if (fault === 0) return;
+  const isForeign = path.ports[p.inPort].kind === PORT_UPLINK;
+  if (!isForeign || !path.isMartian(p.src)) answer(path, p, ip.BAD_HEADER, fault);
 }
 
 /** A pod that speaks the protocol of a tunnel of ours to a node could put words into another pod's mouth (Calico refuses it, too). */

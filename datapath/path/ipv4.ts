@@ -5,6 +5,7 @@
 import type { Counters } from '../counters.ts';
 import {
   EVENT_ICMP_FRAG_NEEDED_SENT,
+  EVENT_ICMP_PARAMETER_PROBLEM_SENT,
   EVENT_ICMP_TIME_EXCEEDED_SENT,
   EVENT_ICMP_UNREACHABLE_SENT,
 } from '../counters.ts';
@@ -17,7 +18,7 @@ import { TYPE_IPV4 } from '../wire/ethernet.ts';
 import * as icmp from '../wire/icmp.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 
-export { parseIpv4 as parse } from '../packet/parse.ts';
+export { faultyOption, parseIpv4 as parse } from '../packet/parse.ts';
 export const ETHERTYPE = TYPE_IPV4;
 /** First byte of a header of version 4 with 20 bytes. */
 const NO_OPTIONS = 0x45;
@@ -31,6 +32,7 @@ export const PORT_UNREACHABLE = (icmp.UNREACHABLE << 8) | icmp.CODE_PORT_UNREACH
 export const PROHIBITED = (icmp.UNREACHABLE << 8) | icmp.CODE_ADMIN_PROHIBITED;
 export const TOO_BIG = (icmp.UNREACHABLE << 8) | icmp.CODE_FRAG_NEEDED;
 export const HOPS_EXCEEDED = (icmp.TIME_EXCEEDED << 8) | icmp.CODE_TTL_IN_TRANSIT;
+export const BAD_HEADER = icmp.PARAMETER_PROBLEM << 8;
 export const REASSEMBLY_EXCEEDED = (icmp.TIME_EXCEEDED << 8) | icmp.CODE_REASSEMBLY;
 
 /** Is there a header of this family at all? Before parse(). */
@@ -98,8 +100,9 @@ export function needsId(p: Packet): boolean {
   return (p.fragment & ipv4.FLAG_DF) !== 0 && !ipv4.isFragment(p.fragment);
 }
 
+/** Makes the answer of an echo request, in its place. */
 /** Whether an error may be sent about this packet at all (RFC 1812 section 4.3.2.7), and not too many are. */
-export { mayAnswer };
+export { mayAnswer, turnEcho as turnIntoEchoReply };
 
 export function isLimited(limiter: IcmpLimiter, p: Packet, error: number, now: number): boolean {
   return !limiter.allow(error >>> 8, error & 0xff, p.src, now);
@@ -107,25 +110,24 @@ export function isLimited(limiter: IcmpLimiter, p: Packet, error: number, now: n
 
 /**
  * Builds an error about `p`, which stays the caller's.
- * @param info the next-hop MTU for TOO_BIG, else 0
+ * @param info the next-hop MTU for TOO_BIG, the byte in question for BAD_HEADER, else 0
  * @param source address that it is sent from (int32)
  * @returns the packet, parsed and marked local, or null without a free slot
  */
 export function buildError(pool: Pool, p: Packet, error: number, info: number, source: number): Packet | null {
-  return buildIcmpError(pool, p, error >>> 8, error & 0xff, info, source);
+  const behind = error === BAD_HEADER ? info << 24 : info;
+  return buildIcmpError(pool, p, error >>> 8, error & 0xff, behind, source);
 }
 
 export function countError(counters: Counters, error: number): void {
   if (error >>> 8 === icmp.TIME_EXCEEDED) counters.event(EVENT_ICMP_TIME_EXCEEDED_SENT);
+  else if (error === BAD_HEADER) counters.event(EVENT_ICMP_PARAMETER_PROBLEM_SENT);
   else counters.event(error === TOO_BIG ? EVENT_ICMP_FRAG_NEEDED_SENT : EVENT_ICMP_UNREACHABLE_SENT);
 }
 
-/** Makes the answer of an echo request, in its place. @returns false: it is no echo request */
-export function turnIntoEchoReply(view: DataView, p: Packet): boolean {
+export function isEchoRequest(view: DataView, p: Packet): boolean {
   if (p.protocol !== ipv4.PROTO_ICMP || ipv4.isFragment(p.fragment)) return false;
-  if (view.getUint8(p.l4 + icmp.TYPE) !== icmp.ECHO) return false;
-  turnEcho(view, p);
-  return true;
+  return view.getUint8(p.l4 + icmp.TYPE) === icmp.ECHO;
 }
 
 /**

@@ -1,6 +1,8 @@
 /**
  * Record Route and Timestamp, the IPv4 options that a router writes into (RFC 791 section 3.1; RFC 1812 sections 5.3.13.4
- * and 5.3.13.5), as Linux does in __ip_options_compile and ip_forward_options.
+ * and 5.3.13.5) and a host sends back (RFC 1122 section 3.2.2.6), as Linux does in __ip_options_compile, ip_forward_options
+ * and __ip_options_echo. Where the entries lie parseIpv4 has checked. ICMP errors carry no options, and quote a packet as it
+ * came.
  */
 import type { Packet } from '../packet/packet.ts';
 import { PORT_UPLINK } from '../port.ts';
@@ -15,20 +17,70 @@ export function fillOptions(path: Path, p: Packet, hop: NextHop): void {
   const end = p.off + ipv4.headerLen(view, p.off);
   const inside = hop.kind === hops.HOP_POD || hop.kind === hops.HOP_TUNNEL;
   const own = inside ? path.hostAddress : path.underlay.address;
-  let changed = false;
-  // parseIpv4 has seen that lengths and pointers are right.
   for (let at = p.off + ipv4.HEADER_LEN; at < end; ) {
     const type = view.getUint8(at);
-    if (type === ipv4.OPT_END) break;
+    if (type === ipv4.OPT_END) {
+      // What stands behind the end of the list says nothing to anybody.
+      for (; at < end; at++) view.setUint8(at, ipv4.OPT_END);
+      break;
+    }
     if (type === ipv4.OPT_NOP) {
       at++;
       continue;
     }
-    if (type === ipv4.OPT_RECORD_ROUTE) changed = recordRoute(view, at, own) || changed;
-    else if (type === ipv4.OPT_TIMESTAMP) changed = stampTime(path, at, addressTowardsSender(path, p)) || changed;
+    if (type === ipv4.OPT_RECORD_ROUTE) recordRoute(view, at, own);
+    else if (type === ipv4.OPT_TIMESTAMP) stampTime(path, at, addressTowardsSender(path, p));
     at += view.getUint8(at + 1);
   }
-  if (changed) ipv4.setHeaderChecksum(view, p.off);
+  ipv4.setHeaderChecksum(view, p.off);
+}
+
+/** Room for the options of an answer. */
+const kept = new DataView(new ArrayBuffer(ipv4.MAX_HEADER_LEN - ipv4.HEADER_LEN));
+
+/**
+ * Gives an echo request for the node the options of its answer: Record Route, then Timestamp, each with an entry of its
+ * arrival and one of its departure; no others. Its header may become shorter.
+ * @returns false: only half an entry fits, and it is not answered
+ */
+export function echoOptions(path: Path, p: Packet): boolean {
+  const { view } = path;
+  const route = findOption(view, p, ipv4.OPT_RECORD_ROUTE);
+  const times = findOption(view, p, ipv4.OPT_TIMESTAMP);
+  if (route !== 0 && recordRoute(view, route, p.dst) && !recordRoute(view, route, p.dst)) {
+    if (view.getUint8(route + ipv4.OPT_POINTER) <= view.getUint8(route + 1)) return false;
+  }
+  if (times !== 0 && stampTime(path, times, p.dst) && !stampDeparture(path, times, p.dst)) return false;
+
+  let length = route === 0 ? 0 : keep(view, route, 0);
+  if (times !== 0) length = keep(view, times, length);
+  for (; (length & 3) !== 0; length++) kept.setUint8(length, ipv4.OPT_END);
+  const headerLen = ipv4.HEADER_LEN + length;
+  const from = p.off;
+  p.pull(p.l4 - headerLen - from);
+  path.pool.bytes.copyWithin(p.off, from, from + ipv4.HEADER_LEN);
+  for (let i = 0; i < length; i++) view.setUint8(p.off + ipv4.HEADER_LEN + i, kept.getUint8(i));
+  view.setUint8(p.off + ipv4.VERSION_IHL, 0x40 | (headerLen >> 2));
+  view.setUint16(p.off + ipv4.TOTAL_LEN, p.len);
+  return true;
+}
+
+/** Where the option lies, or 0. */
+function findOption(view: DataView, p: Packet, type: number): number {
+  for (let at = p.off + ipv4.HEADER_LEN; at < p.l4; ) {
+    const found = view.getUint8(at);
+    if (found === type) return at;
+    if (found === ipv4.OPT_END) break;
+    at += found === ipv4.OPT_NOP ? 1 : view.getUint8(at + 1);
+  }
+  return 0;
+}
+
+/** Copies the option at `at` behind what is kept. @returns bytes kept */
+function keep(view: DataView, at: number, length: number): number {
+  const bytes = view.getUint8(at + 1);
+  for (let i = 0; i < bytes; i++) kept.setUint8(length + i, view.getUint8(at + i));
+  return length + bytes;
 }
 
 /** As Linux's fib_compute_spec_dst; Record Route has the address on the other side. */
@@ -37,24 +89,24 @@ function addressTowardsSender(path: Path, p: Packet): number {
   return outside ? path.underlay.address : path.hostAddress;
 }
 
+/** @returns whether there was room */
 function recordRoute(view: DataView, at: number, own: number): boolean {
   const pointer = view.getUint8(at + ipv4.OPT_POINTER);
-  if (pointer > view.getUint8(at + 1)) return false;
+  if (pointer + 3 > view.getUint8(at + 1)) return false;
   view.setInt32(at + pointer - 1, own);
   view.setUint8(at + ipv4.OPT_POINTER, pointer + 4);
   return true;
 }
 
+/** @returns whether an entry was written; without room for one, it is counted that a node found none */
 function stampTime(path: Path, at: number, own: number): boolean {
   const { view } = path;
   const pointer = view.getUint8(at + ipv4.OPT_POINTER);
   const flags = view.getUint8(at + ipv4.OPT_TS_FLAGS);
   const kind = flags & 15;
   if (pointer > view.getUint8(at + 1)) {
-    // No room: the nodes that found none are counted.
-    if (kind === ipv4.TS_PRESPECIFIED) return false;
-    view.setUint8(at + ipv4.OPT_TS_FLAGS, flags + 0x10);
-    return true;
+    if (kind !== ipv4.TS_PRESPECIFIED) view.setUint8(at + ipv4.OPT_TS_FLAGS, flags + 0x10);
+    return false;
   }
   const slot = at + pointer - 1;
   if (kind === ipv4.TS_ONLY) {
@@ -62,10 +114,26 @@ function stampTime(path: Path, at: number, own: number): boolean {
     view.setUint8(at + ipv4.OPT_POINTER, pointer + 4);
     return true;
   }
-  const named = kind === ipv4.TS_PRESPECIFIED && path.isOwnAddress(view.getInt32(slot));
+  const named = kind === ipv4.TS_PRESPECIFIED && isNotAnothers(path, view.getInt32(slot));
   if (kind !== ipv4.TS_AND_ADDRESS && !named) return false;
   if (!named) view.setInt32(slot, own);
   view.setInt32(slot + 4, path.timeOfDay());
   view.setUint8(at + ipv4.OPT_POINTER, pointer + 8);
   return true;
+}
+
+/** The answer leaves. @returns false: only half an entry fits */
+function stampDeparture(path: Path, at: number, own: number): boolean {
+  const { view } = path;
+  const left = view.getUint8(at + 1) - view.getUint8(at + ipv4.OPT_POINTER) + 1;
+  if (left <= 0) return true;
+  const kind = view.getUint8(at + ipv4.OPT_TS_FLAGS) & 15;
+  if (left < (kind === ipv4.TS_AND_ADDRESS ? 8 : 4)) return false;
+  if (kind !== ipv4.TS_PRESPECIFIED || left >= 8) stampTime(path, at, own);
+  return true;
+}
+
+/** An address of our own, or one that no single host has: everything but RTN_UNICAST. */
+function isNotAnothers(path: Path, address: number): boolean {
+  return path.isOwnAddress(address) || address >>> 24 === 0 || address >>> 28 === 14 || address === -1;
 }

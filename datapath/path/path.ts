@@ -183,9 +183,10 @@ export abstract class Path {
     this.decrementAtDelivery = profile.ttlDecrement === 'delivery';
     this.alwaysMasquerade = profile.externalService === 'always-masquerade';
     const timeoutMs = profile.fragmentSeconds * 1000;
-    this.virtual.setTimeout(timeoutMs);
-    this.reassembly.setTimeout(timeoutMs);
-    this.joined.setTimeout(timeoutMs);
+    const distance = profile.fragmentDistance;
+    this.virtual.setLimits(timeoutMs, distance);
+    this.reassembly.setLimits(timeoutMs, distance);
+    this.joined.setLimits(timeoutMs, distance);
     this.pathMtu.setLimits(profile.minPathMtu, profile.pathMtuOfOldRouters);
   }
 

@@ -47,6 +47,7 @@ export const OPT_RECORD_ROUTE = 7;
 export const OPT_TIMESTAMP = 68;
 export const OPT_LSRR = 131; // loose source route
 export const OPT_SSRR = 137; // strict source route
+export const OPT_ROUTER_ALERT = 148; // RFC 2113
 export const OPT_COPIED = 0x80; // the bit of the type that says: into every fragment
 
 /** In Record Route and Timestamp: where in the option, counted from 1, the next entry goes. */

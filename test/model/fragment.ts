@@ -1,14 +1,14 @@
 /** Fragmentation and reassembly as plain functions over byte arrays, straight from RFC 791. */
 
-/** Header options as they stand in every fragment behind the first: the copied ones, padded to 4 bytes. */
+/** Header options as they stand in every fragment behind the first: No Operation instead of those that are not copied. */
 function laterOptions(options: Uint8Array): number[] {
   const kept: number[] = [];
-  for (let i = 0; i < options.length && options[i] !== 0; ) {
+  for (let i = 0; i < options.length; ) {
+    if (options[i] === 0) return [...kept, ...options.slice(i)];
     const length = options[i] === 1 ? 1 : options[i + 1];
-    if (options[i] >= 128) kept.push(...options.slice(i, i + length));
+    kept.push(...(options[i] >= 128 ? options.slice(i, i + length) : Array<number>(length).fill(1)));
     i += length;
   }
-  while (kept.length % 4 !== 0) kept.push(0);
   return kept;
 }
 

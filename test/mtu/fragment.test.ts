@@ -50,9 +50,9 @@ describe('fragment', () => {
   it('copies the options that say so, and no others', () => {
     const [first, second, third] = cut(ipv4(99, pattern(200), { options: OPTIONS }), 120);
     assert.deepEqual(first.slice(20, 40), OPTIONS);
-    assert.deepEqual([...second.slice(20, 32)], [130, 5, 9, 9, 9, 148, 4, 0, 0, 0, 0, 0]);
-    assert.equal(second[0], 0x48);
-    assert.equal(third[0], 0x48);
+    const later = [1, 1, 1, 1, 1, 1, 1, 130, 5, 9, 9, 9, 1, 148, 4, 0, 0, 0, 77, 77];
+    assert.deepEqual([...second.slice(20, 40)], later);
+    assert.deepEqual([...third.slice(20, 40)], later);
   });
 
   it('fragments of fragments put together make the original', () => {

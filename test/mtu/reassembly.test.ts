@@ -380,4 +380,18 @@ describe('reassembly', () => {
     assert.equal(exit.counters.events(EVENT_DATAGRAMS_REASSEMBLED), whole);
     assert.equal(whole * 4 + exit.dropped, rounds, 'each fragment is in a whole datagram, or dropped under a reason');
   });
+
+  it('begins anew with a fragment behind too many others of its source, and counts what it gives up', () => {
+    const exit = new Exit();
+    exit.reassembly.setLimits(30_000, 64);
+    const old = bytesOfPiece(pieceOf(1, 3, false), { id: 1 });
+    exit.receive(old);
+    for (let id = 2; id <= 33; id++) {
+      for (const piece of [pieceOf(0, 1, true), pieceOf(1, 2, false, 0)]) exit.receive(bytesOfPiece(piece, { id }));
+    }
+    assert.equal(exit.receive(bytesOfPiece(pieceOf(1, 2, true), { id: 1 })), TAKEN, 'no overlap with what came before');
+    assert.deepEqual([exit.counters.dropped(TIMEOUT), exit.counters.dropped(OVERLAP)], [1, 0]);
+    exit.receive(bytesOfPiece(pieceOf(0, 1, true), { id: 1 }));
+    assert.ok(exit.receive(bytesOfPiece(pieceOf(2, 3, false), { id: 1 })) instanceof Uint8Array);
+  });
 });

@@ -437,4 +437,22 @@ describe('virtual reassembly', () => {
     assert.equal(ended + path.fragments.held, rounds, 'each has gone on, was dropped, or is held');
     path.clear();
   });
+
+  it('takes a fragment behind too many others of its source for one of a new datagram, and counts those that waited', () => {
+    const path = new Path();
+    path.fragments.setLimits(30_000, 3);
+    const tail = bytesOfPiece(pieceOf(1, 3, false), { id: 1 });
+    const head = bytesOfPiece(pieceOf(0, 1, true), { id: 1 });
+    const other = (id: number) => bytesOfPiece(pieceOf(0, 1, true), { id });
+    path.receive(tail);
+    for (let id = 2; id <= 3; id++) path.receive(other(id));
+    assert.equal(path.receive(tail), VERDICT_NAMES.indexOf('drop-fragment-duplicate'), 'two others came between');
+    for (let id = 4; id <= 6; id++) path.receive(other(id));
+    for (let id = 7; id <= 40; id++) path.receive(bytesOfPiece(pieceOf(0, 1, true), { id, src: '10.9.9.9' }));
+    assert.equal(path.fates.filter(fate => fate === '0 drop-fragment-timeout').length, 0);
+    assert.equal(path.receive(tail), TAKEN, 'three others of this source, and many of another');
+    assert.ok(path.fates.includes('0 drop-fragment-timeout'));
+    assert.equal(path.receive(head), CONTINUE);
+    assert.match(path.fates.at(-1)!, / goes 40000:/);
+  });
 });

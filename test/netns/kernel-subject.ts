@@ -83,7 +83,7 @@ class KernelSubject {
   readonly tunnelPort = TUNNEL_PORT;
   /** The kernel does not say why. */
   readonly dropped: readonly string[] = [];
-  private readonly namespace: string;
+  readonly namespace: string;
   private readonly sockets: Record<KernelSide, PacketSocket>;
   private markers = 0;
 

@@ -255,7 +255,7 @@ const seconds = whole(1, 0x7fffffff).optional();
 
 const conntrack = record({
   size: whole(16, 4 << 20).default(131072),
-  perSource: whole(0, 4 << 20).default(0), // flows that one source address may have; 0: no limit
+  perSource: whole(0, 4 << 20).default(0), // flows that one pod may have begun; 0: no limit
   timeouts: record({
     synSent: seconds,
     synRecv: seconds,

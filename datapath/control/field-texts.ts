@@ -195,7 +195,7 @@ const NODE_CONFIG: Readonly<Record<string, string>> = {
   'spec.zone': 'Zone of this node (topology.kubernetes.io/zone).',
   'spec.conntrack': 'Connection tracking.',
   'spec.conntrack.size': 'Flows that the table has room for.',
-  'spec.conntrack.perSource': 'Flows that one source address may have; 0: no limit.',
+  'spec.conntrack.perSource': 'Flows that one pod may have begun; 0: no limit. Others are not counted.',
   'spec.conntrack.timeouts': 'When flows are forgotten.',
   'spec.conntrack.timeouts.synSent': TIMEOUT,
   'spec.conntrack.timeouts.synRecv': TIMEOUT,

@@ -53,6 +53,7 @@ import {
   O_PORTS,
   O_SRC,
   ORIGINAL,
+  PAYER_SHIFT,
   POLICY_EPOCH,
   PROTOCOL_MASK,
   R_DST,
@@ -96,8 +97,8 @@ export interface FlowClient {
 export interface FlowProgram {
   /** Flows that fit, 16 to 4 Mi. */
   capacity: number;
-  /** Flows that one source address may have; 0: no limit. */
-  perSource?: number;
+  /** Flows that one pod may have begun; 0: no limit. */
+  perPod?: number;
   timeouts: { profile: TimeoutProfile; seconds: Record<number, number> };
 }
 
@@ -106,8 +107,8 @@ export interface FlowOptions {
   capacity: number;
   random: Random;
   whenFull?: FullPolicy;
-  /** Flows per source address; 0: no limit. */
-  perSource?: number;
+  /** Flows that one payer may have begun (table.ts); 0: no limit. */
+  perPayer?: number;
   profile?: TimeoutProfile;
   /** Seconds by state instead of the profile's. */
   timeouts?: Record<number, number>;
@@ -146,6 +147,8 @@ export class Flows implements FlowOwner {
   readonly tcp: TcpTracker;
   client: FlowClient | null = null;
   verifyQuotes: boolean;
+  /** On whose quota a flow is that begins now (table.ts); what the node itself sends is on nobody's. */
+  payer = 0;
 
   private readonly view: DataView;
   /** Milliseconds by state (timeouts.ts). */
@@ -343,7 +346,7 @@ export class Flows implements FlowOwner {
     words[base + R_SRC] = p.dst;
     words[base + R_DST] = p.src;
     words[base + R_PORTS] = (ports << 16) | (ports >>> 16);
-    words[base + META] = protocol;
+    words[base + META] = protocol | ((p.local === 0 ? this.payer : 0) << PAYER_SHIFT);
     let state = GENERIC;
     let timeout = -1;
     if (protocol === ipv4.PROTO_TCP) {

@@ -14,7 +14,6 @@
  * An entry past its deadline is gone for every lookup at once; its memory is collected by `sweep`, which walks a bounded
  * stretch of the table at a time.
  */
-import { CountTable } from '../memory/count-table.ts';
 import { hash3, powerOfTwo } from '../memory/hash.ts';
 import type { Random } from '../random.ts';
 import { PROTO_TCP } from '../wire/ipv4.ts';
@@ -64,6 +63,9 @@ export const CLIENT_FLAG_A = 1 << 19;
 export const CLIENT_FLAG_B = 1 << 20;
 /** Has no deadline. */
 export const FLAG_PERMANENT = 1 << 21;
+/** Bits 22-30: whose quota it is on, by any number from 1; 0: nobody's. */
+export const PAYER_SHIFT = 22;
+export const PAYER_MASK = 0x1ff;
 
 export const ORIGINAL = 0;
 export const REPLY = 1;
@@ -95,8 +97,8 @@ export interface TableOptions {
   random: Random;
   /** What happens to a new flow when the table is full. `lru` may evict established flows, as Cilium's maps do. */
   whenFull?: FullPolicy;
-  /** Flows that one source address may have; 0: no limit. */
-  perSource?: number;
+  /** Flows that one payer may have; 0: no limit. */
+  perPayer?: number;
   /**
    * Zeroed memory for entries and index. Huge pages halve the time of a hit in a big table (bench/conntrack.ts), and memory
    * that is there from the start spares the loop the first touch of each.
@@ -133,7 +135,7 @@ export class FlowTable {
   /** Entries 1..highWater have been used at some time; beyond, memory is untouched. */
   highWater = 0;
   whenFull: FullPolicy;
-  perSource: number;
+  readonly perPayer: number;
 
   private readonly index: Int32Array;
   private readonly mask: number;
@@ -147,7 +149,7 @@ export class FlowTable {
   private sweptAt = 0;
   /** Entries that tick() is behind with. */
   private due = 0;
-  private readonly sources: CountTable | null;
+  private readonly flowsOfPayer = new Int32Array(PAYER_MASK + 1);
 
   // The parts of TableStats, in doubles: they pass 2^31.
   private readonly counts = new Float64Array(8);
@@ -166,8 +168,7 @@ export class FlowTable {
     this.k1 = random.next();
     this.k2 = random.next();
     this.whenFull = options.whenFull ?? 'evict-unassured-first';
-    this.perSource = options.perSource ?? 0;
-    this.sources = this.perSource > 0 ? new CountTable(capacity, random, capacity) : null;
+    this.perPayer = options.perPayer ?? 0;
   }
 
   /** The scratch entry for packets of the node's own. That for all others is entry 0. */
@@ -177,7 +178,7 @@ export class FlowTable {
 
   /** Bytes allocated per entry: the entry, its part of the index, its part of the quota table. */
   get bytesPerEntry(): number {
-    return (this.words.byteLength + this.index.byteLength + (this.sources?.bytes ?? 0)) / this.capacity;
+    return (this.words.byteLength + this.index.byteLength) / this.capacity;
   }
 
   get stats(): TableStats {
@@ -242,7 +243,8 @@ export class FlowTable {
     const src = words[from + O_SRC];
     const dst = words[from + O_DST];
     const ports = words[from + O_PORTS];
-    if (this.sources !== null && this.sources.get(src, 0, 0) >= this.perSource) {
+    const payer = (words[from + META] >>> PAYER_SHIFT) & PAYER_MASK;
+    if (payer !== 0 && this.perPayer > 0 && this.flowsOfPayer[payer] >= this.perPayer) {
       this.counts[5]++;
       return REFUSED_QUOTA;
     }
@@ -274,7 +276,7 @@ export class FlowTable {
     words[base + GENERATION] = generation | (words[from + GENERATION] & 0xffff);
     words[base + CREATED] = now;
     words[base + LAST_SEEN] = now;
-    if (this.sources !== null) this.sources.add(src, 0, 0, 1);
+    this.flowsOfPayer[payer]++;
     this.used++;
     this.counts[0]++;
     return entry;
@@ -344,11 +346,6 @@ export class FlowTable {
     return end > this.highWater ? 0 : end;
   }
 
-  /** Flows of a source address, known only with a quota. */
-  flowsOfSource(address: number): number {
-    return this.sources === null ? 0 : this.sources.get(address, 0, 0);
-  }
-
   /** True if the flow at `base` is past its deadline. */
   private isOver(base: number, now: number): boolean {
     const { words } = this;
@@ -367,7 +364,7 @@ export class FlowTable {
     const protocol = words[base + META] & PROTOCOL_MASK;
     this.unlink(words[base + O_SRC], words[base + O_DST], words[base + O_PORTS], protocol, entry << 1);
     this.unlink(words[base + R_SRC], words[base + R_DST], words[base + R_PORTS], protocol, (entry << 1) | 1);
-    if (this.sources !== null) this.sources.add(words[base + O_SRC], 0, 0, -1);
+    this.flowsOfPayer[(words[base + META] >>> PAYER_SHIFT) & PAYER_MASK]--;
     words[base + META] = 0;
     words[base] = this.free;
     this.free = entry;

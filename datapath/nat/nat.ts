@@ -31,7 +31,7 @@ export function makeFlows(
 ): Flows {
   return new Flows(view, {
     capacity: program.capacity,
-    perSource: program.perSource,
+    perPayer: program.perPod,
     random,
     whenFull: profile.tableFull,
     profile: program.timeouts.profile,

@@ -321,8 +321,8 @@ export const REASONS: Readonly<Record<string, Reason>> = {
     look: '`spec.conntrack.size`, the table `conntrack` of `tunpath status`',
   },
   'drop-ct-source-quota': {
-    meaning: 'The source has as many flows as one may have.',
-    cause: 'A scan or a flood from one address.',
+    meaning: 'The pod has begun as many flows as one may (`conntrack.perSource`).',
+    cause: 'A scan or a flood from one pod.',
     look: '`tunpath get conntrack`',
   },
   'drop-ct-tuple-taken': {

@@ -7,7 +7,7 @@ import type { Nat } from '../nat/nat.ts';
 import { FROM_NODE, FROM_OUTSIDE, FROM_POD, SERVICE_LOOPBACK } from '../nat/service.ts';
 import { KEEP_ID, type Packet } from '../packet/packet.ts';
 import { segmentsOf } from '../packet/segment.ts';
-import { PORT_HOST, PORT_UPLINK } from '../port.ts';
+import { PORT_HOST, PORT_POD, PORT_UPLINK } from '../port.ts';
 import type { NextHop } from '../route/nexthop.ts';
 import * as hops from '../route/nexthop.ts';
 import * as verdict from '../verdict.ts';
@@ -29,6 +29,7 @@ export function beginJudgement(p: Packet): void {
 
 /** Step 3: finds the packet's flow; `p.isNew` if it begins one. */
 export function trackFlow(path: Path, p: Packet, flows: Flows): number {
+  if (flows.table.perPayer > 0) flows.payer = path.ports[p.inPort].kind === PORT_POD ? p.inPort + 1 : 0;
   const v = flows.track(p, path.now);
   // Our own errors about packets that no flow came of: those were not rewritten, so neither is their quote.
   return p.local !== 0 && v === verdict.DROP_CT_ICMP_NO_FLOW ? CONTINUE : v;

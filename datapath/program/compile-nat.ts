@@ -87,7 +87,7 @@ export function compileNat(
   };
   return {
     capacity: conntrack.size,
-    perSource: conntrack.perSource,
+    perPod: conntrack.perSource,
     timeouts: { profile: PROFILES[profile].timeouts, seconds },
     ports: { profile: PROFILES[profile].ports, range: range === undefined ? undefined : [range.low, range.high] },
     // As own-ports.ts leads the node's own processes here.

@@ -127,16 +127,23 @@ describe('control/services', () => {
     assert.equal(node.balance, 0);
   });
 
-  it('a source has no more flows than conntrack.perSource', () => {
+  it('a pod begins no more flows than conntrack.perSource, from all its addresses; nobody else is counted', () => {
     const services = [
       { name: 'web', clusterIP: '10.96.0.10', ports: [{ port: 80 }], endpoints: [{ address: REMOTE }] },
     ];
-    const node = new TestNode({ services, conntrack: { perSource: 3 } });
+    const pods = [{ name: 'r', netns: 'r', device: 'eth0', address: '10.244.1.12', networks: ['10.50.0.0/16'] }];
+    const node = new TestNode({ services, pods, conntrack: { perSource: 3 } });
     node.meetNeighbors();
-    for (let sport = 1000; sport < 1010; sport++)
+    const quota = () => node.counters.dropped(VERDICT_NAMES.indexOf('drop-ct-source-quota'));
+    for (let sport = 1000; sport < 1010; sport++) {
       node.send('p1', tcp4({ src: POD, dst: '10.96.0.10', sport, dport: 80 }));
-    assert.equal(node.collect('ul0').length, 3);
-    assert.equal(node.counters.dropped(VERDICT_NAMES.indexOf('drop-ct-source-quota')), 7);
+      node.send('r', tcp4({ src: `10.50.0.${sport - 999}`, dst: '10.96.0.10', sport, dport: 80 }));
+      node.send('ul0', fromWire(tcp4({ src: '203.0.113.9', dst: POD, sport, dport: 80 })));
+    }
+    assert.equal(node.collect('ul0').length, 6);
+    const isTcp = (bytes: Uint8Array) => bytes[9] === 6; // beside what the node says of those refused
+    assert.equal(node.collect('p1').filter(isTcp).length, 10);
+    assert.equal(quota(), 14);
     assert.equal(node.balance, 0);
   });
 });

@@ -12,6 +12,7 @@ import {
   O_PORTS,
   O_SRC,
   ORIGINAL,
+  PAYER_SHIFT,
   R_DST,
   R_PORTS,
   R_SRC,
@@ -235,15 +236,18 @@ describe('FlowTable', () => {
     statsAddUp(table);
   });
 
-  it('limits flows per source, and gives the place back', () => {
-    const table = new FlowTable({ capacity: 64, random: new Random(5), perSource: 3 });
-    const entries = [1, 2, 3].map(port => insert(table, plain(8, 2, port, 4), 100, 0));
-    assert.equal(insert(table, plain(8, 2, 9, 4), 100, 0), REFUSED_QUOTA);
-    assert.ok(insert(table, plain(9, 2, 9, 4), 100, 0) > 0, 'another source');
-    assert.equal(table.flowsOfSource(8), 3);
+  it('limits flows per payer, and gives the place back; without one there is no limit', () => {
+    const table = new FlowTable({ capacity: 64, random: new Random(5), perPayer: 3 });
+    const on = (payer: number) => payer << PAYER_SHIFT;
+    const entries = [1, 2, 3].map(port => insert(table, plain(port, 2, port, 4), 100, 0, on(7)));
+    assert.equal(insert(table, plain(8, 2, 9, 4), 100, 0, on(7)), REFUSED_QUOTA);
+    assert.ok(insert(table, plain(9, 2, 9, 4), 100, 0, on(511)) > 0, 'another payer');
+    for (let port = 20; port < 30; port++) assert.ok(insert(table, plain(10, 2, port, 4), 100, 0) > 0);
     table.remove(entries[1]);
-    assert.ok(insert(table, plain(8, 2, 9, 4), 100, 0) > 0);
-    assert.equal(table.stats.quota, 1);
+    assert.ok(insert(table, plain(8, 2, 9, 4), 100, 0, on(7)) > 0);
+    assert.equal(insert(table, plain(8, 2, 10, 4), 100, 0, on(7)), REFUSED_QUOTA);
+    assert.equal(table.stats.quota, 2);
+    statsAddUp(table);
   });
 
   it('is refused outside its sizes', () => {

@@ -61,6 +61,7 @@ export class Box {
     let verdict = parseIpv4(this.pool.view, p);
     const { flows, translation, services } = this;
     beginJudgement(p);
+    flows.payer = (p.src & 0xff) + 1;
     if (verdict === CONTINUE) verdict = flows.track(p, this.now);
     const isNew = p.isNew === 1;
     const related = p.isRelated === 1;

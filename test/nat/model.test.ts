@@ -82,7 +82,7 @@ describe('conntrack and NAT against the slow model', () => {
     ['ports kept', {}],
     ['few ports', { ports: { range: [5000, 5002] as const } }],
     ['a small table', { capacity: 16 }],
-    ['a quota', { perSource: 4 }],
+    ['a quota', { perPayer: 4 }],
   ] as const) {
     it(`any sequence of packets, time and backend changes: ${name}`, () => {
       fc.assert(

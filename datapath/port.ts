@@ -80,6 +80,9 @@ export const CONDITION_GONE = 2;
 /** It is up, but what it stands on carries nothing: a NIC under a macvtap. */
 export const CONDITION_CUT_OFF = 3;
 
+/** IPv4 has no longer packets. */
+const UNLIMITED_MTU = 65535;
+
 export class Port {
   readonly index: number;
   readonly kind: number;
@@ -97,6 +100,8 @@ export class Port {
   readonly link: PodLink | null;
   /** CONDITION_*, as the control plane says; that it is up again, a device knows first (isUp()). */
   condition = CONDITION_UP;
+  /** Of a device whose MTU somebody else sets, a pod's veth. Others have that of the routes to them. */
+  mtu = UNLIMITED_MTU;
   /**
    * Merges small segments on the way in from a pod, so that the whole path is walked once for all of them, and on the way
    * out to a pod, where its kernel then handles one packet instead of 45. Null where the device takes no superpackets.

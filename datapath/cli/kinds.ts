@@ -18,7 +18,7 @@ export interface Kind {
 }
 
 const DETAILS: Record<KindName, Omit<Kind, 'name'>> = {
-  routes: { aliases: ['route', 'ro'], keys: ['to'], wide: [], spared: ['tooBig', 'underlayVia', 'kind'] },
+  routes: { aliases: ['route', 'ro'], keys: ['to'], wide: ['pathMtu'], spared: ['tooBig', 'underlayVia', 'kind'] },
   services: {
     aliases: ['service', 'svc'],
     keys: ['name', 'address'],

@@ -357,6 +357,7 @@ function start(
       const { port, health } = change;
       log[health.state === 'up' ? 'info' : 'warn'](describeHealth(change), { port, ...health });
     },
+    onPodMtu: what => log.warn(`port ${what}`),
     onUplink: what => log.warn(`uplink: ${what}`),
     onRestart,
   });

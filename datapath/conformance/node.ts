@@ -56,6 +56,8 @@ export interface Sent {
 
 export interface NodeOptions {
   tunnel?: TunnelProtocol;
+  /** DF of the tunnel's packets, if not as the profile has it. */
+  df?: 'set';
   /** Masquerade what pods send to the outside. */
   nat?: boolean;
   /** MTU of the uplink. */
@@ -238,6 +240,7 @@ function configure(profile: ProfileName, o: NodeOptions): ResolvedConfig {
         protocol,
         peers: protocol === 'none' ? [] : [{ address: PEER, ...(framed ? { mac: PEER_VTEP_MAC } : {}) }],
         ...(framed ? { vni: VNI, mac: VTEP_MAC } : {}),
+        ...(o.df === undefined ? {} : { df: o.df }),
       },
       routes: protocol === 'none' ? [] : [{ to: '10.244.2.0/24', via: PEER, encap: true }],
       profile,

@@ -68,6 +68,8 @@ export interface KeeperOptions {
   onError(error: Error): void;
   /** The uplink is another one: what has changed, in words. */
   onUplink(what: string): void;
+  /** A pod's veth takes packets of another length now. */
+  onPodMtu(what: string): void;
   /** Something cannot come back in this process. */
   onLost(error: PortLostError): void;
 }
@@ -85,6 +87,8 @@ export class PortKeeper {
   private readonly down = new Set<string>();
   /** The namespace that each pod's device was moved into. */
   private readonly inodes = new Map<string, { path: string; inode: number }>();
+  /** Of pods' veths, as the loop has them. */
+  private readonly mtus = new Map<string, number>();
   private attempts = 0;
 
   constructor(node: KeptNode, options: KeeperOptions) {
@@ -142,6 +146,7 @@ export class PortKeeper {
     this.options.health.keepOnly(ports.keys());
     for (const key of this.down) if (!ports.has(key)) this.down.delete(key);
     for (const key of this.inodes.keys()) if (!ports.has(key)) this.inodes.delete(key);
+    for (const key of this.mtus.keys()) if (!ports.has(key)) this.mtus.delete(key);
     for (const [key, state] of ports) {
       if (this.stopped || this.netlink === null) return;
       // One that fails must not keep the others from being looked at.
@@ -157,7 +162,8 @@ export class PortKeeper {
 
   // ---------------------------------------------------------------- pods and host
 
-  private async checkPod(key: string, { port, handle }: PortState, netlink: Netlink): Promise<void> {
+  private async checkPod(key: string, state: PortState, netlink: Netlink): Promise<void> {
+    const { port, handle } = state;
     const pod = this.node.config.spec.pods.find(({ name }) => name === port.name);
     if (pod === undefined) return;
     if (!isDetached(handle)) {
@@ -166,6 +172,7 @@ export class PortKeeper {
       const isDeaf = pod.kind === 'veth' && seen.state === 'up' && this.down.has(key);
       if (seen.state !== 'gone' && !isDeaf && !this.isMoved(key, pod)) {
         await this.setCondition(key, seen.state, seen.why);
+        if (seen.mtu !== undefined) await this.followMtu(key, state, seen.mtu);
         return;
       }
       const why = isDeaf ? null : `${pod.netns} is another network namespace now`;
@@ -188,6 +195,16 @@ export class PortKeeper {
     } catch (error) {
       this.options.health.set(key, 'gone', (error as Error).message);
     }
+  }
+
+  /** Whoever made a veth may give it another MTU. */
+  private async followMtu(key: string, state: PortState, mtu: number): Promise<void> {
+    if (this.mtus.get(key) === mtu) return;
+    this.mtus.set(key, mtu);
+    await this.node.change([{ kind: 'mtu', key, mtu }]);
+    if (state.handle.mtu === mtu) return;
+    this.options.onPodMtu(`${key}: mtu ${mtu} (was ${state.handle.mtu})`);
+    state.handle.mtu = mtu;
   }
 
   /** Does the name of a pod's namespace stand for another one than it did? */
@@ -264,6 +281,7 @@ export class PortKeeper {
 
   private async detach(key: string, handle: DeviceHandle, why: string | null): Promise<void> {
     this.down.delete(key);
+    this.mtus.delete(key);
     await this.node.detach(key);
     releaseVeth(handle);
     this.options.health.set(key, 'gone', why);
@@ -292,7 +310,8 @@ function isDetached(handle: DeviceHandle): boolean {
   return 'fd' in handle && handle.fd < 0;
 }
 
-type Seen = { state: Condition; why: string | null };
+/** @param mtu only of a veth: what goes through both of its ends */
+type Seen = { state: Condition; why: string | null; mtu?: number };
 
 function tunState(netlink: Netlink, { netns, device }: PodConfig, handle: DeviceHandle): Seen {
   const found = linkOfTun(netlink, handle);
@@ -309,8 +328,10 @@ function tunState(netlink: Netlink, { netns, device }: PodConfig, handle: Device
 function vethState(netlink: Netlink, pod: PodConfig): Seen {
   if (!namespaceExists(pod.netns)) return { state: 'gone', why: `network namespace ${pod.netns} is gone` };
   try {
-    const { end } = findHostEnd(netlink, pod);
-    return end.running ? { state: 'up', why: null } : { state: 'down', why: `${pod.device} in ${pod.netns} is down` };
+    const { end, pod: far } = findHostEnd(netlink, pod);
+    const mtu = Math.min(end.mtu, far.mtu);
+    if (end.running) return { state: 'up', why: null, mtu };
+    return { state: 'down', why: `${pod.device} in ${pod.netns} is down`, mtu };
   } catch (error) {
     return { state: 'gone', why: (error as Error).message };
   }

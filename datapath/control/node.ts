@@ -106,6 +106,8 @@ export interface NodeOptions {
   onPort?: (change: HealthChange) => void;
   /** Called with what concerns the uplink: that it is another one, and who else uses its address. */
   onUplink?: (what: string) => void;
+  /** A pod's veth takes packets of another length now. */
+  onPodMtu?: (what: string) => void;
 }
 
 export class Node {
@@ -148,7 +150,7 @@ export class Node {
     devices: Devices,
     loop: LoopClient,
     counters: Counters,
-    { loops, onApply, onRestart, onPort, onUplink, onError }: NodeOptions,
+    { loops, onApply, onRestart, onPort, onUplink, onPodMtu, onError }: NodeOptions,
   ) {
     this.loop = loop;
     this.loops = loops;
@@ -180,6 +182,7 @@ export class Node {
       health: this.health,
       onError: onError ?? (() => {}),
       onUplink: this.onUplink,
+      onPodMtu: onPodMtu ?? (() => {}),
       onLost: lose,
     });
     this.loop.onEvent = event => {
@@ -468,13 +471,13 @@ export class Node {
     const { config, ports, loop } = this;
     switch (kind) {
       case 'routes':
-        return routeRows((await loop.request('routes')) as RouteRow[], config, ports);
+        return routeRows((await loop.request('routes')) as RouteRow[], config, ports, await this.pathMtus());
       case 'ports':
         return portRows(ports, this.counters, this.health);
       case 'neighbors':
         return neighborRows((await loop.request('neighbors')) as NeighborRow[], config.spec.uplink.device);
       case 'pmtu':
-        return pathMtuRows((await loop.request('path-mtus')) as PathMtuRow[], config);
+        return pathMtuRows(await this.pathMtus(), config);
       case 'services':
         return serviceRows((await loop.request('services')) as PortedService[]);
       case 'endpoints':
@@ -511,6 +514,11 @@ export class Node {
     }
   }
 
+  /** Narrower paths that the underlay has told of. */
+  private async pathMtus(): Promise<PathMtuRow[]> {
+    return (await this.loop.request('path-mtus')) as PathMtuRow[];
+  }
+
   private async status(): Promise<unknown> {
     const uplinkLines = await this.uplink.status();
     const { node, profile, ...rest } = statusOf(this.config, this.ports, this.health);
@@ -524,6 +532,7 @@ export class Node {
       watches: this.watchClients.count,
       flowHistory: { ...this.history.size, seen: this.history.seen, lost: this.history.lost },
       conflicts: await this.conflicts(),
+      pathMtus: pathMtuRows(await this.pathMtus(), this.config),
       // Last: with a routed uplink these are many lines.
       ...(uplinkLines.length === 0 ? {} : { uplink: uplinkLines }),
     };

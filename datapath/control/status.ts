@@ -181,8 +181,18 @@ export function neighborRows(rows: NeighborRow[], device: string): unknown[] {
   }));
 }
 
+export interface PathMtuState {
+  peer: string;
+  mtu: number;
+  /** "TUNNEL MTU", for each tunnel that has the peer. */
+  inner: string[];
+  /** Who said so. */
+  from: string;
+  expiresSeconds: number;
+}
+
 /** What the underlay has said of the paths to peers, with what that leaves for packets in each tunnel to them. */
-export function pathMtuRows(rows: readonly PathMtuRow[], config: ResolvedConfig): unknown[] {
+export function pathMtuRows(rows: readonly PathMtuRow[], config: ResolvedConfig): PathMtuState[] {
   return rows.map(({ peer, mtu, from, expiresMs }) => {
     const address = formatAddress(peer);
     const tunnels = config.spec.tunnels.filter(({ peers }) => peers.some(one => one.address === address));
@@ -196,7 +206,13 @@ export function pathMtuRows(rows: readonly PathMtuRow[], config: ResolvedConfig)
   });
 }
 
-export function routeRows(rows: RouteRow[], config: ResolvedConfig, ports: PortStates): unknown[] {
+/** @param narrower what is known of paths to peers: then fewer bytes than `mtu` get through, `pathMtu` */
+export function routeRows(
+  rows: RouteRow[],
+  config: ResolvedConfig,
+  ports: PortStates,
+  narrower: readonly PathMtuRow[],
+): unknown[] {
   const uplink = config.spec.uplink.device;
   return rows.map(row => {
     const to =
@@ -205,7 +221,13 @@ export function routeRows(rows: RouteRow[], config: ResolvedConfig, ports: PortS
     const via = row.gateway === 0 ? null : formatAddress(row.gateway);
     switch (row.kind) {
       case 'tunnel':
-        return { ...base, via: formatAddress(row.peerAddress), device: row.tunnel, underlayVia: via };
+        return {
+          ...base,
+          via: formatAddress(row.peerAddress),
+          device: row.tunnel,
+          underlayVia: via,
+          pathMtu: pathMtuOf(row, config, narrower),
+        };
       case 'gateway':
         return { ...base, via, device: uplink };
       case 'onlink':
@@ -221,6 +243,14 @@ export function routeRows(rows: RouteRow[], config: ResolvedConfig, ports: PortS
         return { ...base, via: null, device: null };
     }
   });
+}
+
+/** What is left of it for a packet in the tunnel; null: nothing narrower is known. */
+function pathMtuOf(row: RouteRow, config: ResolvedConfig, narrower: readonly PathMtuRow[]): number | null {
+  const known = narrower.find(({ peer }) => peer === row.peerAddress);
+  const tunnel = config.spec.tunnels.find(({ name }) => name === row.tunnel);
+  if (known === undefined || tunnel === undefined) return null;
+  return Math.min(row.mtu, known.mtu - configuredOverhead(tunnel));
 }
 
 /** The ports of a program in its order, with handles and numbers. */

@@ -44,6 +44,8 @@ export interface PairFacts {
   /** To the peer's underlay address: small, and as long as the underlay's MTU with DF. */
   underlay: Ping;
   underlayFull?: Ping;
+  /** What the underlay has told the node of the path to the peer, and what that leaves for packets in this tunnel. */
+  pathMtu?: { mtu: number; inner: number; from: string; expiresSeconds: number };
   /** The ICMP error that came about a packet to the tunnel's port; only where the tunnel was silent. */
   refusal?: IcmpError;
   /** The host's rules on what the peer sends; absent where they cannot be asked. */
@@ -78,6 +80,7 @@ export function judgePair(facts: PairFacts): Row[] {
   return [
     row('underlay', judgeUnderlay(facts)),
     row('underlay-mtu', judgeUnderlayMtu(facts)),
+    ...(facts.pathMtu === undefined ? [] : [row('path-mtu', judgePathMtu(facts.pathMtu, facts))]),
     row('firewall', judgeFirewall(facts)),
     row('tunnel', judgeTunnel(facts)),
     row('tunnel-sizes', judgeSizes(facts)),
@@ -115,6 +118,16 @@ function judgeUnderlayMtu({ underlay, underlayFull, node, peer }: PairFacts): Fi
     'fail',
     `${node.underlayMtu} bytes with DF get lost without a word, small packets do not`,
     'a narrower link on the way, and its "fragmentation needed" is filtered: allow ICMP type 3 code 4, or lower the MTU',
+  ];
+}
+
+/** Learnt from "fragmentation needed": it may be right, and the node keeps to it either way. */
+function judgePathMtu(learnt: NonNullable<PairFacts['pathMtu']>, { node, peer }: PairFacts): Finding {
+  const { mtu, inner, from, expiresSeconds } = learnt;
+  return [
+    'unknown',
+    `${from} has said that ${mtu} bytes get through to ${peer}: the tunnel takes ${inner} for ${expiresSeconds} s more`,
+    `give the uplinks an MTU of ${mtu}, or the network between ${node.underlayMtu}; if ${from} is no router on the way, it is forged`,
   ];
 }
 
@@ -254,7 +267,7 @@ function judgeSizes({ sizes, tunnel, node }: PairFacts): Finding {
   ];
 }
 
-function judgeAbove({ above, tunnel, node }: PairFacts): Finding {
+function judgeAbove({ above, tunnel, node, pathMtu }: PairFacts): Finding {
   if (!got(tunnel) || above === undefined) return ['unknown', 'not tried: no answer by the tunnel'];
   if (above.tooLongFor === node.tunnelMtu)
     return ['ok', `${node.tunnelMtu + 1} bytes with DF refused, too long for ${node.tunnelMtu}`];
@@ -266,6 +279,8 @@ function judgeAbove({ above, tunnel, node }: PairFacts): Finding {
     ];
   }
   if (above.tooLongFor !== undefined) {
+    if (above.tooLongFor === pathMtu?.inner)
+      return ['ok', `refused, too long for ${above.tooLongFor}: the path is narrower, as said above`];
     return [
       'fail',
       `refused, too long for ${above.tooLongFor}, expected ${node.tunnelMtu}`,

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { execa } from 'execa';
 import { ControlError, callNode } from '../control/client.ts';
 import { ipJson, readInterfaces } from '../control/interfaces.ts';
+import type { PathMtuState } from '../control/status.ts';
 import { readFirewall } from './facts.ts';
 import { judge, type Ruleset } from './firewall.ts';
 import { IcmpListener } from './icmp-listener.ts';
@@ -128,7 +129,17 @@ async function probePair(socket: string, pair: Pair): Promise<PairFacts> {
   }
   if ('address' in target) await probeTunnel(socket, facts, target, tunnel.port);
   facts.neighbor = await neighborOf(socket, pair);
+  facts.pathMtu = await pathMtuOf(socket, pair);
   return facts;
+}
+
+/** What the node has been told of the path to the peer, by now. */
+async function pathMtuOf(socket: string, { peer, tunnel }: Pair): Promise<PairFacts['pathMtu']> {
+  const known = ((await callNode(socket, 'get', { kind: 'pmtu' })) as PathMtuState[]).find(row => row.peer === peer);
+  const name = tunnel.name ?? tunnel.protocol;
+  const inner = known?.inner.find(text => text.startsWith(`${name} `))?.slice(name.length + 1);
+  if (known === undefined || inner === undefined) return undefined;
+  return { mtu: known.mtu, inner: Number(inner), from: known.from, expiresSeconds: known.expiresSeconds };
 }
 
 async function probeTunnel(

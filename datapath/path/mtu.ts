@@ -70,6 +70,7 @@ export function mtuOf(path: Path, hop: NextHop): number {
 
 /** What leaves by this next hop without being cut anywhere, as far as is known. */
 export function uncutMtuOf(path: Path, hop: NextHop): number {
+  if (hop.kind === hops.HOP_POD) return Math.min(hop.mtu, path.ports[hop.port].mtu);
   if (hop.kind !== hops.HOP_TUNNEL) return hop.mtu;
   if (path.pathMtu.size === 0 && hop.tooBig !== hops.TOO_BIG_FRAGMENT_OUTER) return hop.mtu;
   const tunnel = path.tunnels.byNumber[hop.tunnel];

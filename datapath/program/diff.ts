@@ -22,6 +22,8 @@ export type Change =
   /** Its device is gone, and there is none in its place yet: what leads there is refused. */
   | { kind: 'detach'; key: string; port: PortProgram }
   | { kind: 'condition'; key: string; condition: number }
+  /** Its device takes no longer packets, whatever the routes that lead there say. */
+  | { kind: 'mtu'; key: string; mtu: number }
   | { kind: 'host'; address: number }
   | { kind: 'underlay'; underlay: Underlay }
   | { kind: 'tunnel'; name: string; tunnel: TunnelProgram | null; was: 'new' | 'same headers' | 'other headers' }

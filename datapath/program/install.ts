@@ -126,6 +126,11 @@ export class Installation {
           if (port !== undefined) port.condition = change.condition;
           break;
         }
+        case 'mtu': {
+          const port = this.ports.get(change.key);
+          if (port !== undefined) port.mtu = change.mtu;
+          break;
+        }
         case 'underlay':
           datapath.setUnderlay(change.underlay);
           break;

@@ -388,4 +388,17 @@ describe('host check: ports and conflicts', () => {
     assert.match(mac.seen, /^192.168.10.7 says that it has 02:00:00:00:00:01, the MAC of this node/);
     assert.deepEqual([address.result, mac.result], ['fail', 'fail']);
   });
+
+  it('a learnt path MTU is said, with who told it and until when, and what it refuses is no fault', () => {
+    const pathMtu = { mtu: 1400, inner: 1350, from: '192.168.10.254', expiresSeconds: 480 };
+    const rows = judgePair(facts({ pathMtu, above: refusedFor(1350) }));
+    const row = rows.find(({ check }) => check === 'path-mtu')!;
+    assert.equal(row.result, 'unknown');
+    assert.match(row.seen, /^192.168.10.254 has said that 1400 bytes .* takes 1350 for 480 s more$/);
+    assert.equal(rows.find(({ check }) => check === 'above-mtu')!.result, 'ok');
+    assert.equal(
+      judgePair(facts()).some(({ check }) => check === 'path-mtu'),
+      false,
+    );
+  });
 });

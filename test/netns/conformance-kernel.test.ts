@@ -64,10 +64,6 @@ const TIMERS: [file: string, value: string, row: RegExp][] = [
 
 /** Rows that neither this kernel nor a test of seconds can confirm. */
 const NOT_HERE: [row: RegExp, why: string][] = [
-  [
-    /^792 §3\/4 vxlan/,
-    'the VXLAN device of this subject has no df set, without which the kernel believes no such error',
-  ],
   [/^(8926|2003) |(geneve|ipip): /, 'this kernel is built without GENEVE and IPIP'],
   [/^6040 §4.2 combinations/, 'the kernel logs them; it has no counter'],
   [/^5508 REQ-8 the table/, "nf_conntrack_max is the whole machine's"],

@@ -111,7 +111,7 @@ class KernelSubject {
       ]),
       ...(usesTunnel
         ? [
-            `link add vxlan7 address ${VTEP_MAC} type vxlan id ${VNI} local ${NODE} dev wireb dstport ${TUNNEL_PORT} nolearning`,
+            `link add vxlan7 address ${VTEP_MAC} type vxlan id ${VNI} local ${NODE} dev wireb dstport ${TUNNEL_PORT} nolearning${o.df === undefined ? '' : ` df ${o.df}`}`,
             'link set vxlan7 up',
             'route add 10.244.2.0/24 via 10.244.2.0 dev vxlan7 onlink',
             `neigh add 10.244.2.0 lladdr ${PEER_VTEP_MAC} dev vxlan7 nud permanent`,

@@ -162,10 +162,30 @@ describe('kinds of pods', function () {
     });
   }
 
+  it('veth: its MTU is followed, at either end, and who sends more with DF hears of it', async () => {
+    const ends: [namespace: string, device: string][] = [
+      ['veth', 'eth0'],
+      ['node', 'cali0'],
+    ];
+    for (const [namespace, device] of ends) {
+      await rig.ip(namespace, [`link set ${device} mtu 1300`]);
+      await node.until('port pod veth: mtu 1300 (was 1450)');
+      const said = await rig.exec('tun', 'ping', '-n', '-c1', '-W2', '-M', 'do', '-s', '1400', PODS.veth);
+      assert.match(said.stdout, /Frag needed and DF set \(mtu = 1300\)/);
+      await rig.run('tun', 'ip', 'route', 'flush', 'cache');
+      await rig.run('tun', 'ping', '-n', '-c2', '-i0.02', '-W2', '-M', 'do', '-s', `${1300 - 28}`, PODS.veth);
+      await rig.ip(namespace, [`link set ${device} mtu 1450`]);
+      await node.until('port pod veth: mtu 1450 (was 1300)');
+      await rig.run('tun', 'ip', 'route', 'flush', 'cache');
+      await rig.run('tun', 'ping', '-n', '-c2', '-i0.02', '-W2', '-M', 'do', '-s', `${1450 - 28}`, PODS.veth);
+      node.output = '';
+    }
+  });
+
   it('nothing else has been dropped', async () => {
     // other-mac: by its route at cali0 the host's kernel asks the pod for its MAC, and the pod answers the kernel.
     const rest = (await drops()).filter(
-      line => !/drop-(invalid-source|not-ipv4|multicast|no-route|other-mac)/.test(line),
+      line => !/drop-(invalid-source|not-ipv4|multicast|no-route|other-mac|over-mtu-dont-fragment)/.test(line),
     );
     assert.deepEqual(rest, []);
   });

@@ -1,10 +1,11 @@
 /**
  * A constant stream of UDP datagrams to an echo server, as its own process inside a namespace:
  *
- *   stream ADDRESS PORT PER_SECOND
+ *   stream ADDRESS PORT PER_SECOND [PATIENCE_MS]
  *
  * Runs until its standard input says so: each line read ends a phase, for which a line of JSON is printed:
- * {sent, lost, maxGapMs, p50Ms, maxMs}, gaps between answers and the time each took. A line "end" ends it.
+ * {sent, lost, maxGapMs, p50Ms, maxMs}, gaps between answers and the time each took; what its kernel does not take is not
+ * sent. A line "end" ends it.
  */
 import { createSocket } from 'node:dgram';
 import { createInterface } from 'node:readline';
@@ -13,7 +14,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 /** How long an answer may take before it counts as lost. */
 const PATIENCE_MS = 500;
 
-const [address, port, perSecond] = process.argv.slice(2);
+const [address, port, perSecond, patience] = process.argv.slice(2);
 const interval = 1000 / Number(perSecond);
 const socket = createSocket('udp4');
 const sentAt = new Map<number, number>();
@@ -23,6 +24,7 @@ let last = 0;
 let maxGapMs = 0;
 let times: number[] = [];
 
+socket.on('error', () => {});
 socket.on('message', message => {
   const number = message.readUInt32BE(0);
   const at = sentAt.get(number);
@@ -43,16 +45,20 @@ const timer = setInterval(() => {
   due = Math.max(due + interval, now);
   const message = Buffer.alloc(64);
   message.writeUInt32BE(next, 0);
-  sentAt.set(next++, now);
+  const number = next++;
+  sentAt.set(number, now);
   sent++;
-  socket.send(message);
+  // Of a connected socket it is also the ICMP error about an earlier one that says no.
+  socket.send(message, error => {
+    if (error !== null && sentAt.delete(number)) sent--;
+  });
 }, 1);
 
 process.stdout.write('running\n');
 for await (const line of createInterface({ input: process.stdin })) {
   const phase = { sent, until: next };
   sent = 0;
-  await sleep(PATIENCE_MS);
+  await sleep(Number(patience ?? PATIENCE_MS));
   const lost = [...sentAt.keys()].filter(number => number < phase.until);
   for (const number of lost) sentAt.delete(number);
   times.sort((a, b) => a - b);

@@ -160,6 +160,15 @@ describe('uplink raw', function () {
         return /mtu ?= ?1380/.test(stdout);
       });
       assert.equal((await others.counters('host-a')).get('path-mtu-lowered'), 1);
+      const [learnt] = await others.get<{ peer: string; mtu: number; from: string }>('host-a', 'pmtu');
+      assert.deepEqual([learnt.mtu, learnt.from], [1400, '192.168.10.254']);
+      const { pathMtus } = await others.status<{ pathMtus: { peer: string; mtu: number }[] }>('host-a');
+      assert.deepEqual(
+        pathMtus.map(({ peer, mtu }) => [peer, mtu]),
+        [[learnt.peer, 1400]],
+      );
+      const routes = await others.get<{ kind: string; pathMtu: number }>('host-a', 'routes');
+      assert.equal(routes.find(({ kind }) => kind === 'tunnel')!.pathMtu, 1380);
       await fetchFile(others, pathFrom('a', 'ipip'), 10_000_000);
       await fetchFile(others, pathFrom('b', 'ipip'), 10_000_000);
       await stopNodes(...nodes);

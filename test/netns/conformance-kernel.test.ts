@@ -106,7 +106,7 @@ class AskingLab extends Lab {
 }
 
 describe("the conformance checks against this machine's kernel", function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   let rig: Rig;
   const confirmed = new Set<string>();
   const met = new Set<RegExp>();

@@ -9,7 +9,7 @@
  * A fault of all this is logged and ends nothing. What cannot come back in this process ends it, so that a service manager
  * may start another.
  */
-import { type FSWatcher, statSync, watch } from 'node:fs';
+import { closeSync, constants, type FSWatcher, fstatSync, openSync, statSync, watch } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 import type { DeviceHandle } from '../io/handle.ts';
 import { Netlink, NetlinkMonitor } from '../io/netlink.ts';
@@ -316,6 +316,7 @@ type Seen = { state: Condition; why: string | null; mtu?: number };
 function tunState(netlink: Netlink, { netns, device }: PodConfig, handle: DeviceHandle): Seen {
   const found = linkOfTun(netlink, handle);
   if (found !== undefined) {
+    if (isElsewhere(netlink, netns, found.nsid)) return { state: 'gone', why: `${device} was moved out of ${netns}` };
     const { up, name } = found.link;
     return up ? { state: 'up', why: null } : { state: 'down', why: `${name} in ${netns} is down` };
   }
@@ -323,6 +324,18 @@ function tunState(netlink: Netlink, { netns, device }: PodConfig, handle: Device
     state: 'gone',
     why: namespaceExists(netns) ? `${device} in ${netns} is gone` : `network namespace ${netns} is gone`,
   };
+}
+
+/** Is a device in another namespace than the one of that name? @param nsid where it is; null: in ours */
+function isElsewhere(netlink: Netlink, netns: string, nsid: number | null): boolean {
+  if (!namespaceExists(netns)) return false;
+  const fd = openSync(namespacePath(netns), constants.O_RDONLY);
+  try {
+    const isOurs = fstatSync(fd).ino === statSync('/proc/self/ns/net').ino;
+    return isOurs ? nsid !== null : nsid !== netlink.nsidOf(fd);
+  } finally {
+    closeSync(fd);
+  }
 }
 
 function vethState(netlink: Netlink, pod: PodConfig): Seen {

@@ -104,6 +104,18 @@ describe('ports that go and come back', function () {
       }
     });
 
+    it('a pod whose device is moved into another namespace gets another one', async () => {
+      for (const [pod, from, address] of [
+        ['p1', 'p2', '10.244.1.10'],
+        ['p2', 'p1', '10.244.1.11'],
+      ]) {
+        await rig.ip(pod, [`link set eth0 netns ${rig.full('a')} name stray`]);
+        await node.until(`port pod ${pod} is gone: eth0 was moved out of ${rig.full(pod)}`);
+        await untilState(rig, 'a', pod, 'up');
+        await untilAnswers(rig, from, address);
+      }
+    });
+
     it('a pod whose namespace is deleted: its senders hear of it; one of that name is attached', async () => {
       const since = (await portOf(rig, 'a', 'p1')).since;
       await rig.run('a', 'ip', 'netns', 'del', rig.full('p1'));

@@ -7,12 +7,14 @@
  * what it does not read is not made, so that neither is held here.
  */
 import { once } from 'node:events';
-import { chmodSync, mkdirSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 
 /** For clients to read their last answer. */
 const CLOSE_GRACE_MS = 200;
+/** How often it is looked whether the socket is still there. */
+const LOOK_MS = 1000;
 /** Of a request. A configuration with ten thousand services has 5 MB. */
 const MAX_LINE_BYTES = 32 * 1024 * 1024;
 /** Of requests that have not ended yet, of all connections together. */
@@ -38,18 +40,18 @@ export function hubbleSocketPath(node: string): string {
   return `/run/tunpath/${node}.hubble.sock`;
 }
 
-/** Listens. A socket that a killed node left behind is replaced; that no other is alive, the lock has shown (lock.ts). */
+/**
+ * Listens, and again where its socket has been removed. One that a killed node left behind is replaced; that no other is
+ * alive, the lock has shown (lock.ts).
+ */
 export async function serve(
   path: string,
   handler: Handler,
   { onError = () => {}, maxLineBytes = MAX_LINE_BYTES }: ServeOptions = {},
 ): Promise<{ close(): Promise<void> }> {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
-  rmSync(path, { force: true });
   const connections = new Set<Socket>();
   const pending: Pending = { bytes: 0, maxLineBytes };
-  // Half open: who has nothing more to ask still reads.
-  const server: Server = createServer({ allowHalfOpen: true }, socket => {
+  const accept = (socket: Socket) => {
     connections.add(socket);
     socket.on('close', () => connections.delete(socket));
     // A client that hangs up is no event. Without a listener it would end the process.
@@ -59,22 +61,28 @@ export async function serve(
         if (!socket.destroyed) onError(error as Error);
       })
       .finally(() => socket.destroy());
-  });
-  const umask = process.umask(0o177);
-  try {
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject);
-      server.listen(path, resolve);
-    });
-  } finally {
-    process.umask(umask);
-  }
-  // accept() fails where descriptors have run out.
-  server.on('error', onError);
-  chmodSync(path, 0o600);
+  };
+  let server = await listen(path, accept, onError);
+  let isBusy = false;
+  // Who tidies up /run would leave a node that nobody can ask anything.
+  const watch = setInterval(() => {
+    if (isBusy || existsSync(path)) return;
+    isBusy = true;
+    // Its closing unlinks the path, so first; conversations go on.
+    server.close();
+    listen(path, accept, onError)
+      .then(again => {
+        server = again;
+      })
+      .catch(onError)
+      .finally(() => {
+        isBusy = false;
+      });
+  }, LOOK_MS).unref();
   return {
     close: () =>
       new Promise(resolve => {
+        clearInterval(watch);
         for (const socket of connections) socket.end();
         // A client that does not hang up must not keep the node from ending.
         const late = setTimeout(() => {
@@ -87,6 +95,30 @@ export async function serve(
         rmSync(path, { force: true });
       }),
   };
+}
+
+async function listen(
+  path: string,
+  accept: (socket: Socket) => void,
+  onError: (error: Error) => void,
+): Promise<Server> {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+  rmSync(path, { force: true });
+  // Half open: who has nothing more to ask still reads.
+  const server = createServer({ allowHalfOpen: true }, accept);
+  const umask = process.umask(0o177);
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(path, resolve);
+    });
+  } finally {
+    process.umask(umask);
+  }
+  // accept() fails where descriptors have run out.
+  server.on('error', onError);
+  chmodSync(path, 0o600);
+  return server;
 }
 
 interface Pending {

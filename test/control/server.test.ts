@@ -1,7 +1,7 @@
 /** The control socket against clients of every kind: whatever they do, the next one is answered. */
 import { strict as assert } from 'node:assert';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -209,5 +209,26 @@ describe('control socket', function () {
     const sockets = await Promise.all(Array.from({ length: 500 }, client));
     assert.deepEqual(await callNode(path, 'echo', { still: 1 }), { still: 1 });
     for (const socket of sockets) socket.destroy();
+  });
+
+  it('is there again when its socket has been removed, or the whole directory; a conversation goes on meanwhile', async () => {
+    const socket = await open();
+    const answers = socket.setEncoding('utf8')[Symbol.asyncIterator]();
+    for (const what of [path, directory]) {
+      rmSync(what, { recursive: true });
+      const request = { id: 1, method: 'echo', params: { what } };
+      socket.write(`${JSON.stringify(request)}\n`);
+      assert.deepEqual(JSON.parse((await answers.next()).value), { id: 1, result: { what } });
+      while (!existsSync(path)) await sleep(20);
+      assert.equal(statSync(path).mode & 0o777, 0o600);
+      while (
+        !(await callNode(path, 'echo', {}).then(
+          () => true,
+          () => false,
+        ))
+      )
+        await sleep(20);
+    }
+    socket.destroy();
   });
 });

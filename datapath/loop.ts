@@ -64,6 +64,8 @@ class Loop {
   private readonly eventWord = new Int32Array(2);
   private readonly eventAddress = libc.addressOf(this.eventWord);
   private busyPollMs = 0;
+  /** Whether any node has ports without a descriptor: on a segment, or pods in memory. */
+  private isInMemory = false;
   private running = true;
 
   constructor(data: LoopData) {
@@ -107,6 +109,7 @@ class Loop {
   private poll(): void {
     const wake: Source = { fd: this.data.wakeFd, read: () => this.handleRequests() };
     this.poller.set([...this.nodes.flatMap(({ sources }) => sources), ...this.kernelSources, wake]);
+    this.isInMemory = this.segmentList.length > 0 || this.nodes.some(node => node.isInMemory);
     this.busyPollMs = this.nodes.reduce((most, { busyPollMs }) => Math.max(most, busyPollMs), 0);
   }
 
@@ -140,7 +143,7 @@ class Loop {
   /** Takes packets from node to node, across segments. */
   private carryOver(): void {
     const { nodes, segmentList } = this;
-    if (segmentList.length === 0) return;
+    if (!this.isInMemory) return;
     for (let hops = 0; hops < HOPS_PER_ROUND; hops++) {
       let any = false;
       for (let i = 0; i < nodes.length; i++) if (nodes[i].receivePending()) any = true;

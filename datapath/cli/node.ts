@@ -407,7 +407,7 @@ function neededBy({ spec }: NodeConfig, segments: readonly SegmentConfig[], hand
   const needed: Capability[] = ['CAP_NET_ADMIN'];
   if (spec.uplink.kind === 'raw') needed.push('CAP_NET_RAW');
   const enters = spec.host?.netns !== undefined || segments.some(segment => segment.spec.tap?.netns !== undefined);
-  if (enters || (spec.pods.length > 0 && handed === null)) needed.push('CAP_SYS_ADMIN');
+  if (enters || (spec.pods.some(({ kind }) => kind !== 'memory') && handed === null)) needed.push('CAP_SYS_ADMIN');
   return needed;
 }
 

@@ -18,8 +18,8 @@ type PortChange = Extract<Change, { kind: 'port' }>;
 export function findMissing({ config, changes }: Plan): Refusal[] {
   const names = new Set(opening(changes).map(({ port }) => port?.name));
   const refused: Refusal[] = [];
-  config.spec.pods.forEach(({ name, netns }, i) => {
-    if (!names.has(name)) return;
+  config.spec.pods.forEach(({ name, netns, kind }, i) => {
+    if (!names.has(name) || kind === 'memory') return;
     const path = ['spec', 'pods', i, 'netns'];
     if (!namespaceExists(netns)) {
       refused.push({ path, message: `network namespace "${netns}" does not exist (ip netns add ${netns})` });

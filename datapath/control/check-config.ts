@@ -19,6 +19,7 @@ import {
 import { checkPolicies } from './check-policies.ts';
 import { checkServices } from './check-services.ts';
 import { checkEncap, checkTunnels, tunnelsOf } from './check-tunnels.ts';
+import { DEVICE_EXPECTED, NETNS_EXPECTED } from './schema.ts';
 
 /**
  * Reports everything that does not fit.
@@ -73,7 +74,8 @@ function isEdge({ prefix, length }: Cidr, address: number): boolean {
   return length < 31 && (address === prefix || address === (prefix | ~prefixMask(length)));
 }
 
-function checkDevices({ spec, report }: Check): void {
+function checkDevices(check: Check): void {
+  const { spec, report } = check;
   const { uplink, host } = spec;
   const inNode = uniqueNames(report, 'a device name not yet used in this namespace');
   if (uplink !== undefined && 'interface' in uplink) inNode(uplink.interface, ['uplink', 'interface']);
@@ -87,8 +89,29 @@ function checkDevices({ spec, report }: Check): void {
     if (pod.mac !== undefined && pod.kind === 'tun') {
       report(['pods', i, 'mac'], 'no MAC: kind is tun, which has no Ethernet (tap and veth have)');
     }
+    checkPodKind(pod, i, check);
     if (pod.netns !== undefined) inPods(pod.device, ['pods', i, 'device'], `${pod.netns}\n`);
   }
+}
+
+/** A pod has a namespace with a device in it, or it is in memory. */
+function checkPodKind(
+  pod: NonNullable<NonNullable<Spec['pods']>[number]>,
+  i: number,
+  { report, refused }: Check,
+): void {
+  const { kind } = pod;
+  if (kind === undefined) return;
+  const isMemory = kind === 'memory';
+  for (const [key, expected] of [
+    ['netns', NETNS_EXPECTED],
+    ['device', DEVICE_EXPECTED],
+  ] as const) {
+    if (!isMemory && pod[key] === undefined && !refused('pods', i, key)) report(['pods', i, key], expected);
+    if (isMemory && pod[key] !== undefined) report(['pods', i, key], `no ${key}: kind is memory`);
+  }
+  if (isMemory && pod.mac !== undefined) report(['pods', i, 'mac'], 'no mac: kind is memory');
+  if (!isMemory && pod.app !== undefined) report(['pods', i, 'app'], `no app: kind is ${kind}`);
 }
 
 function checkAddresses({ spec, report, subnet, gateway }: Check): Owners {

@@ -6,6 +6,7 @@
  */
 import { z } from 'zod';
 import { OFFLOADS, type Offload } from '../io/device.ts';
+import { POD_APPS } from '../io/memory-pod.ts';
 import { PROFILES } from '../profile.ts';
 import { TOO_BIG_NAMES } from '../route/nexthop.ts';
 import * as geneve from '../wire/geneve.ts';
@@ -97,14 +98,18 @@ const host = record({
   netns: netns.optional(), // the node's own namespace; default: the one that the process runs in
 });
 
-/** tun: a TUN that the node makes; tap: the same with Ethernet and ARP; veth: one that is there, a container's. */
-const podKind = choice('tun', 'tap', 'veth');
+/**
+ * tun: a TUN that the node makes; tap: the same with Ethernet and ARP; veth: one that is there, a container's; memory: no
+ * process, the node itself answers.
+ */
+const podKind = choice('tun', 'tap', 'veth', 'memory');
 
 const pod = record({
   name: objectName,
-  netns,
+  netns: netns.optional(), // none of kind memory: check-config.ts
   kind: podKind.default('tun'),
-  device,
+  app: choice(...POD_APPS).optional(), // of kind memory: what it does with UDP and TCP
+  device: device.optional(), // as netns
   mac: mac.optional(), // of the port, which answers the pod's ARP; default: Calico's
   address: podAddress,
   networks: list(network).default([]), // a router's: it may send from them, and gets what is for them
@@ -415,6 +420,11 @@ function completeTunnel(
   };
 }
 
+/** A pod without a process has neither namespace nor device. */
+function completePod({ netns = '', device = 'memory', app, ...pod }: WrittenConfig['spec']['pods'][number]) {
+  return { ...pod, netns, device, ...(pod.kind === 'memory' ? { app: app ?? 'echo' } : {}) };
+}
+
 /** Fills in the defaults that depend on other values. */
 export function completeConfig(written: WrittenConfig) {
   const { tunnel: _short, ...spec } = written.spec;
@@ -429,6 +439,7 @@ export function completeConfig(written: WrittenConfig) {
         /** Name of the tunnel; null: none. */
         encap: typeof route.encap === 'string' ? route.encap : route.encap ? tunnels[0].name : null,
       })),
+      pods: spec.pods.map(completePod),
       services: spec.services.map(service => completeService(service, spec.pods)),
     },
   };
@@ -439,6 +450,9 @@ export function writtenForm(spec: NodeSpec) {
   const short = spec.tunnels.find(({ isShort }) => isShort);
   return {
     ...spec,
+    pods: spec.pods.map(({ netns, device, app, ...pod }) =>
+      pod.kind === 'memory' ? { ...pod, app } : { ...pod, netns, device },
+    ),
     tunnel: short ?? { protocol: 'none' as const },
     tunnels: spec.tunnels.filter(({ isShort }) => !isShort),
     routes: spec.routes.map(({ encap, ...route }) => ({ ...route, encap: encap ?? false })),

@@ -1,6 +1,6 @@
 /** Opens a node's devices and sets up the kernel's side of them. */
 import { OFFLOADS, type Offload } from '../io/device.ts';
-import { closeHandle, type DeviceHandle } from '../io/handle.ts';
+import { closeHandle, type DeviceHandle, type PodHandle } from '../io/handle.ts';
 import { openTunTap, type TunTapHandle } from '../io/tuntap.ts';
 import { mtusOf } from '../program/mtus.ts';
 import { hostRoutes } from './host-routes.ts';
@@ -22,7 +22,7 @@ export function allowedOffloads(offload: 'auto' | 'none' | Offload[]): number {
 export async function findObstacles(config: ResolvedConfig): Promise<string[]> {
   const { pods } = config.spec;
   const missing = pods.flatMap((pod, i) =>
-    namespaceExists(pod.netns)
+    pod.kind === 'memory' || namespaceExists(pod.netns)
       ? []
       : [`spec.pods[${i}].netns: network namespace "${pod.netns}" does not exist${howToMake(pod.netns)}`],
   );
@@ -50,7 +50,7 @@ export interface Devices {
  * needs CAP_SYS_ADMIN, for setns(2). All or nothing.
  * @param pods those of the configuration, or some of them
  */
-export async function openPods(config: ResolvedConfig, pods = config.spec.pods): Promise<TunTapHandle[]> {
+export async function openPods(config: ResolvedConfig, pods = config.spec.pods): Promise<PodHandle[]> {
   return openPodDevices(pods, mtusOf(config), allowedOffloads(config.spec.offload));
 }
 
@@ -76,8 +76,8 @@ export async function openHostPort(config: ResolvedConfig): Promise<TunTapHandle
  * All or nothing: if one fails, those already open are closed, which removes them, and what the uplink made is undone.
  * @param pods what openPods() has opened
  */
-export async function openDevices(config: ResolvedConfig, pods: readonly TunTapHandle[]): Promise<Devices> {
-  const handles: TunTapHandle[] = [...pods];
+export async function openDevices(config: ResolvedConfig, pods: readonly PodHandle[]): Promise<Devices> {
+  const handles: PodHandle[] = [...pods];
   let uplink: OpenUplink | null = null;
   try {
     uplink = await openUplink(config, allowedOffloads(config.spec.offload));

@@ -31,11 +31,14 @@ const NODE_CONFIG: Readonly<Record<string, string>> = {
   'spec.host.netns': 'The namespace of the node; default: the one that the process runs in.',
   'spec.pods': 'Namespaces that the node gives a device and an address.',
   'spec.pods[].name': 'Namespace and name, as Kubernetes has them.',
-  'spec.pods[].netns': 'The network namespace: its name, or a path.',
+  'spec.pods[].netns': 'The network namespace: its name, or a path. A pod in memory has none.',
   'spec.pods[].kind':
-    'tun: a TUN; tap: the same with Ethernet, its ARP answered by the port; veth: the pod has a veth already, and the node takes its other end.',
+    'tun: a TUN; tap: the same with Ethernet, its ARP answered by the port; veth: the pod has a veth already, and the node takes its other end; memory: no process, the node itself answers.',
+  'spec.pods[].app':
+    'Of a pod in memory: echo sends UDP and TCP back, http answers each request with its name, sink takes all. Default: echo.',
   'spec.pods[].mac': 'Of the port, which answers the ARP of a tap or veth; default: ee:ee:ee:ee:ee:ee.',
-  'spec.pods[].device': 'Name of the device that the pod gets, or of the veth that it has; usually eth0.',
+  'spec.pods[].device':
+    'Name of the device that the pod gets, or of the veth that it has; usually eth0. A pod in memory has none.',
   'spec.pods[].address': 'Its address.',
   'spec.pods[].networks': 'Networks behind a pod that routes: it may send from them, and gets what is for them.',
   'spec.pods[].labels': 'Labels of the pod.',

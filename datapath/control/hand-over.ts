@@ -3,7 +3,7 @@
  * (setns(2)): it takes the lock and sets up the pods. Then the process executes itself with CAP_NET_ADMIN and CAP_NET_RAW
  * alone, and the second half, which finds lock and pods in open descriptors, does the rest.
  */
-import type { TunTapHandle } from '../io/tuntap.ts';
+import type { PodHandle } from '../io/handle.ts';
 import { capabilitySets, executeWith, maskOf, RUNNING, takeOver } from './capabilities.ts';
 import type { Lock } from './lock.ts';
 
@@ -14,7 +14,7 @@ export interface HandedOver {
   /** Of the configuration that the pods have been made from. */
   configSha256: string;
   lock: Lock;
-  pods: TunTapHandle[];
+  pods: PodHandle[];
 }
 
 /** What the first half has left; null in the first half. Once. */
@@ -38,5 +38,5 @@ export function handOver(handed: HandedOver): never {
 }
 
 function descriptors({ lock, pods }: HandedOver): number[] {
-  return [lock.fd, ...pods.map(pod => pod.fd)];
+  return [lock.fd, ...pods.flatMap(pod => ('fd' in pod ? [pod.fd] : []))];
 }

@@ -165,7 +165,7 @@ export class PortKeeper {
   private async checkPod(key: string, state: PortState, netlink: Netlink): Promise<void> {
     const { port, handle } = state;
     const pod = this.node.config.spec.pods.find(({ name }) => name === port.name);
-    if (pod === undefined) return;
+    if (pod === undefined || pod.kind === 'memory') return;
     if (!isDetached(handle)) {
       const seen = pod.kind === 'veth' ? vethState(netlink, pod) : tunState(netlink, pod, handle);
       // A packet socket hears nothing any more once its device has been down.

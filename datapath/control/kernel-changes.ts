@@ -46,8 +46,8 @@ function planPod(
   change: KernelChange,
 ): void {
   const { netns, device, address } = pod;
-  // Whoever made a veth sets it up.
-  if (pod.kind === 'veth') return;
+  // Whoever made a veth sets it up, and a pod in memory is not the kernel's.
+  if (pod.kind === 'veth' || pod.kind === 'memory') return;
   if (before.address !== address) {
     const added = `${address}/32 dev ${device}`;
     change.before.push({ netns, lines: [`addr add ${added}`], undo: [`addr del ${added}`] });

@@ -2,8 +2,7 @@
 
 import { Counters } from '../counters.ts';
 import type { Spot } from '../drive/requests.ts';
-import type { DeviceHandle } from '../io/handle.ts';
-import type { TunTapHandle } from '../io/tuntap.ts';
+import type { DeviceHandle, PodHandle } from '../io/handle.ts';
 import type { PathMtuRow } from '../mtu/path-mtu.ts';
 import type { TranslatedRow } from '../nat/translation.ts';
 import { PORT_POD } from '../port.ts';
@@ -90,7 +89,7 @@ export interface NodeOptions {
   /** Those of the process, one of which is for this node. */
   loops: Loops;
   /** The pods' devices, where they are open already. */
-  pods?: readonly TunTapHandle[];
+  pods?: readonly PodHandle[];
   /**
    * Called with every configuration that was to be applied, and what has come of it.
    * @returns why the node will not remember what was applied; null if it will

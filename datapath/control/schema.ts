@@ -73,11 +73,16 @@ function macFault(value: string): string | undefined {
   return undefined;
 }
 
+export const DEVICE_EXPECTED =
+  'a device name: 1 to 15 bytes without blank, slash, colon or percent, and not lo, all or default';
+export const NETNS_EXPECTED =
+  'the name of a network namespace, as "ip netns" lists it, or a path such as /proc/PID/ns/net';
+
 /** Linux: dev_valid_name (net/core/dev.c). "%" would make it a pattern, "all" and "default" are names in sysctl. */
 function deviceFault(value: string): string | undefined {
   const wellFormed = value !== '' && Buffer.byteLength(value) <= 15 && !/[/:%\s]/.test(value);
   if (wellFormed && !['.', '..', 'lo', 'all', 'default'].includes(value)) return undefined;
-  return 'a device name: 1 to 15 bytes without blank, slash, colon or percent, and not lo, all or default';
+  return DEVICE_EXPECTED;
 }
 
 /** A name, or the path of a file that stands for a namespace, as container runtimes give it. */
@@ -85,7 +90,7 @@ function netnsFault(value: string): string | undefined {
   const isPath = value.startsWith('/') && Buffer.byteLength(value) <= 4095 && !/[\s\0]/.test(value);
   const isName = value.length > 0 && Buffer.byteLength(value) <= 255 && !/[/\s\0]/.test(value);
   if (isPath || (isName && value !== '.' && value !== '..')) return undefined;
-  return 'the name of a network namespace, as "ip netns" lists it, or a path such as /proc/PID/ns/net';
+  return NETNS_EXPECTED;
 }
 
 /** IANA_SVC_NAME of the Kubernetes API, from RFC 6335 section 5.1. */

@@ -134,6 +134,11 @@ export class LoopNode {
     this.share.tell(this.name, 'conflict');
   }
 
+  /** Whether packets may come to it without a descriptor. */
+  get isInMemory(): boolean {
+    return this.inMemory.length > 0;
+  }
+
   /** Whether anything waits in memory. */
   get hasPending(): boolean {
     for (let i = 0; i < this.inMemory.length; i++) if (this.inMemory[i].device.pending !== 0) return true;

@@ -3,6 +3,7 @@ import type { Pool } from '../packet/pool.ts';
 import type { Segment } from '../segment/segment.ts';
 import type { Device } from './device.ts';
 import * as libc from './libc.ts';
+import { MemoryPod, type PodApp } from './memory-pod.ts';
 import { PacketSocket } from './packet-socket.ts';
 import { closeRaw, type RawHandle, RawUplink } from './raw.ts';
 import { TunTap, type TunTapHandle } from './tuntap.ts';
@@ -12,7 +13,23 @@ import type { Uring } from './uring.ts';
  * Plain data, told apart by `kind`. Every kind has `name`, `mtu`, `offloads` (OFFLOAD_* bits in use) and `refused` (a line
  * for each offload that is not). A device of several descriptors gives the loop one to wait on, an epoll's, say.
  */
-export type DeviceHandle = TunTapHandle | RawHandle | SegmentHandle;
+export type DeviceHandle = TunTapHandle | RawHandle | SegmentHandle | MemoryHandle;
+
+/** Of a pod. */
+export type PodHandle = TunTapHandle | MemoryHandle;
+
+/** A pod that the loop itself is: memory-pod.ts. */
+export interface MemoryHandle {
+  kind: 'memory';
+  /** Of the pod. */
+  name: string;
+  /** int32. */
+  address: number;
+  app: PodApp;
+  mtu: number;
+  offloads: number;
+  refused: string[];
+}
 
 /** A port of a segment in the process. */
 export interface SegmentHandle {
@@ -43,6 +60,7 @@ export function createDevice(
     if (segment === undefined) throw new Error(`no segment ${handle.name} in this loop`);
     return segment.attach(handle.port, handle.offloads);
   }
+  if (handle.kind === 'memory') return new MemoryPod(pool, handle);
   if (handle.kind === 'raw') return new RawUplink(handle, pool);
   return handle.kind === 'veth' ? new PacketSocket(handle, pool) : new TunTap(handle, pool, ring);
 }
@@ -50,5 +68,5 @@ export function createDevice(
 /** Closes a device that no loop has taken over. */
 export function closeHandle(handle: DeviceHandle): void {
   if (handle.kind === 'raw') closeRaw(handle);
-  else if (handle.kind !== 'segment') libc.close(handle.fd);
+  else if ('fd' in handle) libc.close(handle.fd);
 }

@@ -17,7 +17,8 @@ import { type HopProgram, hopKey, hopProgram, type PortProgram, type Program, po
 const NEVER_ROUTED = ['0.0.0.0/8', '127.0.0.0/8'];
 
 /** What makes the device of a pod another one. */
-function placeOf({ netns, device, kind, mac }: PodConfig): string {
+function placeOf({ netns, device, kind, mac, app }: PodConfig): string {
+  if (kind === 'memory') return `memory ${app}`;
   return kind === 'tun' ? `${netns}/${device}` : `${kind} ${netns}/${device} ${mac ?? ''}`;
 }
 

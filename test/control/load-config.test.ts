@@ -556,7 +556,15 @@ const MISTAKES: { what: string; edits: [string, string][]; problems: string[] }[
   {
     what: 'a kind of pod that there is not',
     edits: [['labels:', 'kind: macvlan, labels:']],
-    problems: ['14:83: spec.pods[0].kind: got "macvlan", expected one of tun, tap, veth'],
+    problems: ['14:83: spec.pods[0].kind: got "macvlan", expected one of tun, tap, veth, memory'],
+  },
+  {
+    what: 'a pod in memory with a namespace',
+    edits: [['labels:', 'kind: memory, labels:']],
+    problems: [
+      '14:34: spec.pods[0].netns: got "p1", expected no netns: kind is memory',
+      '14:46: spec.pods[0].device: got "eth0", expected no device: kind is memory',
+    ],
   },
   {
     what: 'a named target port that nobody has, and a port of several',

@@ -14,6 +14,7 @@ const PODS = { tun: '10.244.1.10', tap: '10.244.1.11', veth: '10.244.1.12' } as 
 type Kind = keyof typeof PODS;
 const KINDS = Object.keys(PODS) as Kind[];
 const PAIRS = KINDS.flatMap(from => KINDS.filter(to => to !== from).map(to => [from, to] as const));
+const MEMORY_POD = '10.244.1.13';
 const GATEWAY_MAC = 'EE:EE:EE:EE:EE:EE';
 const HTTP_PORT = 8080;
 const FILE_BYTES = 20_000_000;
@@ -50,7 +51,10 @@ describe('kinds of pods', function () {
       uplink: { kind: 'tap', device: 'ul0', mac: '02:00:00:00:00:01', address: '192.168.10.1/24' },
       host: { device: 'tp0', address: '10.244.1.1/32' },
       tunnel: { protocol: 'vxlan', peers: [{ address: '192.168.10.2' }] },
-      pods: KINDS.map(kind => ({ name: kind, netns: rig.full(kind), kind, device: 'eth0', address: PODS[kind] })),
+      pods: [
+        ...KINDS.map(kind => ({ name: kind, netns: rig.full(kind), kind, device: 'eth0', address: PODS[kind] })),
+        { name: 'web', kind: 'memory', app: 'http', address: MEMORY_POD },
+      ],
     });
   });
   after(() => rig.close());
@@ -69,6 +73,20 @@ describe('kinds of pods', function () {
       'tap eth0 1450 csum,tso,uso',
       'veth cali0 1450 csum,tso,uso',
     ]);
+  });
+
+  it('a pod in memory answers pings and requests of all, beside them in the status', async () => {
+    const { ports } = await rig.status<{ ports: { name: string; device: string; state: string }[] }>('node');
+    assert.deepEqual(
+      ports.filter(({ name }) => name === 'web').map(({ device, state }) => [device, state]),
+      [['web', 'up']],
+    );
+    for (const from of KINDS) {
+      const said = await rig.run(from, 'ping', '-n', '-c3', '-i0.02', '-W2', '-s', '1000', MEMORY_POD);
+      assert.match(said, /3 packets transmitted, 3 received, 0% packet loss/);
+      const requests = Array.from({ length: 5 }, () => `http://${MEMORY_POD}/`);
+      assert.equal(await rig.run(from, 'curl', '-sS', '-m', '10', ...requests), requests.map(() => 'web').join('\n'));
+    }
   });
 
   for (const [from, to] of PAIRS) {

@@ -29,13 +29,26 @@ function buildProgram(): Command {
   program
     .command('node')
     .description('run one node, or several in one process, in the foreground until SIGTERM')
-    .requiredOption('--config <file...>', 'NodeConfig, YAML, or a directory of them; read again at SIGHUP', together)
+    .option('--config <file...>', 'NodeConfig, YAML, or a directory of them; read again at SIGHUP', together)
+    .option('--kubeconfig <file>', 'follow the cluster that this leads to; --config or --uplink say what it does not')
+    .option('--node-name <name>', 'which Node of the cluster this is, with --kubeconfig')
+    .option('--uplink <uplink>', 'raw:INTERFACE or routed:INTERFACE[:DEVICE], with --kubeconfig instead of --config')
     .option('--loops <count>', 'threads that several nodes are spread over; default: by the processors', countOf, 0)
     .addOption(new Option('--log-format <format>').choices(LOG_FORMATS).default('text').env('TUNPATH_LOG_FORMAT'))
     .addOption(new Option('--log-level <level>').choices(LOG_LEVELS).default('info').env('TUNPATH_LOG_LEVEL'))
     .addOption(new Option('--state-dir <directory>', 'where what is applied outlives the node').env('STATE_DIRECTORY'))
     .option('--drop-capabilities', 'once the pods are set up, keep only CAP_NET_ADMIN and CAP_NET_RAW')
-    .action(ends(async flags => (await import('./node.ts')).node(flags)));
+    .action(
+      ends(async flags => {
+        if (flags.kubeconfig !== undefined) return (await import('./follow.ts')).followCluster(flags);
+        if (flags.config === undefined)
+          throw new UsageError('expected --config FILE, or --kubeconfig FILE --node-name NAME');
+        const lone = ['nodeName', 'uplink'].find(flag => flags[flag] !== undefined);
+        if (lone !== undefined)
+          throw new UsageError(`--${lone === 'uplink' ? lone : 'node-name'} goes with --kubeconfig`);
+        return (await import('./node.ts')).node(flags);
+      }),
+    );
 
   const FILE = ['-f, --file <file>', 'NodeConfig, YAML; - is standard input'] as const;
   const FILE_NODE = [

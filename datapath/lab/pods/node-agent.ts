@@ -1,12 +1,12 @@
 /** Keeps one node's datapath as the API has it: services, policies, and pods that came after the lab. The rest stays. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { parse, stringify } from 'yaml';
+import { type Refused, withoutFaulty } from '../../api/agent/acceptable.ts';
 import { compilePolicies } from '../../api/agent/policies.ts';
 import { compileServices } from '../../api/agent/services.ts';
 import type { Cluster } from '../../api/controllers/cluster.ts';
 import type { Json } from '../../api/object.ts';
 import { callNode } from '../../control/client.ts';
-import { loadConfig } from '../../control/load-config.ts';
 import type { ApplyResult } from '../../control/node.ts';
 import { nodeNameOf, socketOf, stateDirOf } from '../names.ts';
 
@@ -33,12 +33,6 @@ export interface PodEntry {
   labels: Record<string, string>;
   ports: Json[];
   identity: number;
-}
-
-interface Refused {
-  kind: 'Service' | 'NetworkPolicy';
-  place: string;
-  message: string;
 }
 
 export class NodeAgent {
@@ -172,27 +166,9 @@ export class NodeAgent {
     const { spec } = config;
     spec.pods = [...this.ownPods, ...this.pods.values()];
     Object.assign(spec, { namespaces, remotePods });
-    // One that is wrong for a node does not keep the others away from it.
-    for (;;) {
-      Object.assign(spec, { services, policies });
-      const { problems } = loadConfig(stringify(config), this.path);
-      const faulty = (problems ?? []).flatMap(({ path, message }) => {
-        const match = /^spec\.(services|policies)\[(\d+)\]/.exec(path);
-        return match === null ? [] : [{ list: match[1]!, index: Number(match[2]), message: `${path}: ${message}` }];
-      });
-      if (faulty.length === 0) return { config, refused };
-      for (const { list, index, message } of faulty) {
-        const isService = list === 'services';
-        const item = (isService ? services : policies)[index];
-        const place = isService ? item.name : `${item.namespace}/${item.name}`;
-        refused.push({ kind: isService ? 'Service' : 'NetworkPolicy', place, message });
-      }
-      const drop = (list: string): Set<number> =>
-        new Set(faulty.filter(one => one.list === list).map(one => one.index));
-      const [badServices, badPolicies] = [drop('services'), drop('policies')];
-      services.splice(0, services.length, ...services.filter((_, i) => !badServices.has(i)));
-      policies.splice(0, policies.length, ...policies.filter((_, i) => !badPolicies.has(i)));
-    }
+    Object.assign(spec, { services, policies });
+    const taken = withoutFaulty(config, this.path);
+    return { config: taken.config, refused: [...refused, ...taken.refused] };
   }
 
   private async tell(refused: readonly Refused[]): Promise<void> {

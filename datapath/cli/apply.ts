@@ -23,6 +23,8 @@ export interface FileFlags {
   file: string;
   node?: string;
   output: Format;
+  /** What the file says, where that has been read. */
+  text?: string;
 }
 
 interface Loaded {
@@ -38,7 +40,7 @@ interface Loaded {
 /** The configuration, and the running node that it is for. @returns null where the file's problems have been printed */
 function load(flags: FileFlags): Loaded | null {
   const file = flags.file === '-' ? 'standard input' : flags.file;
-  const text = readText(flags.file);
+  const text = flags.text ?? readText(flags.file);
   const loaded = loadConfig(text, file);
   if (loaded.problems !== undefined) {
     printProblems(loaded.problems);

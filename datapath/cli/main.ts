@@ -4,10 +4,11 @@
  * command runs, so that `--help` and short commands start fast.
  */
 
+import { statSync } from 'node:fs';
 import { Argument, Command, CommanderError, Option } from 'commander';
 import { KINDS } from '../control/kinds.ts';
 import { LOG_FORMATS, LOG_LEVELS } from '../control/log.ts';
-import { DONE, exitCodeOf, reportError, USAGE, UsageError } from './exit.ts';
+import { DONE, exitCodeOf, readText, reportError, USAGE, UsageError } from './exit.ts';
 import { FORMATS, parseFormat } from './format.ts';
 import type { GetFlags } from './get.ts';
 import { addLooking } from './looking.ts';
@@ -50,19 +51,27 @@ function buildProgram(): Command {
       }),
     );
 
-  const FILE = ['-f, --file <file>', 'NodeConfig, YAML; - is standard input'] as const;
+  const FILE = [
+    '-f, --file <file>',
+    'NodeConfig, or Kubernetes objects, or a directory of those; - is standard input',
+  ] as const;
+  const KUBECONFIG = [
+    '--kubeconfig <file>',
+    'the cluster of Kubernetes objects; default: KUBECONFIG, or the only lab',
+  ] as const;
   const FILE_NODE = [
     '--node <name>',
     'a running node: NAME, or LAB/NODE; default: the one that the file names',
   ] as const;
   program
     .command('apply')
-    .description('make a running node what a configuration says, without a packet lost')
+    .description('make a running node, or a cluster, what a file says; no packet is lost')
     .requiredOption(...FILE)
     .option('--dry-run', 'say what would change, and change nothing')
     .option(...FILE_NODE)
     .option(...OUTPUT)
-    .action(ends(async flags => (await import('./apply.ts')).apply(flags)));
+    .option(...KUBECONFIG)
+    .action(ends(flags => fileCommand(flags, 'apply', 'applyObjects')));
 
   program
     .command('diff')
@@ -70,14 +79,16 @@ function buildProgram(): Command {
     .requiredOption(...FILE)
     .option(...FILE_NODE)
     .option(...OUTPUT)
-    .action(ends(async flags => (await import('./apply.ts')).diff(flags)));
+    .option(...KUBECONFIG)
+    .action(ends(flags => fileCommand(flags, 'diff', 'diffObjects')));
 
   program
     .command('delete')
     .description('end the running node that a configuration names; what it made goes with it')
     .requiredOption(...FILE)
     .option(...FILE_NODE)
-    .action(ends(async flags => (await import('./apply.ts')).deleteFile(flags)));
+    .option(...KUBECONFIG)
+    .action(ends(flags => fileCommand(flags, 'deleteFile', 'deleteObjects')));
 
   program
     .command('get')
@@ -499,6 +510,19 @@ function flowFlags({ origSrc, origDst, origPortSrc, origPortDst, ...flags }: Rec
 function throwOnExit(command: Command): void {
   command.exitOverride();
   for (const child of command.commands) throwOnExit(child);
+}
+
+/** What a file says decides who it is for: a node, or the API of a cluster. */
+async function fileCommand(
+  flags: Parameters<typeof import('./apply.ts').apply>[0] & { kubeconfig?: string },
+  forNode: 'apply' | 'diff' | 'deleteFile',
+  forCluster: 'applyObjects' | 'diffObjects' | 'deleteObjects',
+): Promise<number> {
+  const isDirectory = statSync(flags.file, { throwIfNoEntry: false })?.isDirectory() === true;
+  const text = isDirectory ? undefined : readText(flags.file);
+  const cluster = await import('./cluster.ts');
+  if (text !== undefined && cluster.isForNode(text)) return (await import('./apply.ts'))[forNode]({ ...flags, text });
+  return cluster[forCluster]({ ...flags, text });
 }
 
 guardStreams();

@@ -13,6 +13,7 @@ import { PORT_POD, PORT_UPLINK, type Port } from '../port.ts';
 import { compile } from '../program/compile.ts';
 import { createDatapath } from '../program/install.ts';
 import { mtusOf } from '../program/mtus.ts';
+import type { Program } from '../program/program.ts';
 import { Random } from '../random.ts';
 import { type Impairments, UNIMPAIRED } from '../segment/impairments.ts';
 import { Segment } from '../segment/segment.ts';
@@ -32,6 +33,19 @@ export interface SimOptions {
 /** Makes the device of a pod, by the pod's name. */
 export type PodDevices = (name: string, mtu: number) => Device;
 
+export interface NodeOptions {
+  /** OFFLOAD_* of all its ports; none by default. */
+  offloads?: number;
+  /** Of its random choices; by default they follow from the sim's. */
+  seed?: number;
+  /** Its pods; queues by default. */
+  pods?: PodDevices;
+  /** Instead of what the configuration compiles to; with the same ports. */
+  program?: Program;
+  /** `queue`: also where the configuration has it on a segment. */
+  uplink?: 'segment' | 'queue';
+}
+
 export class SimNode {
   readonly name: string;
   readonly config: ResolvedConfig;
@@ -41,17 +55,12 @@ export class SimNode {
   due = 0;
   private readonly devices: Device[];
 
-  constructor(options: {
-    config: ResolvedConfig;
-    pool: Pool;
-    time: Float64Array;
-    seed: number;
-    offloads: number;
-    segments: ReadonlyMap<string, Segment>;
-    pods: PodDevices | undefined;
-  }) {
-    const { config, pool, time, seed, offloads, segments, pods } = options;
-    const program = compile(config);
+  constructor(
+    config: ResolvedConfig,
+    world: { pool: Pool; time: Float64Array; seed: number; segments: ReadonlyMap<string, Segment> },
+    { offloads = 0, pods, program = compile(config), uplink: end = 'segment' }: NodeOptions,
+  ) {
+    const { pool, time, seed, segments } = world;
     const { kind, device: uplink, mtu } = config.spec.uplink;
     const podMtu = mtusOf(config).device;
     this.name = config.metadata.name;
@@ -62,7 +71,8 @@ export class SimNode {
       if (port.kind !== PORT_UPLINK) {
         return new MemoryDevice(pool, { name: port.name, mtu: port.kind === PORT_POD ? podMtu : mtu, offloads });
       }
-      if (kind !== 'segment') return new MemoryDevice(pool, { name: port.name, layer: 2, mtu, offloads });
+      if (kind !== 'segment' || end === 'queue')
+        return new MemoryDevice(pool, { name: port.name, layer: 2, mtu, offloads });
       const segment = segments.get(uplink);
       if (segment === undefined) throw new RangeError(`no segment ${uplink}`);
       return segment.attach(this.name, offloads);
@@ -150,15 +160,10 @@ export class Sim {
     return segment;
   }
 
-  /**
-   * @param offloads OFFLOAD_* of all its ports; none by default
-   * @param seed of its random choices; by default they follow from the sim's
-   * @param pods its pods; queues by default
-   * @throws RangeError for a segment that is not there
-   */
-  addNode(config: ResolvedConfig, offloads = 0, seed = this.seeds.next(), pods?: PodDevices): SimNode {
+  /** @throws RangeError for a segment that is not there */
+  addNode(config: ResolvedConfig, options: NodeOptions = {}): SimNode {
     const { pool, time, segments } = this;
-    const node = new SimNode({ config, pool, time, seed, offloads, segments, pods });
+    const node = new SimNode(config, { pool, time, seed: options.seed ?? this.seeds.next(), segments }, options);
     this.nodes.set(node.name, node);
     return node;
   }
@@ -196,6 +201,11 @@ export class Sim {
     this.nextDue();
     this.settle();
     each();
+  }
+
+  /** Time passes in which nobody looks: timers that have run out meanwhile run with the next tick() or run(). */
+  skip(ms: number): void {
+    this.time[0] += ms;
   }
 
   /** All nodes and segments end. */

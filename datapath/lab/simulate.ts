@@ -212,10 +212,12 @@ export function simulate(options: SimulateOptions): Simulation {
     const pods: MemoryPod[][] = [];
     for (let n = 1; n <= nodes; n++) {
       const own: MemoryPod[] = [];
-      sim.addNode(configOf(base, everyone, n, options), 0, undefined, (name, mtu) => {
-        const pod = new MemoryPod(sim.pool, { name, address: podAddress(n, own.length), app: 'http', mtu });
-        own.push(pod);
-        return pod;
+      sim.addNode(configOf(base, everyone, n, options), {
+        pods: (name, mtu) => {
+          const pod = new MemoryPod(sim.pool, { name, address: podAddress(n, own.length), app: 'http', mtu });
+          own.push(pod);
+          return pod;
+        },
       });
       pods.push(own);
     }

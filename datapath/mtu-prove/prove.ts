@@ -12,7 +12,7 @@ import { HEADER_LEN as IPV4_HEADER } from '../wire/ipv4.ts';
 import { HEADER_LEN as TCP_HEADER } from '../wire/tcp.ts';
 import type { Network, ProvedNode, ProvedPod } from './network.ts';
 import { findPath, limitsOf, type Path, uncutBy } from './path.ts';
-import { type Ending, walk } from './walk.ts';
+import { type Ending, Walker } from './walk.ts';
 
 export const VERDICTS = ['ok', 'fragments', 'signalled', 'black hole', 'unreachable'] as const;
 export type Verdict = (typeof VERDICTS)[number];
@@ -80,12 +80,14 @@ export function prove(network: Network, expand = false): Case[] {
 class Prover {
   readonly cases: Case[] = [];
   private readonly network: Network;
+  private readonly walker: Walker;
   private readonly hopNumbers = new Map<HopProgram, number>();
   private readonly byKey = new Map<string, Case>();
   private readonly expand: boolean;
 
   constructor(network: Network, expand: boolean) {
     this.network = network;
+    this.walker = new Walker(network);
     this.expand = expand;
   }
 
@@ -149,7 +151,7 @@ class Prover {
     const key = this.keyOf(whole, path);
     let known = this.byKey.get(key);
     if (known === undefined) {
-      known = { ...whole, path, pairs, ...judge(this.network, whole.sender, path, ends.destination) };
+      known = { ...whole, path, pairs, ...judge(this.walker, whole.sender, path, ends.destination) };
       this.byKey.set(key, known);
       this.cases.push(known);
     } else if (this.expand) {
@@ -198,7 +200,7 @@ function groupPods(pods: readonly ProvedPod[]): ProvedPod[][] {
 }
 
 function judge(
-  network: Network,
+  walker: Walker,
   sender: ProvedPod,
   path: Path,
   destination: number,
@@ -210,7 +212,7 @@ function judge(
   const ranges = [true, false].flatMap(df =>
     limits.map((limit, i) => {
       const [from, to] = [limit + 1, limits[i + 1] ?? most];
-      const [ending, atMost] = [from, to].map(len => walk(network, path, sender.address, len, df));
+      const [ending, atMost] = [from, to].map(len => walker.walk(path, sender, len, df));
       return { from, to, df, ending, atMost };
     }),
   );
@@ -221,7 +223,7 @@ function judge(
     largest,
     verdict,
     ranges: joinAlike(ranges),
-    tcp: path.pod === null ? null : forecastTcp(network, sender, path.pod, path, largest),
+    tcp: path.pod === null ? null : forecastTcp(walker, sender, path.pod, path, largest),
     fails: failing !== undefined && worst >= VERDICTS.indexOf('signalled') ? failingPacket(failing, destination) : null,
   };
 }
@@ -259,13 +261,7 @@ function failingPacket({ from, df }: Range, destination: number): FailingPacket 
 }
 
 /** A connection that `sender` opens: both ends offer what their route's MTU leaves, and nodes may lower it on the way. */
-function forecastTcp(
-  network: Network,
-  sender: ProvedPod,
-  receiver: ProvedPod,
-  path: Path,
-  largest: number,
-): TcpForecast {
+function forecastTcp(walker: Walker, sender: ProvedPod, receiver: ProvedPod, path: Path, largest: number): TcpForecast {
   let segment = Math.min(sender.routeMtu, receiver.routeMtu);
   for (const leg of path.legs) {
     const back = leg.node.routes.lookup(sender.address);
@@ -274,7 +270,7 @@ function forecastTcp(
   }
   if (segment < IPV4_HEADER + TCP_HEADER) segment = IPV4_HEADER + TCP_HEADER;
   if (segment <= largest) return { segment, result: 'passes' };
-  const ending = walk(network, path, sender.address, segment, true);
+  const ending = walker.walk(path, sender, segment, true);
   if (ending.kind === 'lost') return { segment, result: 'hangs' };
   return { segment, result: ending.kind === 'signalled' || ending.lessons.length > 0 ? 'learns' : 'fragments' };
 }

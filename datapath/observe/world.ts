@@ -103,8 +103,7 @@ export class World {
     this.options = { vxlanPorts: udpPorts('vxlan'), genevePorts: udpPorts('geneve') };
     configs.forEach((config, i) => {
       // The wire is made here, also that of a segment.
-      const uplink = { ...config.spec.uplink, kind: 'tap' as const };
-      this.sim.addNode({ ...config, spec: { ...config.spec, uplink } }, 0, seed + i);
+      this.sim.addNode(config, { seed: seed + i, uplink: 'queue' });
     });
     this.nodes = this.sim.nodes;
     this.sim.run(0);

@@ -219,10 +219,31 @@ export function arpFrame(o: Parameters<typeof arp>[0] = {}): Uint8Array {
 export function fragment(packet: Uint8Array, offset: number, len: number): Uint8Array {
   const headerLen = (packet[0] & 15) * 4;
   const from = headerLen + offset;
-  const piece = new Uint8Array([...packet.slice(0, headerLen), ...packet.slice(from, from + len)]);
+  const piece = new Uint8Array(headerLen + Math.min(len, packet.length - from));
+  piece.set(packet.subarray(0, headerLen));
+  piece.set(packet.subarray(from, from + len), headerLen);
   const more = from + len < packet.length ? ipv4Wire.FLAG_MF : 0;
   new DataView(piece.buffer).setUint16(ipv4Wire.FLAGS_FRAGMENT, more | (offset / 8));
   return fixHeader(piece);
+}
+
+/** What a router cuts `packet` into for a link with this MTU (RFC 791 section 3.2). A fragment may be cut again. */
+export function fragmentAll(packet: Uint8Array, mtu: number): Uint8Array[] {
+  const headerLen = (packet[0] & 15) * 4;
+  const payload = packet.length - headerLen;
+  const field = new DataView(packet.buffer, packet.byteOffset).getUint16(ipv4Wire.FLAGS_FRAGMENT);
+  const pieces: Uint8Array[] = [];
+  for (let offset = 0; offset < payload; ) {
+    const rest = payload - offset;
+    const length = rest <= mtu - headerLen ? rest : (mtu - headerLen) & ~7;
+    const piece = fragment(packet, offset, length);
+    const more = offset + length < payload ? ipv4Wire.FLAG_MF : field & ipv4Wire.FLAG_MF;
+    const place = (field & ipv4Wire.OFFSET_MASK) + offset / 8;
+    new DataView(piece.buffer).setUint16(ipv4Wire.FLAGS_FRAGMENT, more | place);
+    pieces.push(fixHeader(piece));
+    offset += length;
+  }
+  return pieces;
 }
 
 /** A copy with `bytes` written at `at`. */

@@ -65,7 +65,9 @@ function cluster(
 ): { sim: Sim; nodes: SimNode[] } {
   const sim = new Sim(o.sim);
   sim.addSegment('lan', { impairments: o.impairments });
-  const nodes = Array.from({ length: count }, (_, i) => sim.addNode(config(i + 1, count, protocol, o.nat), o.offloads));
+  const nodes = Array.from({ length: count }, (_, i) =>
+    sim.addNode(config(i + 1, count, protocol, o.nat), { offloads: o.offloads }),
+  );
   return { sim, nodes };
 }
 
@@ -159,7 +161,7 @@ describe('sim', () => {
   });
 
   it('random traffic, impairments, and nodes that end and come back leave the pool full', function () {
-    this.timeout(60_000);
+    this.timeout(120_000);
     const step = fc.oneof(
       {
         weight: 10,
@@ -196,7 +198,7 @@ describe('sim', () => {
             else if (kind === 'restart') {
               sim.removeNode(name);
               sim.run(100);
-              sim.addNode(config(n + 1, 4, protocol, nat), ALL);
+              sim.addNode(config(n + 1, 4, protocol, nat), { offloads: ALL });
             } else {
               const node = sim.nodes.get(name)!;
               const dst = to === n ? '10.96.0.10' : pod(to + 1);

@@ -308,7 +308,8 @@ describe('mtu prove', () => {
     });
   });
 
-  it('a hundred nodes with ten pods each: a million pairs in a handful of rows', () => {
+  it('a hundred nodes with ten pods each: a million pairs in a handful of rows', function () {
+    this.timeout(120_000);
     const NODES = 100;
     const address = (n: number) => `192.168.${10 + (n >> 6)}.${1 + (n & 63)}`;
     const node = (n: number) => {

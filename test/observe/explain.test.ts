@@ -251,8 +251,8 @@ describe('explain', () => {
       const world = new World([pair.a, pair.b], { seed: 7 });
       const sim = new Sim({ slots: 2048 });
       sim.addSegment('lan');
-      sim.addNode(pair.a, 0, 7);
-      sim.addNode(pair.b, 0, 8);
+      sim.addNode(pair.a, { seed: 7 });
+      sim.addNode(pair.b, { seed: 8 });
       sim.run(0);
       for (let i = 0; i < PACKETS / 4; i++) {
         const name = dice.of(['a', 'b'] as const);

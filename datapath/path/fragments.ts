@@ -6,7 +6,7 @@ import type { Flows } from '../flow/flows.ts';
 import type { Packet } from '../packet/packet.ts';
 import { WHOLE_HEADER } from '../packet/parse.ts';
 import { CONTINUE, TAKEN } from '../verdict.ts';
-import * as ipv4 from '../wire/ipv4.ts';
+import * as ip from './ipv4.ts';
 import { beginJudgement, followFlow, lookupRoute } from './judge.ts';
 import type { Path } from './path.ts';
 
@@ -19,7 +19,7 @@ const ZONE_TUNNEL = -1;
  */
 export function isJoined(path: Path, p: Packet): boolean {
   if (path.tcpFragmentLeast === WHOLE_HEADER) return false;
-  return p.protocol === ipv4.PROTO_TCP || p.protocol === ipv4.PROTO_SCTP;
+  return ip.isTcp(p) || ip.isSctp(p);
 }
 
 /** Takes in such a fragment; when none is missing, the whole enters the path. @returns TAKEN, or why it ends here */

@@ -3,21 +3,18 @@
  * enters the path; and ICMP errors about packets that we sent into a tunnel.
  */
 import * as counters from '../counters.ts';
-import { relayedCode } from '../mtu/icmp-error.ts';
 import { MIN_MTU } from '../mtu/path-mtu.ts';
-import { quotedHeader, quotedMtu, quotesTunnel, readQuote } from '../mtu/tunnel-quote.ts';
+import { quotesTunnel, readQuote } from '../mtu/tunnel-quote.ts';
 import type { Packet } from '../packet/packet.ts';
 import { segment } from '../packet/segment.ts';
 import { IDENTITY_WORLD, type Port } from '../port.ts';
 import * as hops from '../route/nexthop.ts';
 import type { Tunnel } from '../tunnel/tunnel.ts';
 import { CONTINUE, DONE, DROP_MARTIAN_SOURCE, DROP_NO_BUFFER, DROP_TUNNEL_ERROR, TAKEN } from '../verdict.ts';
-import * as icmp from '../wire/icmp.ts';
-import * as ipv4 from '../wire/ipv4.ts';
 import * as vnet from '../wire/virtio-net.ts';
 import { answer } from './icmp.ts';
 import { parsePacket, refuseTunnelPacket } from './ingress.ts';
-import { TOO_BIG } from './ipv4.ts';
+import * as ip from './ipv4.ts';
 import { MAX_PIECES, type Path } from './path.ts';
 
 /**
@@ -26,10 +23,10 @@ import { MAX_PIECES, type Path } from './path.ts';
  */
 export function openTunnel(path: Path, p: Packet): number {
   const { tunnels } = path;
-  if (ipv4.isFragment(p.fragment) && tunnels.mayCarry(p)) return reassemble(path, p);
+  if (ip.isFragment(p) && tunnels.mayCarry(p)) return reassemble(path, p);
   const tunnel = tunnels.find(p);
   if (tunnel !== null) return decapsulate(path, p, tunnel);
-  return p.protocol === ipv4.PROTO_ICMP ? readTunnelError(path, p) : CONTINUE;
+  return ip.isIcmp(p) ? readTunnelError(path, p) : CONTINUE;
 }
 
 function decapsulate(path: Path, p: Packet, tunnel: Tunnel): number {
@@ -98,27 +95,18 @@ function readTunnelError(path: Path, p: Packet): number {
  */
 function learnFromError(path: Path, p: Packet, tunnel: Tunnel): number {
   const { view, quoted } = path;
-  const type = view.getUint8(p.l4 + icmp.TYPE);
-  const errorCode = view.getUint8(p.l4 + icmp.CODE);
-  if (type !== icmp.UNREACHABLE || errorCode !== icmp.CODE_FRAG_NEEDED) {
-    const code = path.relayTunnelErrors ? relayedCode(type, errorCode) : -1;
-    if (code < 0 || quoted.len === 0) return DROP_TUNNEL_ERROR;
+  const error = ip.errorOf(view, p);
+  if (error !== ip.TOO_BIG) {
+    const relayed = path.relayTunnelErrors ? ip.relayedError(error) : -1;
+    if (relayed < 0 || quoted.len === 0) return DROP_TUNNEL_ERROR;
     path.counters.event(counters.EVENT_TUNNEL_ERRORS);
-    answer(path, quoted, (icmp.UNREACHABLE << 8) | code, 0);
+    answer(path, quoted, relayed, 0);
     return DONE;
   }
   path.counters.event(counters.EVENT_TUNNEL_ERRORS);
-  const outer = quotedHeader(p);
-  const mtu = path.pathMtu.update(
-    view.getInt32(outer + ipv4.DST),
-    quotedMtu(view, p),
-    view.getUint16(outer + ipv4.TOTAL_LEN),
-    ipv4.headerLen(view, outer),
-    path.now,
-    p.src,
-  );
+  const mtu = ip.learnPathMtu(view, p, path.pathMtu, path.now);
   if (mtu > 0 && quoted.len > 0 && path.nextHops[path.routes.lookup(quoted.dst)].tooBig === hops.TOO_BIG_SIGNAL) {
-    answer(path, quoted, TOO_BIG, Math.max(MIN_MTU, mtu - tunnel.overhead));
+    answer(path, quoted, ip.TOO_BIG, Math.max(MIN_MTU, mtu - tunnel.overhead));
   }
   return DONE;
 }

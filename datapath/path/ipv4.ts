@@ -10,7 +10,9 @@ import {
   EVENT_ICMP_UNREACHABLE_SENT,
 } from '../counters.ts';
 import { fragment } from '../mtu/fragment.ts';
-import { buildIcmpError, type IcmpLimiter, mayAnswer, turnEcho } from '../mtu/icmp-error.ts';
+import { buildIcmpError, type IcmpLimiter, mayAnswer, relayedCode, turnEcho } from '../mtu/icmp-error.ts';
+import type { PathMtu } from '../mtu/path-mtu.ts';
+import { quotedHeader, quotedMtu } from '../mtu/tunnel-quote.ts';
 import { KEEP_ID, type Packet } from '../packet/packet.ts';
 import type { Pool } from '../packet/pool.ts';
 import { CONTINUE, DROP_MALFORMED_IPV4, DROP_MULTICAST, DROP_NOT_IPV4 } from '../verdict.ts';
@@ -19,6 +21,8 @@ import * as icmp from '../wire/icmp.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 
 export { faultyOption, parseIpv4 as parse } from '../packet/parse.ts';
+/** Sources that name no host: for any system, and for one that follows RFC 1812 to the letter. */
+export { isMartian, isRfc1812Martian } from '../wire/ipv4.ts';
 export const ETHERTYPE = TYPE_IPV4;
 /** First byte of a header of version 4 with 20 bytes. */
 const NO_OPTIONS = 0x45;
@@ -73,6 +77,14 @@ export function isTcp(p: Packet): boolean {
   return p.protocol === ipv4.PROTO_TCP;
 }
 
+export function isSctp(p: Packet): boolean {
+  return p.protocol === ipv4.PROTO_SCTP;
+}
+
+export function isIcmp(p: Packet): boolean {
+  return p.protocol === ipv4.PROTO_ICMP;
+}
+
 export function hopLimit(view: DataView, p: Packet): number {
   return view.getUint8(p.off + ipv4.TTL);
 }
@@ -123,6 +135,28 @@ export function countError(counters: Counters, error: number): void {
   if (error >>> 8 === icmp.TIME_EXCEEDED) counters.event(EVENT_ICMP_TIME_EXCEEDED_SENT);
   else if (error === BAD_HEADER) counters.event(EVENT_ICMP_PARAMETER_PROBLEM_SENT);
   else counters.event(error === TOO_BIG ? EVENT_ICMP_FRAG_NEEDED_SENT : EVENT_ICMP_UNREACHABLE_SENT);
+}
+
+/** Which error a parsed ICMP message is. */
+export function errorOf(view: DataView, p: Packet): number {
+  return (view.getUint8(p.l4 + icmp.TYPE) << 8) | view.getUint8(p.l4 + icmp.CODE);
+}
+
+/** What the inner sender is told of an error about its tunnel packet (RFC 2003 section 4); -1: nothing. */
+export function relayedError(error: number): number {
+  const code = relayedCode(error >>> 8, error & 0xff);
+  return code < 0 ? -1 : (icmp.UNREACHABLE << 8) | code;
+}
+
+/**
+ * Takes in what a TOO_BIG says of the path of the packet that it quotes; readQuote() has seen that this one is ours.
+ * @returns as PathMtu.update()
+ */
+export function learnPathMtu(view: DataView, p: Packet, pathMtu: PathMtu, now: number): number {
+  const outer = quotedHeader(p);
+  const totalLen = view.getUint16(outer + ipv4.TOTAL_LEN);
+  const headerLen = ipv4.headerLen(view, outer);
+  return pathMtu.update(view.getInt32(outer + ipv4.DST), quotedMtu(view, p), totalLen, headerLen, now, p.src);
 }
 
 export function isEchoRequest(view: DataView, p: Packet): boolean {

@@ -24,7 +24,7 @@ import type { NextHop } from '../route/nexthop.ts';
 import * as hops from '../route/nexthop.ts';
 import { Tunnels } from '../tunnel/tunnels.ts';
 import { DONE } from '../verdict.ts';
-import * as ipv4 from '../wire/ipv4.ts';
+import * as ip from './ipv4.ts';
 import type { Watcher } from './watcher.ts';
 
 /** Linux's gc_thresh3: as many neighbours as a default kernel would keep. */
@@ -273,8 +273,8 @@ export abstract class Path {
 
   /** True for a source that nobody outside can have: ours, or one that names no host. */
   isMartian(source: number): boolean {
-    if (ipv4.isMartian(source) || this.isLocal(source)) return true;
-    return this.strictSources && (ipv4.isRfc1812Martian(source) || this.isSubnetBroadcast(source));
+    if (ip.isMartian(source) || this.isLocal(source)) return true;
+    return this.strictSources && (ip.isRfc1812Martian(source) || this.isSubnetBroadcast(source));
   }
 
   private isSubnetBroadcast(address: number): boolean {

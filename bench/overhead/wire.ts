@@ -1,15 +1,9 @@
 /** The same figures from packets: a node over memory, and what it puts on its uplink. */
-import { ManualClock } from '../../datapath/clock.ts';
 import { loadConfig } from '../../datapath/control/load-config.ts';
 import { resolveTap, withUplink } from '../../datapath/control/resolved.ts';
-import { Counters } from '../../datapath/counters.ts';
-import { type Frame, MemoryDevice } from '../../datapath/io/memory.ts';
-import { Pool } from '../../datapath/packet/pool.ts';
-import { PORT_UPLINK } from '../../datapath/port.ts';
-import { compile } from '../../datapath/program/compile.ts';
-import { createDatapath } from '../../datapath/program/install.ts';
+import { Sim } from '../../datapath/drive/sim.ts';
+import type { Frame } from '../../datapath/io/memory.ts';
 import { mtusOf } from '../../datapath/program/mtus.ts';
-import { Random } from '../../datapath/random.ts';
 import { foldSum, pseudoSum } from '../../datapath/wire/checksum.ts';
 import * as ipv4 from '../../datapath/wire/ipv4.ts';
 import * as tcp from '../../datapath/wire/tcp.ts';
@@ -71,25 +65,13 @@ function createNode(mode: Mode, mtu: number) {
   const { uplink: tap } = loaded.config.spec;
   if (tap.kind !== 'tap') throw new Error(`an uplink of kind ${tap.kind}`);
   const config = withUplink(loaded.config, resolveTap(tap));
-  const program = compile(config);
-  const pool = new Pool(512);
-  const devices = program.ports.map(
-    ({ name, kind }) => new MemoryDevice(pool, { name, layer: kind === PORT_UPLINK ? 2 : 3, mtu }),
-  );
-  const counters = new Counters();
-  const datapath = createDatapath(program, devices, {
-    pool,
-    counters,
-    clock: new ManualClock(),
-    random: new Random(1),
-  });
-  datapath.neighbors.addPermanent(PEER, 0x0200, 2);
-  const uplink = program.ports.findIndex(port => port.kind === PORT_UPLINK);
+  const node = new Sim({ slots: 512 }).addNode(config);
+  node.datapath.neighbors.addPermanent(PEER, 0x0200, 2);
   const send = (bytes: Uint8Array, fields: Partial<Frame> = {}): Uint8Array[] => {
-    devices[0].inject(bytes, fields);
-    datapath.receive(datapath.ports[0]);
-    const frames = devices[uplink].collect();
-    if (frames.length === 0) throw new Error(`${mode}: nothing came out: ${JSON.stringify(counters.snapshot())}`);
+    node.inject('p', bytes, fields);
+    node.work();
+    const frames = node.collect('ul0').map(frame => frame.bytes);
+    if (frames.length === 0) throw new Error(`${mode}: nothing came out: ${JSON.stringify(node.counters.snapshot())}`);
     return frames;
   };
   return { mtuInside: mtusOf(config).tunnel, send };

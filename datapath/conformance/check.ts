@@ -1,6 +1,6 @@
 /** What a check of the conformance table is: one clause of an RFC, and packets that show whether the datapath keeps it. */
 import type { ProfileName } from '../profile.ts';
-import type { Lab } from './node.ts';
+import type { Testbed } from './node.ts';
 
 export type Level = 'MUST' | 'SHOULD' | 'RECOMMENDED' | 'MAY';
 
@@ -33,7 +33,7 @@ export interface Check {
    * Sends packets through a datapath and says in a few words what came out. Sees packets only: never the profile's table.
    * @throws Error where something came out that no words were made for; that is a fail
    */
-  run(lab: Lab): string;
+  run(bed: Testbed): string;
 }
 
 /** A clause that asks nothing of this datapath, whatever the profile. */

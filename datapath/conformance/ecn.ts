@@ -3,7 +3,7 @@ import { fragment, pattern, udp4 } from '../packet/build.ts';
 import type { Check, Clause } from './check.ts';
 import { NO_GENEVE, NO_IPIP } from './check.ts';
 import { geneveFromPeer, ipipFromPeer, type TunnelOptions, vxlanFromPeer } from './from-peer.ts';
-import { type CheckNode, type Lab, POD, REMOTE } from './node.ts';
+import { type CheckNode, POD, REMOTE, type Testbed } from './node.ts';
 import { at, checksumsOk, fate, innerOf, only, readIp } from './read.ts';
 
 type Protocol = 'ipip' | 'vxlan' | 'geneve';
@@ -28,8 +28,8 @@ function fromPeer(node: CheckNode, protocol: Protocol, inner: Uint8Array, o: Tun
 }
 
 /** Outer ECN by inner ECN: 'Not-ECT>Not-ECT ...' */
-function encapsulations(lab: Lab, protocol: Protocol): string {
-  const node = lab.node({ tunnel: protocol });
+function encapsulations(bed: Testbed, protocol: Protocol): string {
+  const node = bed.node({ tunnel: protocol });
   const cells = [NOT_ECT, ECT0, ECT1, CE].map(ecn => {
     const outer = only(node, node.exchange('p1', toRemote(ecn)), 'wire');
     return `${NAMES[ecn]}>${NAMES[readIp(outer).ecn]}`;
@@ -38,8 +38,8 @@ function encapsulations(lab: Lab, protocol: Protocol): string {
 }
 
 /** What becomes of an inner ECN under each outer one, in the order of RFC 6040's figure 4. */
-function decapsulations(lab: Lab, protocol: Protocol, inner: number): string {
-  const node = lab.node({ tunnel: protocol });
+function decapsulations(bed: Testbed, protocol: Protocol, inner: number): string {
+  const node = bed.node({ tunnel: protocol });
   const cells = [NOT_ECT, ECT0, ECT1, CE].map(outer => {
     const packet = udp4({ src: REMOTE, dst: POD, tos: inner, payload: pattern(32) });
     const sent = node.exchange('wire', fromPeer(node, protocol, packet, { tos: outer }));
@@ -77,7 +77,7 @@ export const ECN: Clause[] = [
         },
       ],
       exempt,
-      run: lab => encapsulations(lab, protocol),
+      run: bed => encapsulations(bed, protocol),
     }),
   ),
   ...TUNNELS.flatMap(([protocol, exempt]) =>
@@ -90,7 +90,7 @@ export const ECN: Clause[] = [
         quote,
         expect: expected,
         exempt,
-        run: lab => decapsulations(lab, protocol, inner),
+        run: bed => decapsulations(bed, protocol, inner),
       }),
     ),
   ),
@@ -108,8 +108,8 @@ export const ECN: Clause[] = [
         by: '__INET_ECN_decapsulate (include/net/inet_ecn.h) reports only what is under Not-ECT',
       },
     ],
-    run(lab) {
-      const node = lab.node({ tunnel: 'vxlan' });
+    run(bed) {
+      const node = bed.node({ tunnel: 'vxlan' });
       const odd = [
         [NOT_ECT, ECT0],
         [NOT_ECT, ECT1],
@@ -132,8 +132,8 @@ export const ECN: Clause[] = [
       quote: 'copy the DSCP value to the outer IP header at encapsulation',
       expect: ['outer 46, inner 46', 'outer 0, inner 46'],
       exempt,
-      run(lab) {
-        const node = lab.node({ tunnel: protocol });
+      run(bed) {
+        const node = bed.node({ tunnel: protocol });
         const outer = only(node, node.exchange('p1', toRemote(46 << 2)), 'wire');
         return `outer ${readIp(outer).dscp}, inner ${readIp(innerOf(outer)).dscp}`;
       },
@@ -146,7 +146,7 @@ export const ECN: Clause[] = [
     requirement: 'reassembly does not lose CE: ECT(0) and CE give CE',
     quote: 'Reassembly of a fragmented packet MUST NOT lose indications of congestion.',
     expect: 'CE',
-    run: lab => reassembledEcn(lab, ECT0, CE),
+    run: bed => reassembledEcn(bed, ECT0, CE),
   },
   {
     rfc: 3168,
@@ -156,13 +156,13 @@ export const ECN: Clause[] = [
     quote:
       'this MUST NOT occur if any of the other fragments contributing to this reassembly carries the Not-ECT codepoint',
     expect: 'dropped: fragment-ecn',
-    run: lab => reassembledEcn(lab, NOT_ECT, CE),
+    run: bed => reassembledEcn(bed, NOT_ECT, CE),
   },
 ];
 
 /** ECN of an inner ECT(0) packet after its tunnel packet came in two fragments with these. */
-function reassembledEcn(lab: Lab, first: number, second: number): string {
-  const node = lab.node({ tunnel: 'vxlan' });
+function reassembledEcn(bed: Testbed, first: number, second: number): string {
+  const node = bed.node({ tunnel: 'vxlan' });
   const inner = udp4({ src: REMOTE, dst: POD, tos: ECT0, payload: pattern(200) });
   const pieces = [first, second].map((tos, i) => {
     const outer = vxlanFromPeer(node, inner, { tos, id: 99 });

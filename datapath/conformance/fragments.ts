@@ -2,13 +2,13 @@
 import { fragment, pattern, tcp4, udp4 } from '../packet/build.ts';
 import { type Clause, KERNEL } from './check.ts';
 import { vxlanFromPeer } from './from-peer.ts';
-import { type CheckNode, type Lab, POD, REMOTE, SERVER } from './node.ts';
+import { type CheckNode, POD, REMOTE, SERVER, type Testbed } from './node.ts';
 import { at, fate, readIcmp, readIp, yesNo } from './read.ts';
 
 /** A node that puts together what comes for its tunnel. */
-const exit = (lab: Lab) => lab.node({ tunnel: 'vxlan' });
+const exit = (bed: Testbed) => bed.node({ tunnel: 'vxlan' });
 /** A node that lets fragments pass, judged as one datagram. */
-const nat = (lab: Lab) => lab.node({ nat: true });
+const nat = (bed: Testbed) => bed.node({ nat: true });
 
 /** Pieces of a tunnel packet at these byte offsets. */
 function outerPieces(node: CheckNode, id: number, ...starts: number[]): Uint8Array[] {
@@ -36,8 +36,8 @@ export const FRAGMENTS: Clause[] = [
     requirement: 'fragments belong together by identification, source, destination and protocol: two datagrams at once',
     quote: 'The identification field is used to distinguish the fragments of one datagram from those of another.',
     expect: 'nothing came out, nothing came out, delivered, delivered',
-    run(lab) {
-      const node = exit(lab);
+    run(bed) {
+      const node = exit(bed);
       const [a1, a2] = outerPieces(node, 1, 0, 200);
       const [b1, b2] = outerPieces(node, 2, 0, 200);
       return [a1, b2, a2, b1].map(piece => fate(node, node.exchange('wire', piece), 'p1')).join(', ');
@@ -57,8 +57,8 @@ export const FRAGMENTS: Clause[] = [
         by: 'ip_frag_too_far (net/ipv4/ip_fragment.c): the source has sent more than ipfrag_max_dist fragments since',
       },
     ],
-    run(lab) {
-      const node = nat(lab);
+    run(bed) {
+      const node = nat(bed);
       const after = (others: number, id: number) => {
         const old = toServer(400, id);
         node.exchange('p1', fragment(old, 200, 208));
@@ -67,7 +67,7 @@ export const FRAGMENTS: Clause[] = [
         return at(sent, 'wire').length > 0 ? 'delivered' : 'lost';
       };
       const results = `after 63 other fragments ${after(63, 1)}, after 64 ${after(64, 2)}`;
-      lab.packets.splice(8, Number.POSITIVE_INFINITY, '... the other fragments, and the new datagrams');
+      bed.packets.splice(8, Number.POSITIVE_INFINITY, '... the other fragments, and the new datagrams');
       return results;
     },
   },
@@ -78,8 +78,8 @@ export const FRAGMENTS: Clause[] = [
     requirement: 'offsets count 8 bytes, all but the last fragment have MF, options with the copy flag go into each',
     quote: 'The copied flag indicates that this option is copied into all fragments on fragmentation.',
     expect: 'lengths in eights, MF in all but the last, options 148 4 0 0 7 3 4 0 and 148 4 0 0 1 1 1 0',
-    run(lab) {
-      const node = lab.node({ mtu: 1400 });
+    run(bed) {
+      const node = bed.node({ mtu: 1400 });
       // Router Alert (copied) and Record Route (not copied).
       const options = new Uint8Array([148, 4, 0, 0, 7, 3, 4, 0]);
       const packet = udp4({ src: POD, dst: SERVER, options, payload: pattern(1440) });
@@ -98,7 +98,7 @@ export const FRAGMENTS: Clause[] = [
     requirement: 'reassembly in any order',
     quote: 'The fragment offset field tells the receiver the position of a fragment in the original datagram.',
     expect: 'all 6 orders delivered',
-    run(lab) {
+    run(bed) {
       const orders = [
         [0, 1, 2],
         [0, 2, 1],
@@ -107,7 +107,7 @@ export const FRAGMENTS: Clause[] = [
         [2, 0, 1],
         [2, 1, 0],
       ];
-      const node = exit(lab);
+      const node = exit(bed);
       const delivered = orders.filter((order, i) => {
         const pieces = outerPieces(node, 10 + i, 0, 160, 320);
         return (
@@ -136,8 +136,8 @@ export const FRAGMENTS: Clause[] = [
         by: 'IP_FRAG_TIME (include/net/ip.h): net.ipv4.ipfrag_time is 30 s',
       },
     ],
-    run(lab) {
-      const node = exit(lab);
+    run(bed) {
+      const node = exit(bed);
       const completes = (seconds: number, id: number) => {
         const [first, second] = outerPieces(node, id, 0, 200);
         node.exchange('wire', first);
@@ -160,9 +160,9 @@ export const FRAGMENTS: Clause[] = [
     requirement: 'then the source hears ICMP 11/1, if fragment zero has come',
     quote: 'an ICMP Time Exceeded message sent to the source host (if fragment zero has been received)',
     expect: 'with fragment zero ICMP 11/1 to wire; without it silence',
-    run(lab) {
+    run(bed) {
       const hears = (piece: number) => {
-        const node = exit(lab);
+        const node = exit(bed);
         node.exchange('wire', outerPieces(node, 5, 0, 200)[piece]);
         const sent = at(node.wait(70), 'wire');
         return sent.length === 0 ? 'silence' : `ICMP ${readIcmp(sent[0]).type}/${readIcmp(sent[0]).code} to wire`;
@@ -177,8 +177,8 @@ export const FRAGMENTS: Clause[] = [
     requirement: 'datagrams of any length up to 65535 are put together',
     quote: 'EMTU_R MUST be greater than or equal to 576, SHOULD be either configurable or indefinite',
     expect: 'delivered',
-    run(lab) {
-      const node = exit(lab);
+    run(bed) {
+      const node = exit(bed);
       const outer = vxlanFromPeer(node, udp4({ src: REMOTE, dst: POD, payload: pattern(60_000) }));
       const pieces: Uint8Array[] = [];
       for (let from = 0; from < outer.length - 20; from += 1480) {
@@ -210,8 +210,8 @@ export const FRAGMENTS: Clause[] = [
         profiles: ['cilium'],
       },
     ],
-    run(lab) {
-      const node = nat(lab);
+    run(bed) {
+      const node = nat(bed);
       const small = (bytes: number, id: number) => {
         const segment = tcp4({ src: POD, dst: SERVER, sport: 40000 + id, id, flags: 2, payload: pattern(32) });
         const pieces = [fragment(segment, 0, bytes), fragment(segment, bytes, segment.length - 20 - bytes)];
@@ -232,8 +232,8 @@ export const FRAGMENTS: Clause[] = [
     deviations: [
       { sees: 'dropped: fragment-overlap', by: `${JOINS}; what overlaps is dropped then (inet_frag_queue_insert)` },
     ],
-    run(lab) {
-      const node = nat(lab);
+    run(bed) {
+      const node = nat(bed);
       const segment = tcp4({ src: POD, dst: SERVER, flags: 2, payload: pattern(64) });
       const first = node.exchange('p1', fragment(segment, 0, 40));
       return fate(node, node.exchange('p1', fragment(segment, 8, 40)), first.length > 0 ? 'host' : 'wire');
@@ -249,8 +249,8 @@ export const FRAGMENTS: Clause[] = [
     deviations: [
       { sees: 'dropped: fragment-overlap', by: `${JOINS}; a second first fragment is an overlap`, profiles: KERNEL },
     ],
-    run(lab) {
-      const node = nat(lab);
+    run(bed) {
+      const node = nat(bed);
       const good = tcp4({ src: POD, dst: SERVER, dport: 25, flags: 2, payload: pattern(64) });
       const evil = tcp4({ src: POD, dst: SERVER, dport: 23, flags: 2, payload: pattern(64) });
       node.exchange('p1', fragment(good, 0, 40));
@@ -271,8 +271,8 @@ export const FRAGMENTS: Clause[] = [
       quote:
         'the entire datagram (and any constituent fragments, including those not yet received) MUST be silently discarded',
       expect: 'dropped: fragment-overlap; the rest dropped: fragment-overlap',
-      run(lab) {
-        const node = make(lab);
+      run(bed) {
+        const node = make(bed);
         const whole =
           from === 'p1'
             ? toServer(400)
@@ -292,10 +292,10 @@ export const FRAGMENTS: Clause[] = [
     quote:
       'An attacker can construct a series of fragmented packets with one fragment missing from each packet so that the reassembly is impossible.',
     expect: 'delivered',
-    run(lab) {
-      const node = lab.node({ tunnel: 'vxlan', slots: 600 });
+    run(bed) {
+      const node = bed.node({ tunnel: 'vxlan', slots: 600 });
       for (let id = 0; id < 3000; id++) node.exchange('wire', outerPieces(node, id, 0, 200)[id & 1]);
-      lab.packets.splice(8, Number.POSITIVE_INFINITY, '... 3000 pieces of 3000 datagrams');
+      bed.packets.splice(8, Number.POSITIVE_INFINITY, '... 3000 pieces of 3000 datagrams');
       return sendAll(node, 'wire', outerPieces(node, 60_000, 0, 200), 'p1');
     },
   },

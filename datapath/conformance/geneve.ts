@@ -3,17 +3,17 @@ import { patch, pattern, udp4 } from '../packet/build.ts';
 import type { Clause } from './check.ts';
 import { NO_GENEVE } from './check.ts';
 import { geneveFromPeer, type TunnelOptions } from './from-peer.ts';
-import { type Lab, POD, REMOTE, VNI } from './node.ts';
+import { POD, REMOTE, type Testbed, VNI } from './node.ts';
 import { checksumsOk, fate, only, readIp, readPorts, yesNo } from './read.ts';
 import { portsOfFlows } from './vxlan.ts';
 
-const geneveNode = (lab: Lab) => lab.node({ tunnel: 'geneve' });
+const geneveNode = (bed: Testbed) => bed.node({ tunnel: 'geneve' });
 const toRemote = (o: Parameters<typeof udp4>[0] = {}) => udp4({ src: POD, dst: REMOTE, payload: pattern(32), ...o });
 const toPod = () => udp4({ src: REMOTE, dst: POD, payload: pattern(32) });
 
 /** What becomes of a packet from the peer with this header. */
-function received(lab: Lab, o: TunnelOptions): string {
-  const node = geneveNode(lab);
+function received(bed: Testbed, o: TunnelOptions): string {
+  const node = geneveNode(bed);
   return fate(node, node.exchange('wire', geneveFromPeer(node, toPod(), o)), 'p1');
 }
 
@@ -39,8 +39,8 @@ const CLAUSES: Clause[] = [
     requirement: 'the destination port is 6081 by default',
     quote: 'IANA has assigned port 6081 as the fixed well-known destination port for Geneve.',
     expect: '6081',
-    run(lab) {
-      const node = geneveNode(lab);
+    run(bed) {
+      const node = geneveNode(bed);
       return `${readPorts(only(node, node.exchange('p1', toRemote()), 'wire')).dport}`;
     },
   },
@@ -51,8 +51,8 @@ const CLAUSES: Clause[] = [
     requirement: 'the source port is a hash of the inner headers: steady in a flow, spread over flows',
     quote: 'This source port SHOULD be the same for all packets belonging to a single encapsulated flow',
     expect: 'steady, more than 250 ports in 300 flows',
-    run(lab) {
-      const { ports, steady } = portsOfFlows(geneveNode(lab));
+    run(bed) {
+      const { ports, steady } = portsOfFlows(geneveNode(bed));
       const count = new Set(ports).size;
       return `${yesNo(steady, 'steady', 'unsteady')}, ${count > 250 ? 'more than 250' : count} ports in 300 flows`;
     },
@@ -70,8 +70,8 @@ const CLAUSES: Clause[] = [
         by: 'geneve_nl2info (drivers/net/geneve.c) computes none over IPv4 unless told to; Cilium asks for none (BPF_F_ZERO_CSUM_TX)',
       },
     ],
-    run(lab) {
-      const node = geneveNode(lab);
+    run(bed) {
+      const node = geneveNode(bed);
       const outer = only(node, node.exchange('p1', toRemote()), 'wire');
       return readPorts(outer).checksum === 0 ? 'zero' : yesNo(checksumsOk(outer), 'a right one', 'a wrong one');
     },
@@ -83,7 +83,7 @@ const CLAUSES: Clause[] = [
     requirement: 'a right checksum is accepted',
     quote: 'If the checksum is not correct, the packet MUST be dropped; otherwise, the packet MUST be accepted',
     expect: 'delivered',
-    run: lab => received(lab, { checksum: 'right' }),
+    run: bed => received(bed, { checksum: 'right' }),
   },
   {
     rfc: 8926,
@@ -92,8 +92,8 @@ const CLAUSES: Clause[] = [
     requirement: 'a wrong checksum means drop',
     quote: 'If the checksum is not correct, the packet MUST be dropped',
     expect: 'dropped: tunnel-checksum',
-    run(lab) {
-      const node = geneveNode(lab);
+    run(bed) {
+      const node = geneveNode(bed);
       const packet = geneveFromPeer(node, toPod(), { checksum: 'right' });
       const last = packet.length - 1;
       return fate(node, node.exchange('wire', patch(packet, last, packet[last] ^ 1)), 'p1');
@@ -106,7 +106,7 @@ const CLAUSES: Clause[] = [
     requirement: 'an unknown version means drop',
     quote: 'Packets received by a tunnel endpoint with an unknown version MUST be dropped.',
     expect: 'dropped: geneve-version',
-    run: lab => received(lab, { first: 0x40006558 }),
+    run: bed => received(bed, { first: 0x40006558 }),
   },
   {
     rfc: 8926,
@@ -115,9 +115,9 @@ const CLAUSES: Clause[] = [
     requirement: 'Opt Len leads to the payload: 0, 1 and all 63 words of options',
     quote: 'The start of the payload headers can be found using this offset from the end of the base Geneve header.',
     expect: 'delivered, delivered, delivered',
-    run(lab) {
+    run(bed) {
       const most = new Uint8Array([...option(PLAIN_OPTION, 31), ...option(PLAIN_OPTION, 30)]);
-      return [new Uint8Array(0), option(PLAIN_OPTION, 0), most].map(options => received(lab, { options })).join(', ');
+      return [new Uint8Array(0), option(PLAIN_OPTION, 0), most].map(options => received(bed, { options })).join(', ');
     },
   },
   {
@@ -127,7 +127,7 @@ const CLAUSES: Clause[] = [
     requirement: 'a control packet (O) is not forwarded',
     quote: 'Tunnel endpoints MUST NOT forward the payload',
     expect: 'dropped: tunnel-control',
-    run: lab => received(lab, { first: header(0, FLAG_CONTROL) }),
+    run: bed => received(bed, { first: header(0, FLAG_CONTROL) }),
   },
   {
     rfc: 8926,
@@ -138,8 +138,8 @@ const CLAUSES: Clause[] = [
       'If this bit is set, then tunnel endpoints MUST parse the options list [...] On tunnel endpoints where option parsing is not supported, the packet MUST be dropped',
     // With C set and no critical option a reader of the options delivers and one that reads none drops: both keep it.
     expect: 'critical option dropped',
-    run(lab) {
-      const critical = received(lab, { options: option(CRITICAL_OPTION), first: header(2, FLAG_CRITICAL) });
+    run(bed) {
+      const critical = received(bed, { options: option(CRITICAL_OPTION), first: header(2, FLAG_CRITICAL) });
       const isDropped = critical === 'dropped: geneve-critical-option';
       return isDropped ? 'critical option dropped' : critical;
     },
@@ -151,11 +151,11 @@ const CLAUSES: Clause[] = [
     requirement: 'reserved bits are 0 as sent and ignored as received',
     quote: 'Reserved field, which MUST be zero on transmission and MUST be ignored on receipt.',
     expect: 'sent 0000655800000700; delivered, delivered',
-    run(lab) {
-      const node = geneveNode(lab);
+    run(bed) {
+      const node = geneveNode(bed);
       const sent = readPorts(only(node, node.exchange('p1', toRemote()), 'wire')).payload.subarray(0, 8);
-      const flags = received(lab, { first: header(0, 0x3f) });
-      const last = received(lab, { last: (VNI << 8) | 0xff });
+      const flags = received(bed, { first: header(0, 0x3f) });
+      const last = received(bed, { last: (VNI << 8) | 0xff });
       return `sent ${Buffer.from(sent).toString('hex')}; ${flags}, ${last}`;
     },
   },
@@ -167,7 +167,7 @@ const CLAUSES: Clause[] = [
     quote:
       'This follows the Ethertype [ETYPES] convention, with Ethernet itself being represented by the value 0x6558.',
     expect: 'delivered; dropped: tunnel-inner-type',
-    run: lab => `${received(lab, {})}; ${received(lab, { first: 0x00008847 })}`,
+    run: bed => `${received(bed, {})}; ${received(bed, { first: 0x00008847 })}`,
   },
   {
     rfc: 8926,
@@ -177,7 +177,7 @@ const CLAUSES: Clause[] = [
     quote:
       'If the receiving tunnel endpoint does not recognize the option and this bit is set, then the packet MUST be dropped.',
     expect: 'dropped: geneve-critical-option',
-    run: lab => received(lab, { options: option(CRITICAL_OPTION) }),
+    run: bed => received(bed, { options: option(CRITICAL_OPTION) }),
   },
   {
     rfc: 8926,
@@ -186,7 +186,7 @@ const CLAUSES: Clause[] = [
     requirement: 'an unknown option that is not critical is skipped, its reserved bits ignored',
     quote: "tunnel endpoints MAY strip all options using 'Opt Len' and forward the decapsulated packet",
     expect: 'delivered',
-    run: lab => received(lab, { options: option(PLAIN_OPTION, 2, 7) }),
+    run: bed => received(bed, { options: option(PLAIN_OPTION, 2, 7) }),
   },
   {
     rfc: 8926,
@@ -196,11 +196,11 @@ const CLAUSES: Clause[] = [
     quote:
       "Packets in which the total length of all options is not equal to the 'Opt Len' in the base header are invalid and MUST be silently dropped",
     expect: 'dropped: geneve-option-length',
-    run(lab) {
+    run(bed) {
       // One option that says 3 words of data where there is 1.
       const options = option(PLAIN_OPTION, 1);
       options[3] = 3;
-      return received(lab, { options });
+      return received(bed, { options });
     },
   },
   {
@@ -210,7 +210,7 @@ const CLAUSES: Clause[] = [
     requirement: 'a checksum of zero is accepted over IPv4',
     quote: 'An operator MAY choose to disable UDP checksums and use zero UDP checksum',
     expect: 'delivered',
-    run: lab => received(lab, {}),
+    run: bed => received(bed, {}),
   },
   {
     rfc: 8926,
@@ -225,8 +225,8 @@ const CLAUSES: Clause[] = [
         by: 'geneve_xmit_skb (drivers/net/geneve.c) sets DF only with "df set" or "df inherit"; Cilium asks for neither',
       },
     ],
-    run(lab) {
-      const node = geneveNode(lab);
+    run(bed) {
+      const node = geneveNode(bed);
       return yesNo(readIp(only(node, node.exchange('p1', toRemote()), 'wire')).df, 'DF set', 'DF clear');
     },
   },
@@ -237,8 +237,8 @@ const CLAUSES: Clause[] = [
     requirement: 'TTL in the pipe model: the outer one is its own, the inner one counts the hop',
     quote: 'the Pipe model is more consistent with network virtualization. [RFC2003] [...] is RECOMMENDED',
     expect: 'outer 64, inner counted where the node forwards',
-    run(lab) {
-      const node = geneveNode(lab);
+    run(bed) {
+      const node = geneveNode(bed);
       const outer = only(node, node.exchange('p1', toRemote({ ttl: 9 })), 'wire');
       const inner = outer[50 + 8];
       // Cilium counts at delivery: then the node that delivers takes it off.
@@ -254,8 +254,8 @@ const CLAUSES: Clause[] = [
     requirement: 'inner VLAN tags are optional: not accepted here',
     quote: 'support for inner VLAN headers is OPTIONAL',
     expect: 'dropped: tunnel-inner-type',
-    run(lab) {
-      const node = geneveNode(lab);
+    run(bed) {
+      const node = geneveNode(bed);
       const tagged = new Uint8Array([0x00, 0x05, 0x08, 0x00, ...toPod()]);
       return fate(node, node.exchange('wire', geneveFromPeer(node, tagged, { type: 0x8100 })), 'p1');
     },

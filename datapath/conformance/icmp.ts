@@ -2,7 +2,7 @@
 import { ethernet, icmpEcho, icmpError, patch, pattern, udp4 } from '../packet/build.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import type { Clause } from './check.ts';
-import { type CheckNode, HOST, type Lab, NODE, POD, POD2, REMOTE, SERVER } from './node.ts';
+import { type CheckNode, HOST, NODE, POD, POD2, REMOTE, SERVER, type Testbed } from './node.ts';
 import { at, checksumsOk, describeSent, fate, only, readIcmp, readIp, same, yesNo } from './read.ts';
 
 const FRAG_DF = ipv4.FLAG_DF;
@@ -14,7 +14,7 @@ function errorAbout(node: CheckNode, packet: Uint8Array): Uint8Array {
 }
 
 const tooBig = (o: Parameters<typeof udp4>[0] = {}) => toServer({ fragment: FRAG_DF, payload: pattern(1472), ...o });
-const narrow = (lab: Lab) => lab.node({ mtu: 1400 });
+const narrow = (bed: Testbed) => bed.node({ mtu: 1400 });
 /** Never forwarded, so whether an error is sent about it is the only thing to see. */
 const expired = (o: Parameters<typeof udp4>[0] = {}) => toServer({ ttl: 1, ...o });
 
@@ -38,8 +38,8 @@ export const ICMP: Clause[] = [
     quote:
       'When a router fragments an IP datagram, it SHOULD minimize the number of fragments [...] send the fragments in order',
     expect: '3 fragments in order, 1396 at most',
-    run(lab) {
-      const node = narrow(lab);
+    run(bed) {
+      const node = narrow(bed);
       // The pod's own MTU is no smaller: 3000 bytes come as one packet only in a check.
       const sent = at(node.exchange('p1', toServer({ payload: pattern(2972) })), 'wire');
       const pieces = sent.map(readIp);
@@ -55,9 +55,9 @@ export const ICMP: Clause[] = [
     requirement: 'an error quotes as much as fits 576 bytes, unchanged',
     quote: 'as much of the original datagram as possible without the length of the ICMP datagram exceeding 576 bytes',
     expect: '576 bytes, quote as sent',
-    run(lab) {
+    run(bed) {
       const sent = tooBig();
-      const error = errorAbout(narrow(lab), sent);
+      const error = errorAbout(narrow(bed), sent);
       const { quote } = readIcmp(error);
       const kept = same(quote, sent.subarray(0, quote.length)) && checksumsOk(error);
       return `${error.length} bytes, quote ${yesNo(kept, 'as sent', 'changed')}`;
@@ -71,8 +71,8 @@ export const ICMP: Clause[] = [
     quote:
       'MUST be one of the IP addresses associated with the physical interface over which the ICMP message is transmitted',
     expect: `to a pod ${HOST}, to the wire ${NODE}`,
-    run(lab) {
-      const node = narrow(lab);
+    run(bed) {
+      const node = narrow(bed);
       const toPod = readIp(errorAbout(node, tooBig())).src;
       const fromOutside = udp4({ src: SERVER, dst: POD, ttl: 1 });
       return `to a pod ${toPod}, to the wire ${readIp(only(node, node.exchange('wire', fromOutside), 'wire')).src}`;
@@ -85,8 +85,8 @@ export const ICMP: Clause[] = [
     requirement: 'precedence 6 or 7, the other type of service bits as in the packet',
     quote: 'SHOULD have their precedence value set to 6 (INTERNETWORK CONTROL) or 7 (NETWORK CONTROL)',
     expect: 'precedence 6, service bits 8',
-    run(lab) {
-      const tos = errorAbout(narrow(lab), tooBig({ tos: 0x48 }))[ipv4.TOS];
+    run(bed) {
+      const tos = errorAbout(narrow(bed), tooBig({ tos: 0x48 }))[ipv4.TOS];
       return `precedence ${tos >> 5}, service bits ${tos & 0x1e}`;
     },
   },
@@ -144,7 +144,7 @@ export const ICMP: Clause[] = [
       requirement: `no error about ${what}`,
       quote: NEVER_QUOTE + quote,
       expect: 'silence',
-      run: lab => said(send(lab.node())),
+      run: bed => said(send(bed.node())),
     }),
   ),
   {
@@ -154,8 +154,8 @@ export const ICMP: Clause[] = [
     requirement: 'the rate of errors is limited',
     quote: 'A router SHOULD also be able to limit the rate at which it sends other sorts of ICMP error messages',
     expect: 'fewer than 10 of 100',
-    run(lab) {
-      const node = lab.node();
+    run(bed) {
+      const node = bed.node();
       let errors = 0;
       for (let i = 0; i < 100; i++) errors += at(node.exchange('p1', expired({ sport: 1000 + i })), 'p1').length;
       return errors < 10 ? 'fewer than 10 of 100' : `${errors} of 100`;
@@ -168,9 +168,9 @@ export const ICMP: Clause[] = [
     requirement: 'no route at all: code 0, network unreachable',
     quote: 'then the router MUST generate a Destination Unreachable, Code 0 (Network Unreachable) ICMP message',
     expect: 'ICMP 3/0 to p1',
-    run(lab) {
+    run(bed) {
       const uplink = { kind: 'tap', device: 'ul0', mac: '02:00:00:00:00:01', address: `${NODE}/24` };
-      return said(lab.node({ spec: { uplink }, neighbors: false }).exchange('p1', toServer()));
+      return said(bed.node({ spec: { uplink }, neighbors: false }).exchange('p1', toServer()));
     },
   },
   {
@@ -180,8 +180,8 @@ export const ICMP: Clause[] = [
     requirement: 'a next hop that does not answer ARP: code 1, host unreachable',
     quote: '1 = Host Unreachable - [...] not available (does not respond to ARP)',
     expect: 'ICMP 3/1 to p1',
-    run(lab) {
-      const node = lab.node({ neighbors: false });
+    run(bed) {
+      const node = bed.node({ neighbors: false });
       node.exchange('p1', toServer());
       return said(node.wait(10));
     },
@@ -193,7 +193,7 @@ export const ICMP: Clause[] = [
     requirement: 'too big with DF: code 4, fragmentation needed',
     quote: '4 = Fragmentation Needed and DF Set - generated if a router needs to fragment a datagram but cannot',
     expect: 'ICMP 3/4, MTU 1400, to p1',
-    run: lab => said(narrow(lab).exchange('p1', tooBig())),
+    run: bed => said(narrow(bed).exchange('p1', tooBig())),
   },
   {
     rfc: 1812,
@@ -202,8 +202,8 @@ export const ICMP: Clause[] = [
     requirement: 'forwarding reduces the TTL by at least one',
     quote: 'When a router forwards a packet, it MUST reduce the TTL by at least one.',
     expect: 'out 63, in 63, between pods 63',
-    run(lab) {
-      const node = lab.node();
+    run(bed) {
+      const node = bed.node();
       const out = only(node, node.exchange('p1', toServer()), 'wire');
       const into = only(node, node.exchange('wire', udp4({ src: SERVER, dst: POD })), 'p1');
       const between = only(node, node.exchange('p1', udp4({ src: POD, dst: POD2 })), 'p2');
@@ -224,8 +224,8 @@ export const ICMP: Clause[] = [
         profiles: ['cilium'],
       },
     ],
-    run(lab) {
-      const node = lab.node({ tunnel: 'vxlan' });
+    run(bed) {
+      const node = bed.node({ tunnel: 'vxlan' });
       const outer = only(node, node.exchange('p1', udp4({ src: POD, dst: REMOTE })), 'wire');
       return `inner TTL ${outer[50 + ipv4.TTL]}`;
     },
@@ -237,7 +237,7 @@ export const ICMP: Clause[] = [
     requirement: 'a TTL that becomes 0: time exceeded, code 0',
     quote: 'the router MUST send an ICMP Time Exceeded message, Code 0 (TTL Exceeded in Transit) message to the source',
     expect: 'ICMP 11/0 to p1',
-    run: lab => said(lab.node().exchange('p1', expired())),
+    run: bed => said(bed.node().exchange('p1', expired())),
   },
   {
     rfc: 1812,
@@ -247,8 +247,8 @@ export const ICMP: Clause[] = [
     quote:
       'a router MUST NOT discard an IP unicast or broadcast packet with a non-zero TTL merely because it can predict [...]',
     expect: 'delivered',
-    run(lab) {
-      const node = lab.node();
+    run(bed) {
+      const node = bed.node();
       return fate(node, node.exchange('p1', icmpEcho({ src: POD, dst: HOST, ttl: 1 })), 'host');
     },
   },
@@ -269,8 +269,8 @@ export const ICMP: Clause[] = [
             },
           ]
         : [],
-      run(lab) {
-        const node = lab.node({ nat: true });
+      run(bed) {
+        const node = bed.node({ nat: true });
         return fate(node, node.exchange('wire', udp4({ src, dst: POD })), 'p1');
       },
     }),
@@ -283,8 +283,8 @@ export const ICMP: Clause[] = [
       requirement: `a packet to ${dst} is not forwarded`,
       quote: 'A router SHOULD NOT forward any packet that has an invalid IP destination address',
       expect: 'not forwarded',
-      run(lab) {
-        const node = lab.node();
+      run(bed) {
+        const node = bed.node();
         const forwarded = at(node.exchange('p1', toServer({ dst })), 'wire').length > 0;
         return yesNo(forwarded, 'forwarded', 'not forwarded');
       },
@@ -298,8 +298,8 @@ export const ICMP: Clause[] = [
     quote:
       'A router SHOULD IMPLEMENT the ability to filter traffic based on a comparison of the source address of a packet',
     expect: 'dropped: invalid-source',
-    run(lab) {
-      const node = lab.node();
+    run(bed) {
+      const node = bed.node();
       return fate(node, node.exchange('p1', udp4({ src: POD2, dst: SERVER })), 'wire');
     },
   },
@@ -310,9 +310,9 @@ export const ICMP: Clause[] = [
     requirement: 'on the wire it is off by default: asymmetric paths work',
     quote: 'If this feature is implemented, it MUST be disabled by default.',
     expect: 'delivered',
-    run(lab) {
+    run(bed) {
       // The way back to 10.244.2.20 is the tunnel; this comes beside it.
-      const node = lab.node({ tunnel: 'vxlan' });
+      const node = bed.node({ tunnel: 'vxlan' });
       return fate(node, node.exchange('wire', udp4({ src: REMOTE, dst: POD })), 'p1');
     },
   },

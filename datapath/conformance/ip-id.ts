@@ -15,8 +15,8 @@ export const IP_ID: Clause[] = [
     requirement: 'the ID of datagrams that cannot be fragmented is ignored: the same one twice passes',
     quote: 'All devices that examine IPv4 headers MUST ignore the IPv4 ID field of atomic datagrams.',
     expect: 'delivered, delivered',
-    run(lab) {
-      const node = lab.node({ nat: true });
+    run(bed) {
+      const node = bed.node({ nat: true });
       const packet = udp4({ src: POD, dst: SERVER, id: 0, fragment: ipv4.FLAG_DF });
       return [packet, packet].map(one => fate(node, node.exchange('p1', one), 'wire')).join(', ');
     },
@@ -30,15 +30,15 @@ export const IP_ID: Clause[] = [
       quote:
         'Sources emitting non-atomic datagrams MUST NOT repeat IPv4 ID values within one MDL for a given [...] tuple',
       expect: '200 IDs in 200 packets',
-      run(lab) {
-        const node = lab.node({ tunnel });
+      run(bed) {
+        const node = bed.node({ tunnel });
         const ids = new Set<number>();
         // With DF the packets are atomic, and any ID would do.
         for (let i = 0; i < 200; i++) {
           const outer = only(node, node.exchange('p1', udp4({ src: POD, dst: REMOTE, id: 5 })), 'wire');
           ids.add(readIp(outer).id);
         }
-        lab.packets.length = 4;
+        bed.packets.length = 4;
         return `${ids.size} IDs in 200 packets`;
       },
     }),
@@ -51,8 +51,8 @@ export const IP_ID: Clause[] = [
     quote:
       'IPv4 datagrams whose DF=1 MUST NOT be fragmented. [...] IPv4 datagram transit devices MUST NOT clear the DF bit.',
     expect: 'DF set; too big ICMP 3/4, MTU 1500, to p1',
-    run(lab) {
-      const node = lab.node({ nat: true });
+    run(bed) {
+      const node = bed.node({ nat: true });
       const packet = (payload: number) =>
         udp4({ src: POD, dst: SERVER, fragment: ipv4.FLAG_DF, payload: pattern(payload) });
       const kept = readIp(only(node, node.exchange('p1', packet(100)), 'wire')).df;
@@ -68,8 +68,8 @@ export const IP_ID: Clause[] = [
       'Address-sharing or rewriting devices MUST ensure that the IPv4 ID field [...] comply with these requirements as if the datagram were sourced by that device',
     expect: 'different IDs',
     deviations: [{ sees: 'one ID', by: KEPT }],
-    run(lab) {
-      const node = lab.node({ nat: true });
+    run(bed) {
+      const node = bed.node({ nat: true });
       const a = only(node, node.exchange('p1', udp4({ src: POD, dst: SERVER, id: 7 })), 'wire');
       const b = only(node, node.exchange('p2', udp4({ src: POD2, dst: SERVER, id: 7 })), 'wire');
       return yesNo(readIp(a).id === readIp(b).id, 'one ID', 'different IDs');
@@ -83,8 +83,8 @@ export const IP_ID: Clause[] = [
     quote: 'as if the datagram were sourced by that device',
     expect: 'one ID in a datagram, different ones in two',
     deviations: [{ sees: 'one ID in a datagram, the same in two', by: KEPT }],
-    run(lab) {
-      const node = lab.node({ nat: true });
+    run(bed) {
+      const node = bed.node({ nat: true });
       const idsOf = (side: 'p1' | 'p2', src: string) => {
         const whole = udp4({ src, dst: SERVER, id: 9, payload: pattern(400) });
         const pieces = [fragment(whole, 208, 200), fragment(whole, 0, 208)];
@@ -103,8 +103,8 @@ export const IP_ID: Clause[] = [
     requirement: 'every checksum that translation has updated is right, and payloads are untouched',
     quote: "HC' = ~(C + (-m) + m')",
     expect: '600 of 600 right, payloads as sent',
-    run(lab) {
-      const node = lab.node({ nat: true });
+    run(bed) {
+      const node = bed.node({ nat: true });
       let right = 0;
       let kept = true;
       for (let i = 0; i < 200; i++) {
@@ -116,7 +116,7 @@ export const IP_ID: Clause[] = [
           kept &&= same(out.subarray(out.length - payload.length), payload);
         }
       }
-      lab.packets.length = 12;
+      bed.packets.length = 12;
       return `${right} of 600 right, payloads ${yesNo(kept, 'as sent', 'changed')}`;
     },
   },

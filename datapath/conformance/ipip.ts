@@ -4,22 +4,22 @@ import * as ipv4 from '../wire/ipv4.ts';
 import type { Clause } from './check.ts';
 import { KERNEL, NO_IPIP } from './check.ts';
 import { ipipFromPeer } from './from-peer.ts';
-import { type CheckNode, GATEWAY, type Lab, NODE, PEER, POD, REMOTE } from './node.ts';
+import { type CheckNode, GATEWAY, NODE, PEER, POD, REMOTE, type Testbed } from './node.ts';
 import { at, fate, innerOf, only, readIcmp, readIp, same, yesNo } from './read.ts';
 
-const ipipNode = (lab: Lab) => lab.node({ tunnel: 'ipip' });
+const ipipNode = (bed: Testbed) => bed.node({ tunnel: 'ipip' });
 const toRemote = (o: Parameters<typeof udp4>[0] = {}) => udp4({ src: POD, dst: REMOTE, payload: pattern(32), ...o });
 const toPod = (o: Parameters<typeof udp4>[0] = {}) => udp4({ src: REMOTE, dst: POD, payload: pattern(32), ...o });
 
 /** The outer packet that a packet to the far pod becomes. */
-function encapsulated(lab: Lab, o: Parameters<typeof udp4>[0] = {}): Uint8Array {
-  const node = ipipNode(lab);
+function encapsulated(bed: Testbed, o: Parameters<typeof udp4>[0] = {}): Uint8Array {
+  const node = ipipNode(bed);
   return only(node, node.exchange('p1', toRemote(o)), 'wire');
 }
 
 /** What the pod hears of an ICMP message that a router in the tunnel sends about its packet. */
-function relayed(lab: Lab, type: number, code: number, mtu = 0): string {
-  const node = ipipNode(lab);
+function relayed(bed: Testbed, type: number, code: number, mtu = 0): string {
+  const node = ipipNode(bed);
   const outer = only(node, node.exchange('p1', toRemote({ fragment: ipv4.FLAG_DF, payload: pattern(1400) })), 'wire');
   const error = icmpError(type, code, withDf(outer).subarray(0, 60), { src: GATEWAY, dst: NODE, mtu });
   return heardBy(node, node.exchange('wire', error));
@@ -52,8 +52,8 @@ const CLAUSES: Clause[] = [
     requirement: 'outer header: protocol 4, no options, from the entry to the exit of the tunnel',
     quote: 'The outer IP header Source Address and Destination Address identify the "endpoints" of the tunnel.',
     expect: `protocol 4, 20 bytes, ${NODE} > ${PEER}`,
-    run(lab) {
-      const node = ipipNode(lab);
+    run(bed) {
+      const node = ipipNode(bed);
       // Record Route: an option that must stay inside.
       const options = new Uint8Array([7, 7, 4, 0, 0, 0, 0, 0]);
       const outer = only(node, node.exchange('p1', toRemote({ options })), 'wire');
@@ -75,7 +75,7 @@ const CLAUSES: Clause[] = [
         profiles: KERNEL,
       },
     ],
-    run: lab => `DSCP ${readIp(encapsulated(lab, { tos: 46 << 2 })).dscp}`,
+    run: bed => `DSCP ${readIp(encapsulated(bed, { tos: 46 << 2 })).dscp}`,
   },
   {
     rfc: 2003,
@@ -84,7 +84,7 @@ const CLAUSES: Clause[] = [
     requirement: 'inner DF is set in the outer header',
     quote: `if the "Don't Fragment" bit is set in the inner IP header, it MUST be set in the outer IP header`,
     expect: 'DF set',
-    run: lab => yesNo(readIp(encapsulated(lab, { fragment: ipv4.FLAG_DF })).df, 'DF set', 'DF clear'),
+    run: bed => yesNo(readIp(encapsulated(bed, { fragment: ipv4.FLAG_DF })).df, 'DF set', 'DF clear'),
   },
   {
     rfc: 2003,
@@ -100,8 +100,8 @@ const CLAUSES: Clause[] = [
         profiles: KERNEL,
       },
     ],
-    run(lab) {
-      const outer = encapsulated(lab, { ttl: 4 });
+    run(bed) {
+      const outer = encapsulated(bed, { ttl: 4 });
       return `inner ${readIp(innerOf(outer)).ttl}, outer ${readIp(outer).ttl}`;
     },
   },
@@ -112,8 +112,8 @@ const CLAUSES: Clause[] = [
     requirement: 'the inner TTL is decremented once as part of forwarding, nothing else of the inner header changes',
     quote: 'the TTL in the inner IP header is decremented by one if the tunneling is being done as part of forwarding',
     expect: 'TTL 64 to 63, the rest as it was',
-    run(lab) {
-      const node = ipipNode(lab);
+    run(bed) {
+      const node = ipipNode(bed);
       const sent = toRemote({ tos: 0xb8, id: 0x7777 });
       const inner = innerOf(only(node, node.exchange('p1', sent), 'wire'));
       const rest = same(mask(inner), mask(sent));
@@ -127,8 +127,8 @@ const CLAUSES: Clause[] = [
     requirement: 'a TTL that becomes 0 ends the datagram, with ICMP time exceeded, unencapsulated',
     quote: 'the datagram is discarded and an ICMP Time Exceeded message SHOULD be returned to the sender',
     expect: 'ICMP 11/0 to p1',
-    run(lab) {
-      const node = ipipNode(lab);
+    run(bed) {
+      const node = ipipNode(bed);
       return fate(node, node.exchange('p1', toRemote({ ttl: 1 })), 'wire');
     },
   },
@@ -139,8 +139,8 @@ const CLAUSES: Clause[] = [
     requirement: 'a datagram with TTL 0 is not delivered after decapsulation',
     quote: 'If, after decapsulation, the inner datagram has TTL = 0, the decapsulator MUST discard the datagram.',
     expect: 'not delivered',
-    run(lab) {
-      const node = ipipNode(lab);
+    run(bed) {
+      const node = ipipNode(bed);
       const reached = at(node.exchange('wire', ipipFromPeer(toPod({ ttl: 0 }))), 'p1').length > 0;
       return yesNo(reached, 'delivered', 'not delivered');
     },
@@ -152,8 +152,8 @@ const CLAUSES: Clause[] = [
     requirement: 'decapsulation leaves the inner TTL alone, forwarding takes off one',
     quote: 'The TTL in the inner IP header is not changed when decapsulating.',
     expect: 'TTL 64 to 63',
-    run(lab) {
-      const node = ipipNode(lab);
+    run(bed) {
+      const node = ipipNode(bed);
       return `TTL 64 to ${readIp(only(node, node.exchange('wire', ipipFromPeer(toPod(), { ttl: 7 })), 'p1')).ttl}`;
     },
   },
@@ -164,8 +164,8 @@ const CLAUSES: Clause[] = [
     requirement: 'no fragmentation where inner DF is set',
     quote: `use of fragmentation is allowed unless the "Don't Fragment" bit is set in the inner IP header`,
     expect: 'ICMP 3/4, MTU 1480, to p1',
-    run(lab) {
-      const node = ipipNode(lab);
+    run(bed) {
+      const node = ipipNode(bed);
       const big = toRemote({ fragment: ipv4.FLAG_DF, payload: pattern(1460) });
       return fate(node, node.exchange('p1', big), 'wire');
     },
@@ -178,8 +178,8 @@ const CLAUSES: Clause[] = [
     quote:
       "If the IP Source Address of the datagram matches the router's own IP address [...] MUST NOT tunnel the datagram",
     expect: 'dropped: martian-source',
-    run(lab) {
-      const node = ipipNode(lab);
+    run(bed) {
+      const node = ipipNode(bed);
       return fate(node, node.exchange('wire', udp4({ src: NODE, dst: REMOTE })), 'wire');
     },
   },
@@ -197,8 +197,8 @@ const CLAUSES: Clause[] = [
         profiles: KERNEL,
       },
     ],
-    run(lab) {
-      const node = ipipNode(lab);
+    run(bed) {
+      const node = ipipNode(bed);
       return fate(node, node.exchange('wire', udp4({ src: PEER, dst: REMOTE })), 'wire');
     },
   },
@@ -209,7 +209,7 @@ const CLAUSES: Clause[] = [
     requirement: 'Datagram Too Big is relayed to the inner sender, its MTU less the outer header',
     quote: 'The encapsulator MUST relay ICMP Datagram Too Big messages to the sender',
     expect: 'ICMP 3/4, MTU 1380, about its packet',
-    run: lab => relayed(lab, 3, 4, 1400),
+    run: bed => relayed(bed, 3, 4, 1400),
   },
   {
     rfc: 2003,
@@ -219,7 +219,7 @@ const CLAUSES: Clause[] = [
     quote: 'Network Unreachable (Code 0) [...] An ICMP Destination Unreachable message SHOULD be returned',
     expect: 'ICMP 3/0, about its packet',
     deviations: [TUNL0],
-    run: lab => relayed(lab, 3, 0),
+    run: bed => relayed(bed, 3, 0),
   },
   {
     rfc: 2003,
@@ -230,7 +230,7 @@ const CLAUSES: Clause[] = [
       'The encapsulator SHOULD relay Host Unreachable messages to the sender of the original unencapsulated datagram',
     expect: 'ICMP 3/1, about its packet',
     deviations: [TUNL0],
-    run: lab => relayed(lab, 3, 1),
+    run: bed => relayed(bed, 3, 1),
   },
   {
     rfc: 2003,
@@ -240,7 +240,7 @@ const CLAUSES: Clause[] = [
     quote: 'it SHOULD send a Destination Unreachable message with Code 0 or 1',
     expect: 'ICMP 3/1, about its packet',
     deviations: [TUNL0],
-    run: lab => relayed(lab, 3, 2),
+    run: bed => relayed(bed, 3, 2),
   },
   ...(
     [
@@ -257,7 +257,7 @@ const CLAUSES: Clause[] = [
       requirement: `${message} is not relayed`,
       quote,
       expect: NOT_RELAYED,
-      run: lab => relayed(lab, type, code),
+      run: bed => relayed(bed, type, code),
     }),
   ),
   {
@@ -269,7 +269,7 @@ const CLAUSES: Clause[] = [
       'MUST be reported to the sender of the original unencapsulated datagram as Host Unreachable (Type 3, Code 1)',
     expect: 'ICMP 3/1, about its packet',
     deviations: [TUNL0],
-    run: lab => relayed(lab, 11, 0),
+    run: bed => relayed(bed, 11, 0),
   },
   {
     rfc: 2003,
@@ -278,8 +278,8 @@ const CLAUSES: Clause[] = [
     requirement: 'the MTU of the tunnel is kept: the next packet that is too big is answered at once',
     quote: 'all encapsulator implementations MUST support Path MTU Discovery [5, 7] soft state within their tunnels',
     expect: 'ICMP 3/4, MTU 1380, to p1',
-    run(lab) {
-      const node = ipipNode(lab);
+    run(bed) {
+      const node = ipipNode(bed);
       const big = toRemote({ fragment: ipv4.FLAG_DF, payload: pattern(1400) });
       const outer = only(node, node.exchange('p1', big), 'wire');
       node.exchange('wire', icmpError(3, 4, withDf(outer).subarray(0, 60), { src: GATEWAY, dst: NODE, mtu: 1400 }));
@@ -300,7 +300,7 @@ const CLAUSES: Clause[] = [
         profiles: KERNEL,
       },
     ],
-    run: lab => yesNo(readIp(encapsulated(lab)).df, 'DF set', 'DF clear'),
+    run: bed => yesNo(readIp(encapsulated(bed)).df, 'DF set', 'DF clear'),
   },
   {
     rfc: 2003,
@@ -309,8 +309,8 @@ const CLAUSES: Clause[] = [
     requirement: 'a datagram without DF is fragmented before it is encapsulated, not after',
     quote: 'it is much better to fragment the original datagram when encapsulating',
     expect: '2 whole outer packets',
-    run(lab) {
-      const node = ipipNode(lab);
+    run(bed) {
+      const node = ipipNode(bed);
       const outer = at(node.exchange('p1', toRemote({ payload: pattern(1460) })), 'wire').map(readIp);
       const whole = outer.every(ip => !ip.more && ip.offset === 0);
       return `${outer.length} ${yesNo(whole, 'whole outer packets', 'outer fragments')}`;

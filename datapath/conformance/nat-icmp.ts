@@ -4,7 +4,7 @@ import * as ipv4 from '../wire/ipv4.ts';
 import type { Clause } from './check.ts';
 import { A, B, DF, livesFor, mappedId, mappedPort, natNode } from './nat-rig.ts';
 import { perFlow } from './nat-udp.ts';
-import { type CheckNode, GATEWAY, HOST, type Lab, NODE, POD, POD2, SERVER, SERVER2 } from './node.ts';
+import { type CheckNode, GATEWAY, HOST, NODE, POD, POD2, SERVER, SERVER2, type Testbed } from './node.ts';
 import { at, checksumsOk, fate, only, readIcmp, readIp, same, yesNo } from './read.ts';
 
 const ping = (o: Parameters<typeof icmpEcho>[0] = {}) => icmpEcho({ src: POD, dst: SERVER, icmpId: 77, ...o });
@@ -41,8 +41,8 @@ export const NAT_ICMP: Clause[] = [
     requirement: 'queries from inside pass, and so do their answers: echo and timestamp',
     quote: 'a NAT device MUST permit ICMP Queries and their associated responses',
     expect: 'echo answered, timestamp answered',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const works = (type: number, answer: number) => {
         const out = only(node, node.exchange('p1', ping({ type, payload: pattern(12) })), 'wire');
         const back = icmpEcho({ src: SERVER, dst: NODE, type: answer, icmpId: readIcmp(out).id, payload: pattern(12) });
@@ -59,8 +59,8 @@ export const NAT_ICMP: Clause[] = [
     quote: 'NAT mapping of ICMP Query Identifiers SHOULD be external host independent.',
     expect: 'one outside identifier',
     deviations: perFlow('an outside identifier for each flow'),
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const there = mappedId(node, A, 77, SERVER);
       mappedId(node, B, 77, SERVER2);
       const elsewhere = mappedId(node, A, 77, SERVER2);
@@ -81,9 +81,9 @@ export const NAT_ICMP: Clause[] = [
         profiles: ['linux', 'calico', 'flannel'],
       },
     ],
-    run: lab =>
+    run: bed =>
       livesFor(() => {
-        const node = natNode(lab);
+        const node = natNode(bed);
         const id = mappedId(node, A, 77);
         return { node, isAlive: () => at(node.exchange('wire', pong(id)), 'p1').length > 0 };
       }, [29, 31, 59, 61]),
@@ -95,8 +95,8 @@ export const NAT_ICMP: Clause[] = [
     requirement: 'an error with a wrong ICMP checksum is dropped',
     quote: 'if the ICMP checksum fails to validate, the NAT SHOULD silently drop the ICMP Error packet',
     expect: 'dropped: ct-icmp-checksum',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       return fate(node, node.exchange('wire', patch(errorAbout(node, sent()), 22, 0x12, 0x34)), 'p1');
     },
   },
@@ -113,8 +113,8 @@ export const NAT_ICMP: Clause[] = [
         by: 'nf_conntrack_inet_error (net/netfilter/nf_conntrack_proto_icmp.c) looks at the tuple in the quote, not at its checksum; Cilium is like it',
       },
     ],
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const wrong = errorAbout(node, sent(), seen => patch(seen, ipv4.CHECKSUM, 0x12, 0x34));
       return fate(node, node.exchange('wire', wrong), 'p1');
     },
@@ -126,8 +126,8 @@ export const NAT_ICMP: Clause[] = [
     requirement: 'b) options in the quoted header are stepped over',
     quote: 'the NAT device MUST traverse past the IP options to locate the start of the transport header',
     expect: TO_POD,
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       // Stream Identifier, which no router changes.
       const original = sent({ options: new Uint8Array([136, 4, 0, 7, 1, 1, 1, 0]) });
       return heard(node, errorAbout(node, original), original);
@@ -141,8 +141,8 @@ export const NAT_ICMP: Clause[] = [
     quote:
       'The NAT device SHOULD NOT validate the transport checksum of the embedded packet within an ICMP Error message',
     expect: TO_POD,
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const original = sent({ payload: pattern(40) });
       // Cut short and with another byte: a checksum over it would be wrong.
       return heard(
@@ -160,8 +160,8 @@ export const NAT_ICMP: Clause[] = [
     quote:
       'the NAT device does not have an active mapping for the embedded payload, the NAT SHOULD silently drop the ICMP Error packet',
     expect: 'dropped: ct-icmp-no-flow',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const foreign = udp4({ src: NODE, sport: 1, dst: SERVER });
       return fate(node, node.exchange('wire', icmpError(3, 1, foreign, { src: GATEWAY, dst: NODE })), 'p1');
     },
@@ -175,8 +175,8 @@ export const NAT_ICMP: Clause[] = [
       quote:
         'Revert the IP and transport headers of the embedded IP packet to their original form, using the matching mapping',
       expect: TO_POD,
-      run(lab) {
-        const node = natNode(lab);
+      run(bed) {
+        const node = natNode(bed);
         // B has the outside port that A would have kept.
         if (protocol === 'icmp') mappedId(node, B, 77);
         else mappedPort(node, B, protocol);
@@ -198,8 +198,8 @@ export const NAT_ICMP: Clause[] = [
     quote:
       'the NAT does not have an active mapping for the embedded payload, the NAT SHOULD silently drop the ICMP Error packet',
     expect: 'dropped: ct-icmp-no-flow',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const never = udp4({ src: SERVER, sport: 9, dst: POD, dport: 9 });
       return fate(node, node.exchange('p1', icmpError(3, 3, never, { src: POD, dst: SERVER })), 'wire');
     },
@@ -212,8 +212,8 @@ export const NAT_ICMP: Clause[] = [
     quote:
       'In all other cases, translate the source IP address of the ICMP Error packet with its own public IP address.',
     expect: `ICMP 3/3 from ${NODE}, quoting what the server sent`,
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       mappedPort(node, B, 'udp');
       const port = mappedPort(node, A, 'udp');
       const answer = udp4({ src: SERVER, sport: 53, dst: NODE, dport: port });
@@ -231,8 +231,8 @@ export const NAT_ICMP: Clause[] = [
     requirement: 'errors neither refresh nor delete a session',
     quote: 'a NAT device MUST NOT refresh or delete the NAT Session that pertains to the embedded payload',
     expect: 'alive after 10 s, gone after 100 s of errors',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const seen = only(node, node.exchange('p1', ping()), 'wire');
       const { id } = readIcmp(seen);
       let alive = false;
@@ -240,7 +240,7 @@ export const NAT_ICMP: Clause[] = [
         node.wait(5);
         node.exchange('wire', icmpError(3, 1, seen, { src: GATEWAY, dst: NODE }));
         // A probe refreshes the session: look once on the way in a node of its own.
-        if (i === 2) alive = at(copyOf(lab, 10).exchange('wire', pong(id)), 'p1').length > 0;
+        if (i === 2) alive = at(copyOf(bed, 10).exchange('wire', pong(id)), 'p1').length > 0;
       }
       const gone = at(node.exchange('wire', pong(id)), 'p1').length === 0;
       return `${yesNo(alive, 'alive', 'gone')} after 10 s, ${yesNo(gone, 'gone', 'alive')} after 100 s of errors`;
@@ -260,8 +260,8 @@ export const NAT_ICMP: Clause[] = [
         by: 'nf_nat_setup_info (net/netfilter/nf_nat_core.c) maps flows, not endpoints: there is no hairpinned packet to err about. Cilium is like it',
       },
     ],
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const ofA = mappedPort(node, A, 'udp');
       mappedPort(node, B, 'udp');
       const original = udp4({ src: POD2, sport: B.sport, dst: NODE, dport: ofA });
@@ -280,8 +280,8 @@ export const NAT_ICMP: Clause[] = [
     requirement: 'no outside port is left for a new flow: ICMP 3/13, about the packet as it was sent',
     quote: 'the NAT device SHOULD send an ICMP destination unreachable message, with a code of 13',
     expect: 'ICMP 3/13, quoting what was sent',
-    run(lab) {
-      const node = lab.node({ nat: true, ports: '50000-50003' });
+    run(bed) {
+      const node = bed.node({ nat: true, ports: '50000-50003' });
       for (let i = 0; i < 4; i++) mappedPort(node, { ...B, sport: 1000 + i }, 'udp');
       return refusal(node, sent());
     },
@@ -299,8 +299,8 @@ export const NAT_ICMP: Clause[] = [
         by: 'early_drop (net/netfilter/nf_conntrack_core.c) ends a flow that nobody has answered to make room; Cilium the one unused longest',
       },
     ],
-    run(lab) {
-      const node = lab.node({ nat: true, flows: 16 });
+    run(bed) {
+      const node = bed.node({ nat: true, flows: 16 });
       for (let i = 0; i < 16; i++) mappedPort(node, { ...B, sport: 1000 + i }, 'udp');
       return refusal(node, sent());
     },
@@ -312,8 +312,8 @@ export const NAT_ICMP: Clause[] = [
     requirement: 'a.1) too big with DF: Destination Unreachable with the next-hop MTU',
     quote: 'the NAT device MUST send a "Packet Too Big" ICMP message (ICMP type 3, code 4) with the next-hop MTU',
     expect: 'ICMP 3/4, MTU 1400, to p1',
-    run(lab) {
-      const node = lab.node({ nat: true, mtu: 1400 });
+    run(bed) {
+      const node = bed.node({ nat: true, mtu: 1400 });
       return fate(node, node.exchange('p1', sent({ fragment: DF, payload: pattern(1472) })), 'wire');
     },
   },
@@ -324,8 +324,8 @@ export const NAT_ICMP: Clause[] = [
     requirement: 'a.1) what is told quotes the packet as the pod sent it, not as NAT made it',
     quote: 'A NAT device MUST honor the DF bit in the IP header of the packets that transit the device.',
     expect: 'ICMP 3/4, quoting what was sent',
-    run(lab) {
-      const node = lab.node({ nat: true, mtu: 1400 });
+    run(bed) {
+      const node = bed.node({ nat: true, mtu: 1400 });
       mappedPort(node, B, 'udp', SERVER, 53);
       return refusal(node, sent({ fragment: DF, payload: pattern(1472) }));
     },
@@ -338,8 +338,8 @@ export const NAT_ICMP: Clause[] = [
     quote:
       'A NAT device MUST generate a "Time Exceeded" ICMP Error message when it discards a packet due to an expired Time to Live (TTL) field.',
     expect: 'ICMP 11/0, quoting what was sent',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       mappedPort(node, B, 'udp', SERVER, 53);
       return refusal(node, sent({ ttl: 1 }));
     },
@@ -351,8 +351,8 @@ export const NAT_ICMP: Clause[] = [
     requirement: 'a.3) the node answers echo itself, or passes it to its own processes',
     quote: 'Echo Request/Reply Messages, as described in REQ-1',
     expect: 'delivered',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       return fate(node, node.exchange('p1', ping({ dst: HOST })), 'host');
     },
   },
@@ -372,8 +372,8 @@ export const NAT_ICMP: Clause[] = [
     requirement: 'ICMP that is neither query nor error may be dropped',
     quote: 'A NAT MAY drop or appropriately handle Non-QueryError ICMP messages.',
     expect: 'dropped: ct-invalid-icmp-type',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       // Router solicitation.
       return fate(node, node.exchange('p1', ping({ type: 10 })), 'wire');
     },
@@ -400,8 +400,8 @@ function refusal(node: CheckNode, packet: Uint8Array): string {
 }
 
 /** A node in which a ping was sent `seconds` ago, with an error every 5 s since. */
-function copyOf(lab: Lab, seconds: number): CheckNode {
-  const node = natNode(lab);
+function copyOf(bed: Testbed, seconds: number): CheckNode {
+  const node = natNode(bed);
   const seen = only(node, node.exchange('p1', ping()), 'wire');
   for (let passed = 0; passed < seconds; passed += 5) {
     node.wait(5);

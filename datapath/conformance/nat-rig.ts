@@ -2,14 +2,14 @@
 import { icmpEcho, icmpError, tcp4, udp4 } from '../packet/build.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as tcp from '../wire/tcp.ts';
-import { type CheckNode, GATEWAY, type Lab, NODE, POD, POD2, SERVER, type Sent, type Side } from './node.ts';
+import { type CheckNode, GATEWAY, NODE, POD, POD2, SERVER, type Sent, type Side, type Testbed } from './node.ts';
 import { at, only, readIcmp, readIp, readPorts } from './read.ts';
 
 export const SYN = tcp.SYN;
 export const ACK = tcp.ACK_FLAG;
 export const RST = tcp.RST;
 
-export const natNode = (lab: Lab) => lab.node({ nat: true });
+export const natNode = (bed: Testbed) => bed.node({ nat: true });
 
 /** An inside endpoint. */
 export interface Inside {

@@ -16,7 +16,7 @@ import {
   sendEveryIcmpError,
 } from './nat-rig.ts';
 import { EACH, HAIRPIN_KEPT, hairpin, hairpinDeviations, MOVED, mappingOf, perFlow } from './nat-udp.ts';
-import { type CheckNode, GATEWAY, type Lab, NODE, POD, SERVER, SERVER2 } from './node.ts';
+import { type CheckNode, GATEWAY, NODE, POD, SERVER, SERVER2, type Testbed } from './node.ts';
 import { at, fate, only, readIcmp, same, yesNo } from './read.ts';
 
 const out = (o: Parameters<typeof tcp4>[0]) => tcp4({ src: POD, sport: A.sport, dst: SERVER, dport: 80, ...o });
@@ -25,10 +25,10 @@ const back = (port: number, o: Parameters<typeof tcp4>[0]) =>
 
 /** A connection in one of its phases, whose life is to be measured. */
 function connection(
-  lab: Lab,
+  bed: Testbed,
   phase: 'established' | 'half-open' | 'closing',
 ): { node: CheckNode; isAlive: () => boolean } {
-  const node = natNode(lab);
+  const node = natNode(bed);
   if (phase === 'half-open') {
     const port = mappedPort(node, A, 'tcp', SERVER, 80);
     return { node, isAlive: () => at(node.exchange('wire', synAck(port)), 'p1').length > 0 };
@@ -57,7 +57,7 @@ export const NAT_TCP: Clause[] = [
     quote: 'A NAT MUST have an "Endpoint-Independent Mapping" behavior for TCP.',
     expect: 'one outside port',
     deviations: perFlow(MOVED, EACH),
-    run: lab => mappingOf(lab, 'tcp'),
+    run: bed => mappingOf(bed, 'tcp'),
   },
   {
     rfc: 5382,
@@ -66,8 +66,8 @@ export const NAT_TCP: Clause[] = [
     requirement: 'every valid sequence passes: handshake, data, both FINs, the last ACK',
     quote: 'A NAT MUST support all valid sequences of TCP packets',
     expect: '8 of 8 passed',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const port = connect(node, A);
       const passed = [
         at(node.exchange('p1', out({ flags: ACK, seq: 1001, ack: 5001, payload: new Uint8Array(100) })), 'wire'),
@@ -86,8 +86,8 @@ export const NAT_TCP: Clause[] = [
     requirement: 'a) simultaneous open: SYNs cross, both SYN-ACKs pass',
     quote: 'A NAT MUST handle the TCP simultaneous-open mode of connection initiation.',
     expect: '5 of 5 passed',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const port = mappedPort(node, A, 'tcp', SERVER, 80);
       const passed = [
         at(node.exchange('wire', back(port, { flags: SYN, seq: 5000 })), 'p1'),
@@ -106,8 +106,8 @@ export const NAT_TCP: Clause[] = [
     quote:
       'it is RECOMMENDED that a NAT have an "Endpoint-Independent Filtering" behavior for TCP. [...] "Address-Dependent Filtering" behavior.',
     ...FILTERING,
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const port = connect(node, A);
       const passes = (src: string, sport: number) => {
         const syn = tcp4({ src, sport, dst: NODE, dport: port, flags: SYN, seq: 9000 });
@@ -123,8 +123,8 @@ export const NAT_TCP: Clause[] = [
     requirement: 'no answer to an unsolicited SYN for 6 s, and a connection to its sender can still be made',
     quote: 'A NAT MUST NOT respond to an unsolicited inbound SYN packet for at least 6 seconds',
     expect: 'silence for 6 s, then connected',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       // A mapping of A towards the server, so that the port is one of ours, but nobody has let SERVER2 in.
       const port = connect(node, A);
       const syn = tcp4({ src: SERVER2, sport: 80, dst: NODE, dport: port, flags: SYN, seq: 9000 });
@@ -142,7 +142,7 @@ export const NAT_TCP: Clause[] = [
     requirement: 'an established connection lives 2 h 4 min or more without packets',
     quote: 'the value of the "established connection idle-timeout" MUST NOT be less than 2 hours 4 minutes',
     expect: 'after 7430 s',
-    run: lab => livesFor(() => connection(lab, 'established'), [7430]),
+    run: bed => livesFor(() => connection(bed, 'established'), [7430]),
   },
   {
     rfc: 5382,
@@ -163,7 +163,7 @@ export const NAT_TCP: Clause[] = [
         profiles: ['cilium'],
       },
     ],
-    run: lab => livesFor(() => connection(lab, 'half-open'), [59, 61, 119, 121, 239, 241]),
+    run: bed => livesFor(() => connection(bed, 'half-open'), [59, 61, 119, 121, 239, 241]),
   },
   {
     rfc: 5382,
@@ -180,7 +180,7 @@ export const NAT_TCP: Clause[] = [
       },
       { sees: 'after 9 s, not after 11 s', by: 'Cilium: bpf-ct-timeout-regular-tcp-fin is 10 s', profiles: ['cilium'] },
     ],
-    run: lab => livesFor(() => connection(lab, 'closing'), [9, 11, 29, 31, 239, 241]),
+    run: bed => livesFor(() => connection(bed, 'closing'), [9, 11, 29, 31, 239, 241]),
   },
   {
     rfc: 5382,
@@ -189,8 +189,8 @@ export const NAT_TCP: Clause[] = [
     requirement: 'no application level gateway: the addresses that FTP writes into its data stay as they are',
     quote: 'it is RECOMMENDED that all of those ALGs (except for FTP [RFC0959]) be disabled by default',
     expect: 'payload as sent',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       connect(node, A, SERVER, 21);
       const payload = Buffer.from('PORT 10,244,1,10,156,64\r\n');
       const sent = node.exchange('p1', out({ dport: 21, flags: ACK, seq: 1001, ack: 5001, payload }));
@@ -209,8 +209,8 @@ export const NAT_TCP: Clause[] = [
     requirement: 'no port overloading',
     quote: 'A NAT MUST NOT have a "Port assignment" behavior of "Port overloading" for TCP.',
     expect: 'two ports, each connection with its own pod',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const [ofA, ofB] = [connect(node, A), connect(node, B)];
       const right = dataReaches(node, A, ofA) && dataReaches(node, B, ofB);
       return `${ofA === ofB ? 'one port' : 'two ports'}, ${yesNo(right, 'each connection with its own pod', 'data goes astray')}`;
@@ -224,7 +224,7 @@ export const NAT_TCP: Clause[] = [
     quote: 'A NAT MUST support "hairpinning" for TCP. [...] MUST be of type "External source IP address and port".',
     expect: HAIRPIN_KEPT,
     deviations: hairpinDeviations,
-    run: lab => hairpin(lab, 'tcp'),
+    run: bed => hairpin(bed, 'tcp'),
   },
   {
     rfc: 5382,
@@ -233,8 +233,8 @@ export const NAT_TCP: Clause[] = [
     requirement: 'Destination Unreachable is translated, the packet that it quotes as well',
     quote: 'If a NAT translates TCP, it SHOULD translate ICMP Destination Unreachable (Type 3) messages.',
     expect: 'ICMP 3/4, MTU 1300, quoting what the pod sent',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       // From a port that B has already, so that the outside port is another one.
       mappedPort(node, B, 'tcp', SERVER, 80);
       const sent = out({ flags: SYN, seq: 1000 });
@@ -252,8 +252,8 @@ export const NAT_TCP: Clause[] = [
     requirement: 'no ICMP message ends a mapping or a connection',
     quote: 'Receipt of any sort of ICMP message MUST NOT terminate the NAT mapping or TCP connection',
     expect: 'alive after all of 10',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const port = connect(node, A);
       const seen = only(node, node.exchange('p1', out({ flags: ACK, seq: 1001, ack: 5001 })), 'wire');
       const count = sendEveryIcmpError(node, seen);
@@ -268,8 +268,8 @@ export const NAT_TCP: Clause[] = [
     quote:
       'when the NAT receives a TCP RST matching an existing mapping, it MUST translate the packet according to the NAT mapping entry',
     expect: 'delivered',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const port = connect(node, A);
       return fate(node, node.exchange('wire', back(port, { flags: RST, seq: 5001 })), 'p1');
     },
@@ -282,7 +282,7 @@ export const NAT_TCP: Clause[] = [
     quote: 'the NAT SHOULD wait for 4 minutes before deleting the session and removing any state associated with it',
     expect: 'after 239 s, not after 241 s',
     deviations: [{ sees: 'after 9 s, not after 11 s', by: `${KERNEL_TIMEOUTS}: CLOSE 10 s, and Cilium has the same` }],
-    run: lab => livesFor(() => afterReset(lab, true), [1, 9, 11, 239, 241]),
+    run: bed => livesFor(() => afterReset(bed, true), [1, 9, 11, 239, 241]),
   },
   {
     rfc: 7857,
@@ -298,7 +298,7 @@ export const NAT_TCP: Clause[] = [
         profiles: ['linux', 'calico', 'flannel', 'cilium'],
       },
     ],
-    run: lab => livesFor(() => afterReset(lab, false), [1, 9, 11, 239, 241]),
+    run: bed => livesFor(() => afterReset(bed, false), [1, 9, 11, 239, 241]),
   },
   {
     rfc: 7857,
@@ -307,8 +307,8 @@ export const NAT_TCP: Clause[] = [
     requirement: 'a RST that does not belong to the connection does not end it',
     quote: 'the NAT has to verify whether received TCP RST packets belong to a connection',
     expect: 'alive',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const port = connect(node, A);
       // Sequence numbers far from all that was sent.
       for (let i = 1; i <= 8; i++) node.exchange('wire', back(port, { flags: RST, seq: 5001 + i * 0x1000_0000 }));
@@ -324,8 +324,8 @@ export const NAT_TCP: Clause[] = [
     quote:
       'this port overlapping behavior may be extended to connections originating from different internal source IP addresses and ports',
     expect: ['two ports', 'one port'],
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const ofA = mappedPort(node, A, 'tcp', SERVER, 80);
       return mappedPort(node, B, 'tcp', SERVER2, 80) === ofA ? 'one port' : 'two ports';
     },
@@ -333,8 +333,8 @@ export const NAT_TCP: Clause[] = [
 ];
 
 /** A session that its server has reset. */
-function afterReset(lab: Lab, established: boolean): { node: CheckNode; isAlive: () => boolean } {
-  const node = natNode(lab);
+function afterReset(bed: Testbed, established: boolean): { node: CheckNode; isAlive: () => boolean } {
+  const node = natNode(bed);
   const port = established ? connect(node, A) : mappedPort(node, A, 'tcp', SERVER, 80);
   const flags = established ? RST : RST | ACK;
   const reset = back(port, { flags, seq: established ? 5001 : 0, ack: 1001 });

@@ -16,7 +16,7 @@ import {
   sendEveryIcmpError,
   sourceOf,
 } from './nat-rig.ts';
-import { type CheckNode, type Lab, NODE, POD, POD2, SERVER, SERVER2 } from './node.ts';
+import { type CheckNode, NODE, POD, POD2, SERVER, SERVER2, type Testbed } from './node.ts';
 import { at, fate, only, readIcmp, readIp, readPorts, same, yesNo } from './read.ts';
 
 const WHERE_FREE =
@@ -36,8 +36,8 @@ export const EACH = 'an outside port for each flow';
  * Endpoint-independent mapping shows where two inside endpoints have the same port. A has the outside port 40000 towards one
  * server; B, from the inside port 40000, talks to a second one. Does A, which talks to that one as well, keep its port?
  */
-export function mappingOf(lab: Lab, protocol: Protocol): string {
-  const node = natNode(lab);
+export function mappingOf(bed: Testbed, protocol: Protocol): string {
+  const node = natNode(bed);
   const there = mappedPort(node, A, protocol, SERVER);
   mappedPort(node, B, protocol, SERVER2);
   const elsewhere = mappedPort(node, A, protocol, SERVER2);
@@ -47,8 +47,8 @@ export function mappingOf(lab: Lab, protocol: Protocol): string {
 }
 
 /** Two pods that talk to each other by their outside addresses. */
-export function hairpin(lab: Lab, protocol: Protocol): string {
-  const node = natNode(lab);
+export function hairpin(bed: Testbed, protocol: Protocol): string {
+  const node = natNode(bed);
   const ofA = mappedPort(node, A, protocol);
   const ofB = mappedPort(node, B, protocol);
   const sent = node.exchange('p2', first(protocol, { src: POD2, sport: B.sport, dst: NODE, dport: ofA }));
@@ -83,8 +83,8 @@ function answerTo(protocol: Protocol, packet: Uint8Array): Uint8Array {
 }
 
 /** A UDP mapping whose life is to be measured. */
-function mapping(lab: Lab, answered: boolean): { node: CheckNode; isAlive: () => boolean } {
-  const node = natNode(lab);
+function mapping(bed: Testbed, answered: boolean): { node: CheckNode; isAlive: () => boolean } {
+  const node = natNode(bed);
   const port = mappedPort(node, A, 'udp');
   if (answered) {
     reply(node, port);
@@ -106,7 +106,7 @@ export const NAT_UDP: Clause[] = [
     quote: 'A NAT MUST have an "Endpoint-Independent Mapping" behavior.',
     expect: 'one outside port',
     deviations: perFlow(MOVED, EACH),
-    run: lab => mappingOf(lab, 'udp'),
+    run: bed => mappingOf(bed, 'udp'),
   },
   {
     rfc: 4787,
@@ -116,8 +116,8 @@ export const NAT_UDP: Clause[] = [
     quote: 'A NAT MUST have an "Endpoint-Independent Mapping" behavior.',
     expect: 'one outside port',
     deviations: [{ sees: 'another one', by: CILIUM_PER_FLOW, profiles: ['cilium'] }],
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const taken = mappedPort(node, A, 'udp', SERVER);
       const rival = { ...B, sport: taken };
       const given = mappedPort(node, rival, 'udp', SERVER);
@@ -132,8 +132,8 @@ export const NAT_UDP: Clause[] = [
     requirement: 'paired pooling: all of a host is seen under one outside address',
     quote: 'It is RECOMMENDED that a NAT have an "IP address pooling" behavior of "Paired".',
     expect: `${NODE} only`,
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const seen = new Set<string>();
       for (let i = 0; i < 20; i++) {
         const sent = node.exchange('p1', udp4({ src: POD, sport: 2000 + i, dst: i % 2 ? SERVER : SERVER2 }));
@@ -150,8 +150,8 @@ export const NAT_UDP: Clause[] = [
       'no port overloading: two inside endpoints never share an outside port towards a host, and both get their answers',
     quote: 'A NAT MUST NOT have a "Port assignment" behavior of "Port overloading".',
     expect: 'two ports, each answer to its own pod',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const [ofA, ofB] = [mappedPort(node, A, 'udp'), mappedPort(node, B, 'udp')];
       const right = reaches(node, A, ofA) && reaches(node, B, ofB);
       return `${ofA === ofB ? 'one port' : 'two ports'}, ${yesNo(right, 'each answer to its own pod', 'answers go astray')}`;
@@ -172,8 +172,8 @@ export const NAT_UDP: Clause[] = [
         profiles: ['cilium'],
       },
     ],
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const ports = (sport: number) => [A, B].map(from => mappedPort(node, { ...from, sport }, 'udp', SERVER, sport));
       const low = ports(700);
       const high = ports(5000);
@@ -205,7 +205,7 @@ export const NAT_UDP: Clause[] = [
       },
       { sees: 'after 59 s, not after 61 s', by: 'Cilium: bpf-ct-timeout-regular-any is 60 s', profiles: ['cilium'] },
     ],
-    run: lab => livesFor(() => mapping(lab, false), SECONDS),
+    run: bed => livesFor(() => mapping(bed, false), SECONDS),
   },
   {
     rfc: 4787,
@@ -222,7 +222,7 @@ export const NAT_UDP: Clause[] = [
       },
       { sees: 'after 59 s, not after 61 s', by: 'Cilium: bpf-ct-timeout-regular-any is 60 s', profiles: ['cilium'] },
     ],
-    run: lab => livesFor(() => mapping(lab, true), SECONDS),
+    run: bed => livesFor(() => mapping(bed, true), SECONDS),
   },
   {
     rfc: 4787,
@@ -231,8 +231,8 @@ export const NAT_UDP: Clause[] = [
     requirement: 'packets from inside refresh the mapping',
     quote: 'The NAT mapping Refresh Direction MUST have a "NAT Outbound refresh behavior" of "True".',
     expect: 'alive after 20 times 20 s',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const port = mappedPort(node, A, 'udp');
       for (let i = 0; i < 20; i++) {
         node.wait(20);
@@ -249,8 +249,8 @@ export const NAT_UDP: Clause[] = [
     quote:
       'it is RECOMMENDED that a NAT have "Endpoint-Independent Filtering" behavior [...] "Address-Dependent Filtering" behavior',
     ...FILTERING,
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const port = mappedPort(node, A, 'udp');
       const says = (passes: boolean) => yesNo(passes, 'passes', 'does not');
       const samePeer = says(reaches(node, A, port, SERVER, 9999));
@@ -266,7 +266,7 @@ export const NAT_UDP: Clause[] = [
       'A NAT MUST support "Hairpinning". [...] A NAT Hairpinning behavior MUST be "External source IP address and port".',
     expect: HAIRPIN_KEPT,
     deviations: hairpinDeviations,
-    run: lab => hairpin(lab, 'udp'),
+    run: bed => hairpin(bed, 'udp'),
   },
   {
     rfc: 4787,
@@ -275,8 +275,8 @@ export const NAT_UDP: Clause[] = [
     requirement: 'no application level gateway meddles with the payload: SIP passes as it is',
     quote: 'NAT ALGs for UDP-based protocols SHOULD be turned off',
     expect: 'payload as sent',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const payload = Buffer.from(`INVITE sip:x SIP/2.0\r\nVia: SIP/2.0/UDP ${POD}:5060\r\n`);
       const sent = node.exchange('p1', udp4({ src: POD, sport: 5060, dst: SERVER, dport: 5060, payload }));
       return yesNo(same(readPorts(only(node, sent, 'wire')).payload, payload), 'payload as sent', 'payload changed');
@@ -291,8 +291,8 @@ export const NAT_UDP: Clause[] = [
       'A NAT MUST have deterministic behavior, i.e., it MUST NOT change the NAT translation [...] at any point in time',
     expect: 'the port stays',
     deviations: perFlow('the port changes'),
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const port = mappedPort(node, A, 'udp', SERVER);
       // Somebody else has the same port towards the second server by now.
       node.exchange('p2', udp4({ src: POD2, sport: port, dst: SERVER2, dport: 53 }));
@@ -306,8 +306,8 @@ export const NAT_UDP: Clause[] = [
     requirement: 'no ICMP message ends a mapping',
     quote: 'Receipt of any sort of ICMP message MUST NOT terminate the NAT mapping.',
     expect: 'alive after all of 10',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const out = only(node, node.exchange('p1', udp4({ src: POD, sport: 40_000, dst: SERVER })), 'wire');
       const count = sendEveryIcmpError(node, out);
       return yesNo(reaches(node, A, readPorts(out).sport), `alive after all of ${count}`, 'gone');
@@ -320,8 +320,8 @@ export const NAT_UDP: Clause[] = [
     requirement: 'a) ICMP messages are not filtered by their source; b) Destination Unreachable gets through',
     quote: "The NAT's default configuration SHOULD NOT filter ICMP messages based on their source IP address.",
     expect: 'ICMP 3/1, quoting what the pod sent',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const sent = udp4({ src: POD, sport: 40_000, dst: SERVER });
       const out = only(node, node.exchange('p1', sent), 'wire');
       const error = only(node, node.exchange('wire', icmpError(3, 1, out, { src: '100.64.9.9', dst: NODE })), 'p1');
@@ -337,8 +337,8 @@ export const NAT_UDP: Clause[] = [
     requirement: 'DF and too big: fragmentation needed',
     quote: 'the NAT MUST send back an ICMP message "Fragmentation needed and DF set" to the host',
     expect: 'ICMP 3/4, MTU 1400, to p1',
-    run(lab) {
-      const node = lab.node({ nat: true, mtu: 1400 });
+    run(bed) {
+      const node = bed.node({ nat: true, mtu: 1400 });
       const big = udp4({ src: POD, dst: SERVER, fragment: DF, payload: pattern(1440) });
       return fate(node, node.exchange('p1', big), 'wire');
     },
@@ -350,8 +350,8 @@ export const NAT_UDP: Clause[] = [
     requirement: 'a) without DF it is fragmented, in order',
     quote: 'If the packet has DF=0, the NAT MUST fragment the packet and SHOULD send the fragments in order.',
     expect: 'fragments at 0, 1376',
-    run(lab) {
-      const node = lab.node({ nat: true, mtu: 1400 });
+    run(bed) {
+      const node = bed.node({ nat: true, mtu: 1400 });
       const sent = at(node.exchange('p1', udp4({ src: POD, dst: SERVER, payload: pattern(1440) })), 'wire');
       return `fragments at ${sent.map(bytes => readIp(bytes).offset).join(', ')}`;
     },
@@ -363,8 +363,8 @@ export const NAT_UDP: Clause[] = [
     requirement: 'fragments are translated in any order of arrival',
     quote: 'A NAT MUST support receiving in-order and out-of-order fragments',
     expect: 'in order 2 out, out of order 2 out, one source each',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const through = (id: number, order: readonly number[]) => {
         const whole = udp4({ src: POD, dst: SERVER, id, payload: pattern(400) });
         const pieces = [fragment(whole, 0, 200), fragment(whole, 200, 208)];
@@ -382,13 +382,13 @@ export const NAT_UDP: Clause[] = [
     requirement: 'a) a flood of fragments does not stop honest ones, nor whole packets',
     quote: 'fragmentation-based DoS attacks do not compromise the NAT',
     expect: 'a whole packet delivered, fragments delivered',
-    run(lab) {
-      const node = lab.node({ nat: true, slots: 2500 });
+    run(bed) {
+      const node = bed.node({ nat: true, slots: 2500 });
       for (let id = 0; id < 4000; id++) {
         const whole = udp4({ src: POD2, dst: SERVER, id, payload: pattern(64) });
         node.exchange('p2', fragment(whole, 32, 40));
       }
-      lab.packets.splice(6, Number.POSITIVE_INFINITY, '... 4000 fragments without a first');
+      bed.packets.splice(6, Number.POSITIVE_INFINITY, '... 4000 fragments without a first');
       const packet = fate(node, node.exchange('p1', udp4({ src: POD, dst: SERVER })), 'wire');
       const whole = udp4({ src: POD, dst: SERVER, id: 3, payload: pattern(400) });
       node.exchange('p1', fragment(whole, 200, 208));
@@ -410,8 +410,8 @@ export const NAT_UDP: Clause[] = [
     requirement: 'mappings are of one protocol: those of UDP and TCP from one port are two',
     quote: 'EIM mappings SHOULD be protocol dependent.',
     expect: 'a TCP mapping does not let UDP in',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const port = mappedPort(node, A, 'tcp', SERVER, 80);
       return yesNo(
         reaches(node, A, port, SERVER, 80),
@@ -427,8 +427,8 @@ export const NAT_UDP: Clause[] = [
     requirement: 'packets from outside that the filter refuses do not refresh a mapping',
     quote: 'such packets SHOULD NOT refresh the mapping',
     expect: 'gone after 310 s of refused packets',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const port = mappedPort(node, A, 'udp');
       for (let i = 0; i < 31; i++) {
         node.wait(10);
@@ -445,8 +445,8 @@ export const NAT_UDP: Clause[] = [
     quote:
       'ICMP Errors or TCP RST outbound packets sent as a response to inbound packets SHOULD NOT refresh the mapping',
     expect: 'gone',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const port = mappedPort(node, A, 'udp');
       const [received] = at(reply(node, port), 'p1');
       for (let i = 0; i < 31; i++) {
@@ -463,8 +463,8 @@ export const NAT_UDP: Clause[] = [
     requirement: 'a port that must be changed is chosen at random',
     quote: 'SHOULD obfuscate the ephemeral port of a packet only if the port must be changed',
     expect: 'kept where free, else no pattern',
-    run(lab) {
-      const node = natNode(lab);
+    run(bed) {
+      const node = natNode(bed);
       const chosen: number[] = [];
       let kept = true;
       for (let i = 0; i < 40; i++) {

@@ -7,20 +7,13 @@
  *              |
  *   'host': its own processes, 10.244.1.1
  */
-import { ManualClock } from '../clock.ts';
 import { loadConfig } from '../control/load-config.ts';
 import { type ResolvedConfig, resolveTap, withUplink } from '../control/resolved.ts';
-import { Counters, EVENT_NAMES } from '../counters.ts';
-import type { Datapath } from '../forward.ts';
-import { MemoryDevice } from '../io/memory.ts';
+import { EVENT_NAMES } from '../counters.ts';
+import { Sim, type SimNode } from '../drive/sim.ts';
 import { arpFrame, dotted, ethernet } from '../packet/build.ts';
-import { Pool } from '../packet/pool.ts';
-import { PORT_HOST, PORT_POD, PORT_UPLINK } from '../port.ts';
+import { PORT_HOST, PORT_UPLINK } from '../port.ts';
 import type { ProfileName } from '../profile.ts';
-import { compile } from '../program/compile.ts';
-import { createDatapath } from '../program/install.ts';
-import { mtusOf } from '../program/mtus.ts';
-import { Random } from '../random.ts';
 import { VERDICT_NAMES, VERDICTS } from '../verdict.ts';
 import * as ethernetWire from '../wire/ethernet.ts';
 import { describePacket } from './describe.ts';
@@ -75,7 +68,7 @@ export interface NodeOptions {
 }
 
 /** Makes the nodes of a check, and writes down what went in and out of them. */
-export class Lab {
+export class Testbed {
   readonly profile: ProfileName;
   readonly packets: string[] = [];
 
@@ -90,63 +83,51 @@ export class Lab {
 
 export class CheckNode {
   readonly tunnelPort: number;
-  readonly counters = new Counters();
-  readonly datapath: Datapath;
   /** Why packets were dropped by the last exchange or wait: names of verdict.ts without the 'drop-'. */
   dropped: string[] = [];
-  private readonly lab: Lab;
-  private readonly clock = new ManualClock();
-  private readonly devices: MemoryDevice[];
-  private readonly sides: Side[] = [];
+  private readonly bed: Testbed;
+  private readonly sim: Sim;
+  private readonly node: SimNode;
+  /** Of each port. */
+  private readonly sides: Side[];
   private readonly hasNeighbors: boolean;
   private readonly drops = new Float64Array(VERDICTS);
 
-  constructor(lab: Lab, o: NodeOptions) {
-    this.lab = lab;
-    const pool = new Pool(o.slots ?? SLOTS);
-    const config = configure(lab.profile, o);
-    const program = compile(config);
-    const { tunnels, uplink } = config.spec;
-    this.tunnelPort = tunnels[0]?.port ?? 0;
-    const podMtu = mtusOf(config).device;
-    this.devices = program.ports.map(({ kind, name }) => {
-      this.sides.push(kind === PORT_UPLINK ? 'wire' : kind === PORT_HOST ? 'host' : (name as Side));
-      const mtu = kind === PORT_POD ? podMtu : uplink.mtu;
-      return new MemoryDevice(pool, { name, layer: kind === PORT_UPLINK ? 2 : 3, mtu });
-    });
-    const { counters, clock } = this;
-    this.datapath = createDatapath(program, this.devices, {
-      pool,
-      counters,
-      clock,
-      random: new Random(7),
+  constructor(bed: Testbed, o: NodeOptions) {
+    this.bed = bed;
+    const config = configure(bed.profile, o);
+    this.tunnelPort = config.spec.tunnels[0]?.port ?? 0;
+    this.sim = new Sim({ slots: o.slots ?? SLOTS });
+    this.node = this.sim.addNode(config);
+    this.sides = this.node.datapath.ports.map(({ kind, name }) => {
+      return kind === PORT_UPLINK ? 'wire' : kind === PORT_HOST ? 'host' : (name as Side);
     });
     this.hasNeighbors = o.neighbors !== false;
   }
 
   /** Sends an IP packet into the node. @returns the IP packets that come out of it because of that */
   exchange(side: Side, bytes: Uint8Array): Sent[] {
-    this.lab.packets.push(`${side} > ${describePacket(bytes)}`);
+    this.bed.packets.push(`${side} > ${describePacket(bytes)}`);
     this.read(side, side === 'wire' ? ethernet(bytes, { src: PEER_MAC, dst: NODE_MAC }) : bytes);
     return this.note(this.written());
   }
 
   /** As exchange, for a whole Ethernet frame of the wire. */
   exchangeFrame(frame: Uint8Array): Sent[] {
-    this.lab.packets.push(`wire > frame, ${describePacket(frame.subarray(ethernetWire.HEADER_LEN))}`);
+    this.bed.packets.push(`wire > frame, ${describePacket(frame.subarray(ethernetWire.HEADER_LEN))}`);
     this.read('wire', frame);
     return this.note(this.written());
   }
 
   /** Lets time pass, the node's timers included. @returns what comes out of it meanwhile */
   wait(seconds: number): Sent[] {
-    this.lab.packets.push(`${seconds} s pass`);
+    this.bed.packets.push(`${seconds} s pass`);
     // The timers' own bounded work needs no more than a call each second; long waits are flows that run out.
     const steps = Math.min(seconds, 100);
     const sent: Sent[] = [];
     for (let i = 0; i < steps; i++) {
-      this.clock.advance((seconds * 1000) / steps);
-      this.datapath.tick();
+      this.sim.skip((seconds * 1000) / steps);
+      this.node.datapath.tick();
       sent.push(...this.written());
     }
     return this.note(sent);
@@ -154,19 +135,18 @@ export class CheckNode {
 
   /** How often something happened that is no drop, by its name in counters.ts. */
   event(name: string): number {
-    return this.counters.events(EVENT_NAMES.indexOf(name));
+    return this.node.counters.events(EVENT_NAMES.indexOf(name));
   }
 
   private read(side: Side, bytes: Uint8Array): void {
-    const port = this.datapath.ports[this.sides.indexOf(side)];
-    this.devices[port.index].inject(bytes);
-    while (this.devices[port.index].pending > 0) this.datapath.receive(port);
+    this.node.inject(this.node.datapath.ports[this.sides.indexOf(side)].name, bytes);
+    this.node.work();
   }
 
   /** Writes down what came out, and what did not. */
   private note(sent: Sent[]): Sent[] {
     this.noteDrops();
-    const { packets } = this.lab;
+    const { packets } = this.bed;
     for (const { side, bytes } of sent) packets.push(`  ${side} < ${describePacket(bytes)}`);
     if (this.dropped.length > 0) packets.push(`  dropped: ${this.dropped.join(', ')}`);
     return sent;
@@ -175,7 +155,7 @@ export class CheckNode {
   private noteDrops(): void {
     this.dropped = [];
     for (let reason = 10; reason < VERDICTS; reason++) {
-      const count = this.counters.dropped(reason);
+      const count = this.node.counters.dropped(reason);
       if (count > this.drops[reason]) this.dropped.push(VERDICT_NAMES[reason].replace(/^drop-/, ''));
       this.drops[reason] = count;
     }
@@ -184,9 +164,9 @@ export class CheckNode {
   private written(): Sent[] {
     const sent: Sent[] = [];
     let asked = false;
-    for (const [i, device] of this.devices.entries()) {
+    for (const [i, { name }] of this.node.datapath.ports.entries()) {
       const side = this.sides[i];
-      for (const bytes of device.collect()) {
+      for (const { bytes } of this.node.collect(name)) {
         if (side !== 'wire') sent.push({ side, bytes });
         else if (typeOf(bytes) === ethernetWire.TYPE_IPV4) {
           sent.push({ side, bytes: bytes.slice(ethernetWire.HEADER_LEN) });

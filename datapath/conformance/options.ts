@@ -56,8 +56,8 @@ export const OPTIONS: Clause[] = [
     quote: 'Routers MUST support the Record Route option in forwarded packets.',
     expect: `${NODE} 0.0.0.0, next at 8`,
     deviations: [{ sees: '0.0.0.0 0.0.0.0, next at 4', ...NOT_BY_CILIUM }],
-    run(lab) {
-      const node = lab.node({ nat: true });
+    run(bed) {
+      const node = bed.node({ nat: true });
       const packet = udp4({ src: POD, dst: SERVER, options: recordRoute(2) });
       return route(only(node, node.exchange('p1', packet), 'wire'));
     },
@@ -69,8 +69,8 @@ export const OPTIONS: Clause[] = [
     requirement: 'Record Route that is full stays as it is, and the packet goes on',
     quote: 'Routers MUST support the Record Route option in forwarded packets.',
     expect: '0.0.0.0, next at 8',
-    run(lab) {
-      const node = lab.node({ nat: true });
+    run(bed) {
+      const node = bed.node({ nat: true });
       const packet = udp4({ src: POD, dst: SERVER, options: recordRoute(1, 8) });
       return route(only(node, node.exchange('p1', packet), 'wire'));
     },
@@ -83,8 +83,8 @@ export const OPTIONS: Clause[] = [
     quote:
       'If there is some room but not enough room for a full address to be inserted, the original datagram is considered to be in error and is discarded.',
     expect: 'dropped: malformed-ipv4, dropped: malformed-ipv4',
-    run(lab) {
-      const node = lab.node({ nat: true });
+    run(bed) {
+      const node = bed.node({ nat: true });
       const options = [option(7, 8, 6, 0, 0, 0, 0, 0), timestamp(0, 6, ...ZEROS)];
       return options
         .map(one => node.exchange('p1', udp4({ src: POD, dst: SERVER, options: one })))
@@ -129,8 +129,8 @@ export const OPTIONS: Clause[] = [
       quote: 'Routers MUST support the timestamp option in datagrams forwarded by the router.',
       expect,
       deviations: expect === unfilled ? [] : [{ sees: unfilled, ...NOT_BY_CILIUM }],
-      run(lab) {
-        const node = lab.node({ nat: true });
+      run(bed) {
+        const node = bed.node({ nat: true });
         return times(only(node, node.exchange('p1', udp4({ src: POD, dst: SERVER, options })), 'wire'));
       },
     }),
@@ -143,8 +143,8 @@ export const OPTIONS: Clause[] = [
     quote: 'Routers MUST support the Record Route option in forwarded packets.',
     expect: '10.244.1.1, next at 8; the outer header has 20 bytes',
     deviations: [{ sees: '0.0.0.0, next at 4; the outer header has 20 bytes', ...NOT_BY_CILIUM }],
-    run(lab) {
-      const node = lab.node({ tunnel: 'geneve' });
+    run(bed) {
+      const node = bed.node({ tunnel: 'geneve' });
       const packet = udp4({ src: POD, dst: REMOTE, options: recordRoute(1) });
       const outer = only(node, node.exchange('p1', packet), 'wire');
       return `${route(innerOf(outer))}; the outer header has ${readIp(outer).header.length} bytes`;
@@ -157,8 +157,8 @@ export const OPTIONS: Clause[] = [
     requirement: 'a source route is refused',
     quote: 'A router MAY have a switch that, if set, causes the router to discard all source-routed datagrams.',
     expect: 'dropped: source-route',
-    run(lab) {
-      const node = lab.node({ nat: true });
+    run(bed) {
+      const node = bed.node({ nat: true });
       const options = option(ipv4.OPT_LSRR, 7, 4, ...bytesOf(SERVER));
       return fate(node, node.exchange('p1', udp4({ src: POD, dst: SERVER, options })), 'wire');
     },

@@ -3,7 +3,7 @@ import { fragment as cut, icmpError, patch, pattern, tcp4, udp4 } from '../packe
 import * as ipv4 from '../wire/ipv4.ts';
 import { type Clause, NO_GENEVE } from './check.ts';
 import { vxlanFromPeer } from './from-peer.ts';
-import { type CheckNode, GATEWAY, type Lab, NODE, PEER, POD, REMOTE, SERVER } from './node.ts';
+import { type CheckNode, GATEWAY, NODE, PEER, POD, REMOTE, SERVER, type Testbed } from './node.ts';
 import { at, fate, innerOf, only, readIcmp, readIp, same, viewOf, yesNo } from './read.ts';
 
 const DF = ipv4.FLAG_DF;
@@ -16,8 +16,8 @@ const toRemote = (length: number, o: Parameters<typeof udp4>[0] = {}) =>
  * Soft state of a path, seen from the pod: the MTU that it is told when its next packet does not fit, or 'fits'.
  * Of the tunnel's own packets only those with DF can be answered with "fragmentation needed".
  */
-function tunnelNode(lab: Lab, tunnel: 'vxlan' | 'geneve' = 'vxlan'): CheckNode {
-  return lab.node({ tunnel, spec: { tunnel: { ...TUNNEL_WITH_DF, protocol: tunnel } } });
+function tunnelNode(bed: Testbed, tunnel: 'vxlan' | 'geneve' = 'vxlan'): CheckNode {
+  return bed.node({ tunnel, spec: { tunnel: { ...TUNNEL_WITH_DF, protocol: tunnel } } });
 }
 
 const TUNNEL_WITH_DF = {
@@ -44,8 +44,8 @@ function told(node: CheckNode, length: number): string {
 }
 
 /** RFC 4459: the way of a node, the underlay's MTU and what comes out of a packet that is too big for it. */
-function tooBigNode(lab: Lab, tooBig: string, mtu = 1500): CheckNode {
-  return lab.node({ tunnel: 'vxlan', mtu, spec: { mtu: { tooBig } } });
+function tooBigNode(bed: Testbed, tooBig: string, mtu = 1500): CheckNode {
+  return bed.node({ tunnel: 'vxlan', mtu, spec: { mtu: { tooBig } } });
 }
 
 export const PMTU: Clause[] = [
@@ -63,8 +63,8 @@ export const PMTU: Clause[] = [
         by: '__ip_rt_update_pmtu (net/ipv4/route.c) stops at min_pmtu, 552, and locks it: 502 in the tunnel',
       },
     ],
-    run(lab) {
-      const node = tunnelNode(lab);
+    run(bed) {
+      const node = tunnelNode(bed);
       refuse(node, 20);
       return told(node, 1450);
     },
@@ -77,8 +77,8 @@ export const PMTU: Clause[] = [
     quote:
       'A host MUST not increase its estimate of the Path MTU in response to the contents of a Datagram Too Big message.',
     expect: 'MTU 1250, then MTU 1250',
-    run(lab) {
-      const node = tunnelNode(lab);
+    run(bed) {
+      const node = tunnelNode(bed);
       // Both are about packets that were under way before the first message came.
       const outer = only(node, node.exchange('p1', toRemote(1450)), 'wire').subarray(0, 78);
       const message = (mtu: number) => icmpError(3, 4, outer, { src: GATEWAY, dst: NODE, mtu });
@@ -96,8 +96,8 @@ export const PMTU: Clause[] = [
     quote:
       'the router MUST include the MTU of that next-hop network in the low-order 16 bits [...] high-order 16 bits [...] MUST be set to zero',
     expect: '0, 1400',
-    run(lab) {
-      const node = lab.node({ mtu: 1400 });
+    run(bed) {
+      const node = bed.node({ mtu: 1400 });
       const error = only(node, node.exchange('p1', toServer({ fragment: DF, payload: pattern(1472) })), 'p1');
       const view = viewOf(readIp(error).payload);
       return `${view.getUint16(4)}, ${view.getUint16(6)}`;
@@ -111,8 +111,8 @@ export const PMTU: Clause[] = [
     quote:
       'The size in octets of the largest datagram that could be forwarded [...] without being fragmented at this router',
     expect: 'MTU 1450; 1450 fits; 1451 MTU 1450',
-    run(lab) {
-      const node = lab.node({ tunnel: 'vxlan' });
+    run(bed) {
+      const node = bed.node({ tunnel: 'vxlan' });
       return `${told(node, 1500)}; 1450 ${told(node, 1450)}; 1451 ${told(node, 1451)}`;
     },
   },
@@ -131,8 +131,8 @@ export const PMTU: Clause[] = [
         by: '__ip_rt_update_pmtu (net/ipv4/route.c) takes min_pmtu for anything below it, 0 included',
       },
     ],
-    run(lab) {
-      const node = tunnelNode(lab);
+    run(bed) {
+      const node = tunnelNode(bed);
       refuse(node, 0);
       const mtu = told(node, 1450);
       return `${mtu}, of a path of ${Number(mtu.replace('MTU ', '')) + 50}`;
@@ -146,8 +146,8 @@ export const PMTU: Clause[] = [
     quote:
       'When a PMTU value has not been decreased for a while (on the order of 10 minutes), the PMTU estimate should be set to the first-hop data-link MTU',
     expect: 'MTU 1350, after 590 s MTU 1350, after 610 s fits',
-    run(lab) {
-      const node = tunnelNode(lab);
+    run(bed) {
+      const node = tunnelNode(bed);
       refuse(node, 1400);
       const first = told(node, 1450);
       node.wait(590);
@@ -172,8 +172,8 @@ export const PMTU: Clause[] = [
       quote:
         'SHOULD appropriately validate the payload of ICMP messages to ensure these are received in response to transmitted traffic',
       expect: 'fits',
-      run(lab) {
-        const node = tunnelNode(lab);
+      run(bed) {
+        const node = tunnelNode(bed);
         refuse(node, 1300, 1450, change);
         return told(node, 1450);
       },
@@ -194,8 +194,8 @@ export const PMTU: Clause[] = [
         },
       ],
       exempt: tunnel === 'geneve' ? NO_GENEVE : {},
-      run(lab) {
-        const node = lab.node({ tunnel, df: 'set' });
+      run(bed) {
+        const node = bed.node({ tunnel, df: 'set' });
         refuse(node, 1300, 1450, quoted => quoted.subarray(0, 28));
         return told(node, 1450);
       },
@@ -210,8 +210,8 @@ export const PMTU: Clause[] = [
       quote: "The internet header plus the first 64 bits of the original datagram's data.",
       expect: 'with another one not believed, with its own believed',
       exempt: tunnel === 'geneve' ? NO_GENEVE : {},
-      run(lab) {
-        const node = lab.node({ tunnel, df: 'set' });
+      run(bed) {
+        const node = bed.node({ tunnel, df: 'set' });
         refuse(node, 1300, 1450, quoted => patch(quoted, 32, 0, 0, 99));
         // What the kernel knows, it tells nobody for whom it only forwards (ip_forward_use_pmtu 0).
         const believed = () => yesNo(told(node, 1450) === 'fits', 'not believed', 'believed');
@@ -228,8 +228,8 @@ export const PMTU: Clause[] = [
     requirement: 'fragment-outer: the outer packet is cut, and put together at the exit',
     quote: 'fragmentation of the outer packet by the encapsulator and reassembly by the decapsulator',
     expect: '2 outer fragments, at the exit as sent',
-    run(lab) {
-      const node = tooBigNode(lab, 'fragment-outer');
+    run(bed) {
+      const node = tooBigNode(bed, 'fragment-outer');
       const sent = toRemote(1500);
       const pieces = at(node.exchange('p1', sent), 'wire');
       const cut = pieces.filter(bytes => readIp(bytes).more || readIp(bytes).offset > 0).length;
@@ -243,8 +243,8 @@ export const PMTU: Clause[] = [
     requirement: 'the exit puts outer fragments together, in any order',
     quote: 'reassembly by the decapsulator',
     expect: 'delivered',
-    run(lab) {
-      const far = tooBigNode(lab, 'fragment-outer');
+    run(bed) {
+      const far = tooBigNode(bed, 'fragment-outer');
       const big = udp4({ src: REMOTE, dst: POD, payload: pattern(1472) });
       const outer = vxlanFromPeer(far, big);
       const cuts = [cut(outer, 1040, outer.length - 20 - 1040), cut(outer, 0, 520), cut(outer, 520, 520)];
@@ -260,7 +260,7 @@ export const PMTU: Clause[] = [
     requirement: 'signal: with DF the source is told the lower MTU',
     quote: 'if the IPv4-only DF bit is set, the router sends an ICMP Packet Too Big message to the source',
     expect: 'MTU 1450',
-    run: lab => told(tooBigNode(lab, 'signal'), 1500),
+    run: bed => told(tooBigNode(bed, 'signal'), 1500),
   },
   {
     rfc: 4459,
@@ -270,8 +270,8 @@ export const PMTU: Clause[] = [
     quote:
       '(1) adjusts the tunnel MTU, and (2) originates an ICMP Packet Too Big message to the source address of the encapsulated packet',
     expect: 'ICMP 3/4, MTU 1350, to p1; then MTU 1350',
-    run(lab) {
-      const node = tunnelNode(lab);
+    run(bed) {
+      const node = tunnelNode(bed);
       const heard = refuse(node, 1400);
       return `${fate(node, heard, 'wire')}; then ${told(node, 1450)}`;
     },
@@ -283,8 +283,8 @@ export const PMTU: Clause[] = [
     requirement: 'MSS clamping: the option of a SYN is lowered to what passes',
     quote: "the TCP packets' Maximum Segment Size (MSS) is reduced by tunnel endpoints",
     expect: 'MSS 1410',
-    run(lab) {
-      const node = lab.node({ tunnel: 'vxlan', spec: { mtu: { clampMss: true } } });
+    run(bed) {
+      const node = bed.node({ tunnel: 'vxlan', spec: { mtu: { clampMss: true } } });
       const outer = only(node, node.exchange('p1', synWithMss(1460)), 'wire');
       return `MSS ${viewOf(innerOf(outer)).getUint16(20 + 20 + 2)}`;
     },
@@ -296,8 +296,8 @@ export const PMTU: Clause[] = [
     requirement: 'larger-underlay: all that a pod sends fits with the headers on',
     quote: 'all the encapsulated packets would always fit MTU-wise in the backbone links',
     expect: '1500 fits, 1550 on the wire',
-    run(lab) {
-      const node = tooBigNode(lab, 'larger-underlay', 1600);
+    run(bed) {
+      const node = tooBigNode(bed, 'larger-underlay', 1600);
       const outer = only(node, node.exchange('p1', toRemote(1500)), 'wire');
       return `1500 fits, ${outer.length} on the wire`;
     },
@@ -309,8 +309,8 @@ export const PMTU: Clause[] = [
     requirement: 'fragment-inner: the inner packet is cut before the tunnel, whatever its DF says',
     quote: 'fragmenting the inner packet, before encapsulation, in such a manner that the encapsulated packet fits',
     expect: '2 whole outer packets, DF of the fragments clear',
-    run(lab) {
-      const node = tooBigNode(lab, 'fragment-inner');
+    run(bed) {
+      const node = tooBigNode(bed, 'fragment-inner');
       const outer = at(node.exchange('p1', toRemote(1500)), 'wire');
       const whole = outer.every(bytes => !readIp(bytes).more && readIp(bytes).offset === 0);
       const clear = outer.every(bytes => !readIp(innerOf(bytes)).df);

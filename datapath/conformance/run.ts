@@ -1,7 +1,7 @@
 /** Runs checks and judges what they saw. */
 import type { ProfileName } from '../profile.ts';
 import type { Check, Clause, Deviation, Row } from './check.ts';
-import { Lab } from './node.ts';
+import { Testbed } from './node.ts';
 
 /** '7348 §5' */
 export function nameOf({ rfc, clause }: Clause): string {
@@ -15,14 +15,14 @@ export function runClause(clause: Clause, profile: ProfileName): Row {
   if (!('run' in clause)) return { ...row, result: 'not applicable', seen: '', note: clause.reason, packets: [] };
   const exempt = clause.exempt?.[profile];
   if (exempt !== undefined) return { ...row, result: 'not applicable', seen: '', note: exempt, packets: [] };
-  const lab = new Lab(profile);
-  const seen = see(clause, lab);
-  return { ...row, ...judge(clause, profile, seen), packets: lab.packets };
+  const bed = new Testbed(profile);
+  const seen = see(clause, bed);
+  return { ...row, ...judge(clause, profile, seen), packets: bed.packets };
 }
 
-function see(check: Check, lab: Lab): string {
+function see(check: Check, bed: Testbed): string {
   try {
-    return check.run(lab);
+    return check.run(bed);
   } catch (error) {
     return error instanceof Error ? error.message : String(error);
   }

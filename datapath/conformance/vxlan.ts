@@ -3,10 +3,10 @@ import { fragment, patch, pattern, tcp4, udp4 } from '../packet/build.ts';
 import type { Clause } from './check.ts';
 import { KERNEL } from './check.ts';
 import { vxlanFromPeer } from './from-peer.ts';
-import { type CheckNode, type Lab, NODE, PEER, POD, REMOTE, VNI } from './node.ts';
+import { type CheckNode, NODE, PEER, POD, REMOTE, type Testbed, VNI } from './node.ts';
 import { at, checksumsOk, fate, innerOf, only, readIp, readPorts, same, viewOf, yesNo } from './read.ts';
 
-const vxlanNode = (lab: Lab) => lab.node({ tunnel: 'vxlan' });
+const vxlanNode = (bed: Testbed) => bed.node({ tunnel: 'vxlan' });
 const toRemote = (o: Parameters<typeof udp4>[0] = {}) => udp4({ src: POD, dst: REMOTE, payload: pattern(32), ...o });
 const toPod = () => udp4({ src: REMOTE, dst: POD, payload: pattern(32) });
 
@@ -36,8 +36,8 @@ export const VXLAN: Clause[] = [
     requirement: 'a packet of an unknown VNI is not delivered',
     quote: 'the remote VTEP verifies the validity of the VNI',
     expect: 'dropped: tunnel-unknown-vni',
-    run(lab) {
-      const node = vxlanNode(lab);
+    run(bed) {
+      const node = vxlanNode(bed);
       return fate(node, node.exchange('wire', vxlanFromPeer(node, toPod(), { last: (VNI + 1) << 8 })), 'p1');
     },
   },
@@ -48,8 +48,8 @@ export const VXLAN: Clause[] = [
     requirement: 'a VTEP does not fragment its own packets',
     quote: 'VTEPs MUST NOT fragment VXLAN packets.',
     expect: 'whole outer packets, 2 inner fragments',
-    run(lab) {
-      const node = vxlanNode(lab);
+    run(bed) {
+      const node = vxlanNode(bed);
       const outer = at(node.exchange('p1', toRemote({ payload: pattern(1460) })), 'wire').map(readIp);
       const whole = outer.every(ip => !ip.more && ip.offset === 0);
       const inner = outer.filter(ip => viewOf(ip.payload).getUint16(30 + 6) !== 0).length;
@@ -63,8 +63,8 @@ export const VXLAN: Clause[] = [
     requirement: 'a VTEP may discard fragments that routers made; this one puts them together',
     quote: 'The destination VTEP MAY silently discard such VXLAN fragments.',
     expect: 'delivered',
-    run(lab) {
-      const node = vxlanNode(lab);
+    run(bed) {
+      const node = vxlanNode(bed);
       const whole = vxlanFromPeer(node, toPod());
       const [first, second] = [fragment(whole, 0, 64), fragment(whole, 64, whole.length - 84)];
       node.exchange('wire', second);
@@ -78,8 +78,8 @@ export const VXLAN: Clause[] = [
     requirement: 'flag I is 1, all reserved bits are 0 as sent',
     quote: 'the I flag MUST be set to 1 [...] reserved fields and MUST be set to zero on transmission',
     expect: '0800000000000700',
-    run(lab) {
-      const node = vxlanNode(lab);
+    run(bed) {
+      const node = vxlanNode(bed);
       const outer = only(node, node.exchange('p1', toRemote()), 'wire');
       return Buffer.from(readPorts(outer).payload.subarray(0, 8)).toString('hex');
     },
@@ -91,8 +91,8 @@ export const VXLAN: Clause[] = [
     requirement: 'without flag I there is no VNI: not delivered',
     quote: 'the I flag MUST be set to 1 for a valid VXLAN Network ID (VNI)',
     expect: 'dropped: vxlan-flags',
-    run(lab) {
-      const node = vxlanNode(lab);
+    run(bed) {
+      const node = vxlanNode(bed);
       return fate(node, node.exchange('wire', vxlanFromPeer(node, toPod(), { first: 0 })), 'p1');
     },
   },
@@ -116,8 +116,8 @@ export const VXLAN: Clause[] = [
           by: 'vxlan_rcv (drivers/net/vxlan/vxlan_core.c) drops what has bits left that it does not know, and says that this diverges from RFC 7348',
         },
       ],
-      run(lab) {
-        const node = vxlanNode(lab);
+      run(bed) {
+        const node = vxlanNode(bed);
         return fate(node, node.exchange('wire', vxlanFromPeer(node, toPod(), header)), 'p1');
       },
     }),
@@ -136,8 +136,8 @@ export const VXLAN: Clause[] = [
         profiles: ['linux', 'flannel', 'cilium'],
       },
     ],
-    run(lab) {
-      const node = vxlanNode(lab);
+    run(bed) {
+      const node = vxlanNode(bed);
       return `${readPorts(only(node, node.exchange('p1', toRemote()), 'wire')).dport}`;
     },
   },
@@ -154,7 +154,7 @@ export const VXLAN: Clause[] = [
         by: 'udp_flow_src_port (include/net/udp.h) takes ip_local_port_range where the device has no range of its own',
       },
     ],
-    run: lab => rangeOf(portsOfFlows(vxlanNode(lab)).ports),
+    run: bed => rangeOf(portsOfFlows(vxlanNode(bed)).ports),
   },
   {
     rfc: 7348,
@@ -163,8 +163,8 @@ export const VXLAN: Clause[] = [
     requirement: 'the source port is a hash of the inner packet: steady in a flow, spread over flows',
     quote: 'the UDP source port number be calculated using a hash of fields from the inner packet',
     expect: 'steady, more than 250 ports in 300 flows',
-    run(lab) {
-      const { ports, steady } = portsOfFlows(vxlanNode(lab));
+    run(bed) {
+      const { ports, steady } = portsOfFlows(vxlanNode(bed));
       const count = new Set(ports).size;
       return `${yesNo(steady, 'steady', 'unsteady')}, ${count > 250 ? 'more than 250' : count} ports in 300 flows`;
     },
@@ -183,8 +183,8 @@ export const VXLAN: Clause[] = [
         profiles: KERNEL,
       },
     ],
-    run(lab) {
-      const node = vxlanNode(lab);
+    run(bed) {
+      const node = vxlanNode(bed);
       const outer = only(node, node.exchange('p1', toRemote()), 'wire');
       return readPorts(outer).checksum === 0 ? 'zero' : yesNo(checksumsOk(outer), 'a right one', 'a wrong one');
     },
@@ -196,8 +196,8 @@ export const VXLAN: Clause[] = [
     requirement: 'a checksum of zero is accepted',
     quote: 'When a packet is received with a UDP checksum of zero, it MUST be accepted for decapsulation.',
     expect: 'delivered',
-    run(lab) {
-      const node = vxlanNode(lab);
+    run(bed) {
+      const node = vxlanNode(bed);
       return fate(node, node.exchange('wire', vxlanFromPeer(node, toPod())), 'p1');
     },
   },
@@ -208,8 +208,8 @@ export const VXLAN: Clause[] = [
     requirement: 'a right checksum is accepted',
     quote: 'performs it successfully, the packet MUST be accepted for decapsulation',
     expect: 'delivered',
-    run(lab) {
-      const node = vxlanNode(lab);
+    run(bed) {
+      const node = vxlanNode(bed);
       return fate(node, node.exchange('wire', vxlanFromPeer(node, toPod(), { checksum: 'right' })), 'p1');
     },
   },
@@ -220,8 +220,8 @@ export const VXLAN: Clause[] = [
     requirement: 'a wrong checksum, once verified, means drop',
     quote: 'If it chooses to perform such verification, and the verification fails, the packet MUST be dropped.',
     expect: 'dropped: tunnel-checksum',
-    run(lab) {
-      const node = vxlanNode(lab);
+    run(bed) {
+      const node = vxlanNode(bed);
       const packet = vxlanFromPeer(node, toPod(), { checksum: 'right' });
       const last = packet.length - 1;
       return fate(node, node.exchange('wire', patch(packet, last, packet[last] ^ 1)), 'p1');
@@ -235,8 +235,8 @@ export const VXLAN: Clause[] = [
     quote:
       'the source IP address indicating the IP address of the VTEP over which the communicating VM [...] is running',
     expect: `${NODE} > ${PEER}, payload kept`,
-    run(lab) {
-      const node = vxlanNode(lab);
+    run(bed) {
+      const node = vxlanNode(bed);
       const sent = tcp4({ src: POD, dst: REMOTE, payload: pattern(100) });
       const outer = only(node, node.exchange('p1', sent), 'wire');
       const { src, dst } = readIp(outer);
@@ -251,8 +251,8 @@ export const VXLAN: Clause[] = [
     requirement: 'frames with an inner VLAN tag are discarded',
     quote: 'Decapsulated VXLAN frames with the inner VLAN tag SHOULD be discarded unless configured otherwise.',
     expect: 'dropped: tunnel-inner-type',
-    run(lab) {
-      const node = vxlanNode(lab);
+    run(bed) {
+      const node = vxlanNode(bed);
       const tagged = new Uint8Array([0x00, 0x05, 0x08, 0x00, ...toPod()]);
       return fate(node, node.exchange('wire', vxlanFromPeer(node, tagged, { type: 0x8100 })), 'p1');
     },
@@ -264,8 +264,8 @@ export const VXLAN: Clause[] = [
     requirement: 'a rogue that is no peer cannot inject frames',
     quote: 'rogues [...] sourcing MAC-over-UDP frames into the transport network to inject spurious traffic',
     expect: 'dropped: encap-unknown-peer',
-    run(lab) {
-      const node = vxlanNode(lab);
+    run(bed) {
+      const node = vxlanNode(bed);
       return fate(node, node.exchange('wire', vxlanFromPeer(node, toPod(), { src: '192.168.10.66' })), 'p1');
     },
   },
@@ -276,8 +276,8 @@ export const VXLAN: Clause[] = [
     requirement: 'a pod cannot pose as a VTEP',
     quote: 'A MAC-over-IP mechanism for delivering Layer 2 traffic significantly extends this attack surface.',
     expect: 'dropped: encap-from-workload',
-    run(lab) {
-      const node = vxlanNode(lab);
+    run(bed) {
+      const node = vxlanNode(bed);
       const forged = udp4({ src: POD, dst: PEER, dport: node.tunnelPort, payload: pattern(60) });
       return fate(node, node.exchange('p1', forged), 'wire');
     },

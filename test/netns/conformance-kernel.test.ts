@@ -7,12 +7,12 @@ import { strict as assert } from 'node:assert';
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import type { Check } from '../../datapath/conformance/check.ts';
-import { type CheckNode, Lab, NODE, type NodeOptions, POD, SERVER } from '../../datapath/conformance/node.ts';
+import { type CheckNode, NODE, type NodeOptions, POD, SERVER, Testbed } from '../../datapath/conformance/node.ts';
 import { CLAUSES } from '../../datapath/conformance/registry.ts';
 import { runClause } from '../../datapath/conformance/run.ts';
 import { inNamespace } from '../../datapath/control/netns.ts';
 import { tcp4 } from '../fixtures/packets.ts';
-import { KernelLab, refuseUnsupported, Unsupported } from './kernel-subject.ts';
+import { KernelTestbed, refuseUnsupported, Unsupported } from './kernel-subject.ts';
 import { Rig } from './rig.ts';
 
 /** What the kernel does otherwise than our profile linux, which means it so. */
@@ -80,9 +80,9 @@ function plain(seen: string): string {
 /** The checks that can be had of the kernel, each with what it sees of the datapath. */
 function asked(): { check: Check; ours: string }[] {
   return checks.flatMap(check => {
-    const lab = new AskingLab('linux');
+    const bed = new AskingTestbed('linux');
     try {
-      return [{ check, ours: check.run(lab) }];
+      return [{ check, ours: check.run(bed) }];
     } catch (error) {
       if (error instanceof Unsupported) return [];
       throw error;
@@ -91,7 +91,7 @@ function asked(): { check: Check; ours: string }[] {
 }
 
 /** The datapath's own nodes, as far as the kernel could be the same. */
-class AskingLab extends Lab {
+class AskingTestbed extends Testbed {
   override node(options: NodeOptions = {}): CheckNode {
     refuseUnsupported(options);
     const node = super.node(options);
@@ -124,12 +124,12 @@ describe("the conformance checks against this machine's kernel", function () {
 
   for (const { check, ours } of asked()) {
     it(nameOf(check), () => {
-      const lab = new KernelLab(rig);
+      const bed = new KernelTestbed(rig);
       let kernel: string;
       try {
-        kernel = check.run(lab.asLab);
+        kernel = check.run(bed.asTestbed);
       } finally {
-        lab.close();
+        bed.close();
       }
       const chosen = CHOSEN.find(({ what }) => what.test(nameOf(check)));
       if (chosen !== undefined) met.add(chosen.what);
@@ -139,16 +139,16 @@ describe("the conformance checks against this machine's kernel", function () {
   }
 
   it('7857 §2.2: a flow that a RST is the first answer to is gone at once', () => {
-    const lab = new KernelLab(rig);
+    const bed = new KernelTestbed(rig);
     try {
-      const node = lab.node({ nat: true });
+      const node = bed.node({ nat: true });
       const syn = tcp4({ src: POD, sport: 40_000, dst: SERVER, dport: 80, flags: 2, seq: 1000 });
       const refused = { src: SERVER, sport: 80, dst: NODE, dport: 40_000, flags: 0x14, seq: 0, ack: 1001 };
       const answers = () => node.exchange('wire', tcp4(refused)).filter(({ side }) => side === 'p1').length;
       assert.equal(node.exchange('p1', syn).length, 1);
       assert.deepEqual([answers(), answers()], [1, 0]);
     } finally {
-      lab.close();
+      bed.close();
     }
     for (const check of checks) if (/refused by its server/.test(nameOf(check))) confirmed.add(nameOf(check));
   });

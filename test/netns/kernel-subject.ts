@@ -11,7 +11,6 @@ import { writeFileSync } from 'node:fs';
 import {
   GATEWAY,
   HOST,
-  type Lab,
   NODE,
   type NodeOptions,
   PEER,
@@ -20,6 +19,7 @@ import {
   POD2,
   type Sent,
   type Side,
+  type Testbed,
   VNI,
   VTEP_MAC,
 } from '../../datapath/conformance/node.ts';
@@ -50,7 +50,7 @@ const QUIET_MS = 8;
 const TUNNEL_PORT = 8472;
 
 /** Gives the checks kernel nodes, each in a namespace of its own. */
-export class KernelLab {
+export class KernelTestbed {
   private static count = 0;
   readonly profile = 'linux';
   readonly packets: string[] = [];
@@ -62,13 +62,13 @@ export class KernelLab {
   }
 
   /** As the checks take it. */
-  get asLab(): Lab {
-    return this as unknown as Lab;
+  get asTestbed(): Testbed {
+    return this as unknown as Testbed;
   }
 
   node(options: NodeOptions = {}): KernelSubject {
     refuseUnsupported(options);
-    const subject = new KernelSubject(this.rig.namespaceNow(`s${KernelLab.count++}`), options);
+    const subject = new KernelSubject(this.rig.namespaceNow(`s${KernelTestbed.count++}`), options);
     this.made.push(subject);
     return subject;
   }

@@ -5,20 +5,20 @@ import { writeFileSync } from 'node:fs';
 import { vxlanFromPeer } from '../../datapath/conformance/from-peer.ts';
 import {
   type CheckNode,
-  Lab,
   NODE,
   type NodeOptions,
   POD,
   POD2,
   REMOTE,
   SERVER,
+  Testbed,
 } from '../../datapath/conformance/node.ts';
 import { checksumsOk } from '../../datapath/conformance/read.ts';
 import { inNamespace } from '../../datapath/control/netns.ts';
 import { Random } from '../../datapath/random.ts';
 import * as ipv4 from '../../datapath/wire/ipv4.ts';
 import { icmpEcho, pattern, udp4 } from '../fixtures/packets.ts';
-import { KernelLab } from './kernel-subject.ts';
+import { KernelTestbed } from './kernel-subject.ts';
 import { Rig } from './rig.ts';
 
 const NODE_OPTIONS: NodeOptions = { tunnel: 'vxlan', nat: true, mtu: 1400 };
@@ -107,12 +107,12 @@ describe("IPv4 options, against this machine's kernel", function () {
 
   for (const [place, make] of Object.entries(PLACES)) {
     it(place, () => {
-      const lab = new Lab('linux');
-      const kernelLab = new KernelLab(rig);
+      const bed = new Testbed('linux');
+      const kernelLab = new KernelTestbed(rig);
       try {
         const kernel = kernelLab.node(NODE_OPTIONS);
         // With a host port its kernel would answer.
-        const ours = lab.node(place === TO_NODE ? { ...NODE_OPTIONS, spec: { host: undefined } } : NODE_OPTIONS);
+        const ours = bed.node(place === TO_NODE ? { ...NODE_OPTIONS, spec: { host: undefined } } : NODE_OPTIONS);
         inNamespace(kernel.namespace, () => writeFileSync('/proc/sys/net/ipv4/icmp_ratelimit', '0'));
         const random = new Random(16);
         const differ: string[] = [];

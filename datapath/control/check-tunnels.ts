@@ -1,4 +1,5 @@
 /** Tunnels of a configuration: what each says must fit together, and nothing that arrives may be two tunnels' at once. */
+import { MIN_MTU } from '../mtu/path-mtu.ts';
 import { configuredOverhead } from '../program/compile-tunnel.ts';
 import * as ethernet from '../wire/ethernet.ts';
 import { MAX_OPTIONS_LEN, OPT_HEADER_LEN } from '../wire/geneve.ts';
@@ -22,8 +23,6 @@ import {
   type GeneveOptionConfig,
   type WrittenConfig,
 } from './config.ts';
-
-const MIN_IPV4_MTU = 68; // RFC 791
 
 type DraftTunnel = Draft<WrittenConfig['spec']['tunnel'] | WrittenConfig['spec']['tunnels'][number]>;
 
@@ -80,9 +79,9 @@ function checkRoom({ spec, report }: Check, { tunnel }: Placed): void {
     return;
   const overhead = configuredOverhead({ protocol, options: knownOptions(tunnel) });
   checkLargerUnderlay(spec, protocol, overhead, report);
-  const least = MIN_IPV4_MTU + overhead;
+  const least = MIN_MTU + overhead;
   if (uplink.mtu < least) {
-    report(['uplink', 'mtu'], `at least ${least}: ${protocol} adds ${overhead} bytes, IPv4 needs 68`);
+    report(['uplink', 'mtu'], `at least ${least}: ${protocol} adds ${overhead} bytes, IPv4 needs ${MIN_MTU}`);
   }
 }
 

@@ -5,11 +5,11 @@
  * found: load-config.ts knows that, and joins the two.
  */
 import { z } from 'zod';
+import { MIN_MTU } from '../mtu/path-mtu.ts';
 import { isGroup } from '../wire/ethernet.ts';
 import { formatCidr, parseAddress, parseCidr, parseMac, prefixMask } from './address.ts';
 import { suggest } from './nearest.ts';
 
-const MIN_MTU = 68; // RFC 791: every module must be able to forward 68 octets
 const MAX_MTU = 65535;
 
 // ---- texts ----------------------------------------------------------------------------------------------------------

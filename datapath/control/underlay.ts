@@ -7,6 +7,7 @@
  * A name that no NodeConfig has is a router.
  */
 import { z } from 'zod';
+import { MIN_MTU } from '../mtu/path-mtu.ts';
 import { overheadOf } from '../tunnel/overhead.ts';
 import { TUNNEL_GENEVE, TUNNEL_IPIP, TUNNEL_VXLAN } from '../tunnel/spec.ts';
 import { API_VERSION } from './config.ts';
@@ -57,7 +58,7 @@ export const underlayConfig = record({
     if (a === b) report([...at, 'between'], 'two different names');
     else if (seen.has(key)) report([...at, 'between'], 'two names that no other link joins');
     seen.add(key);
-    const least = 68 + (carriedBy?.overhead ?? 0); // RFC 791
+    const least = MIN_MTU + (carriedBy?.overhead ?? 0);
     if (mtu < least) report([...at, 'mtu'], `at least ${least}: ${carriedBy?.protocol} takes ${carriedBy?.overhead}`);
   });
 });

@@ -58,7 +58,7 @@ export const STATE_NAMES: readonly string[] = [
   'CLOSED',
 ];
 
-export type TimeoutProfile = 'linux' | 'kube-proxy' | 'cilium' | 'calico-bpf' | 'rfc';
+export type TimeoutProfile = 'linux' | 'kube-proxy' | 'cilium' | 'rfc';
 
 /** Seconds by state. */
 type Seconds = readonly number[];
@@ -101,24 +101,6 @@ const PROFILES: Record<TimeoutProfile, Seconds> = {
     [SCTP_ESTABLISHED]: 60,
     [SCTP_SHUTDOWN]: 60,
     [SCTP_CLOSED]: 60,
-  }),
-  // FinsSeen "Auto" is the kernel's time_wait.
-  'calico-bpf': change(LINUX, {
-    [TCP_SYN_SENT]: 20,
-    [TCP_SYN_RECV]: 20,
-    [TCP_SYN_SENT2]: 20,
-    [TCP_ESTABLISHED]: 3600,
-    [TCP_FIN_WAIT]: 120,
-    [TCP_CLOSE_WAIT]: 120,
-    [TCP_LAST_ACK]: 120,
-    [TCP_TIME_WAIT]: 120,
-    [TCP_CLOSE]: 40,
-    [TCP_RETRANS]: 3600,
-    [TCP_UNACK]: 3600,
-    [UDP_NEW]: 60,
-    [UDP_STREAM]: 60,
-    [ICMP_QUERY]: 5,
-    [GENERIC]: 600,
   }),
   // RFC 5382 REQ-5 (2 h 4 min, 4 min), RFC 7857 section 2 (4 min after a RST), RFC 4787 REQ-5 (5 min advised),
   // RFC 5508 REQ-2 (60 s).

@@ -56,17 +56,6 @@ export function fragment(pool: Pool, p: Packet, mtu: number, out: Packet[]): num
   return count;
 }
 
-/** Lengths of the fragments that a packet of `len` bytes without options makes at `mtu`. */
-export function fragmentLengths(len: number, mtu: number): number[] {
-  const room = mtu - ipv4.HEADER_LEN;
-  const payload = len - ipv4.HEADER_LEN;
-  const count = countFragments(payload, room);
-  const step = room & ~7;
-  return Array.from({ length: count }, (_, i) => {
-    return ipv4.HEADER_LEN + (i < count - 1 ? step : payload - (count - 1) * step);
-  });
-}
-
 /** Pieces that `payload` bytes make; all but the last hold a multiple of 8, the last may fill its room. */
 function countFragments(payload: number, room: number): number {
   return payload <= room ? 1 : 1 + Math.ceil((payload - room) / (room & ~7));

@@ -172,17 +172,3 @@ function contains(code: Int32Array, from: number, to: number, address: number): 
   for (let at = from; at < to; at += 2) if ((address & code[at + 1]) === code[at]) return true;
   return false;
 }
-
-/** flannel's FLANNEL-POSTRTG chain (trafficmngr/iptables) for a cluster network and this node's pod network. */
-export function flannelRules(cluster: Prefix, pods: Prefix): MasqueradeRule[] {
-  const multicast = { address: 0xe0000000 | 0, length: 4 };
-  return [
-    // kube-proxy's mark: it has seen to this packet. Without the mark match this rule would return everything.
-    { mark: { value: 0x4000, mask: 0x4000 }, action: 'RETURN' },
-    { from: [pods], to: [cluster], action: 'RETURN' },
-    { from: [cluster], to: [pods], action: 'RETURN' },
-    { notFrom: [cluster], to: [pods], action: 'RETURN' },
-    { from: [cluster], notTo: [multicast], action: 'MASQUERADE', randomFully: true },
-    { notFrom: [cluster], to: [cluster], action: 'MASQUERADE', randomFully: true },
-  ];
-}

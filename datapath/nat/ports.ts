@@ -34,9 +34,8 @@ import { EXTERNAL, FLAG_SNAT } from './flow-words.ts';
 /**
  * linux: the port is kept if free, else another of its class (1-511, 600-1023, 1024-65535).
  * cilium: kept inside 32768-65535, else random there; gives up after 128 probes as Cilium does.
- * calico-bpf: always from 20000-29999.
  */
-export type PortProfile = 'linux' | 'cilium' | 'calico-bpf';
+export type PortProfile = 'linux' | 'cilium';
 
 export interface PortOptions {
   profile?: PortProfile;
@@ -121,10 +120,6 @@ export class PortAllocator {
     } else if (high === 0 && this.profile === 'cilium') {
       low = 32768;
       high = 65535;
-    } else if (high === 0 && this.profile === 'calico-bpf') {
-      low = 20000;
-      high = 29999;
-      mayKeep = false;
     } else if (high === 0) {
       if (given !== NO_PORT && !this.taken(base, address, given, protocol, now)) return given;
       // A wanted port outside its class is kept if free: 512-599 belong to no class.
@@ -223,7 +218,7 @@ export class PortAllocator {
     if (protocol === PROTO_ICMP) return 65536;
     if (!hasPorts(protocol)) return 1;
     if (this.max !== 0) return this.max - this.min + 1;
-    return this.profile === 'cilium' ? 32768 : this.profile === 'calico-bpf' ? 10000 : 64512;
+    return this.profile === 'cilium' ? 32768 : 64512;
   }
 
   private fail(): number {

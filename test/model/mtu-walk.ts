@@ -2,12 +2,11 @@
  * The slow, obvious twin of mtu-prove/walk.ts: what becomes of one packet on its path, by arithmetic, with lengths instead of
  * packets. Sizes come from compiled next hops and tunnels.
  */
-import { fragmentLengths } from '../../datapath/mtu/fragment.ts';
 import type { Network, Stretch } from '../../datapath/mtu-prove/network.ts';
 import { findPath, type Leg, overheadOn, type Path } from '../../datapath/mtu-prove/path.ts';
 import type { Cut, Ending, Lesson } from '../../datapath/mtu-prove/walk.ts';
 import * as hops from '../../datapath/route/nexthop.ts';
-import { FLAG_DF } from '../../datapath/wire/ipv4.ts';
+import { FLAG_DF, HEADER_LEN } from '../../datapath/wire/ipv4.ts';
 
 /** Path MTUs learnt, by the leg whose tunnel packets they are about. */
 type Learnt = Map<Leg, number>;
@@ -101,6 +100,14 @@ function admits(leg: Leg, learnt: Learnt): number {
 function outerDfOf({ node, hop }: Leg, innerDf: boolean): boolean {
   const tunnel = node.tunnels.get(hop.tunnel);
   return tunnel !== undefined && (((innerDf ? FLAG_DF : 0) & tunnel.dfMask) | tunnel.dfSet) !== 0;
+}
+
+/** Lengths of the fragments of a packet without options: all but the last hold a multiple of 8, the last may fill its room. */
+function fragmentLengths(len: number, mtu: number): number[] {
+  const lengths: number[] = [];
+  let rest = len - HEADER_LEN;
+  for (; rest > mtu - HEADER_LEN; rest -= (mtu - HEADER_LEN) & ~7) lengths.push(HEADER_LEN + ((mtu - HEADER_LEN) & ~7));
+  return [...lengths, HEADER_LEN + rest];
 }
 
 function cut(pieces: readonly number[], mtu: number): number[] {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { flannelRules, MasqueradeRules } from '../../datapath/nat/masquerade.ts';
+import { type MasqueradeRule, MasqueradeRules, type Prefix } from '../../datapath/nat/masquerade.ts';
 import { MAGLEV_SIZES, maglevTable, Selection } from '../../datapath/nat/select.ts';
 import { FROM_NODE, FROM_OUTSIDE, FROM_POD, type Service, Services } from '../../datapath/nat/service.ts';
 import type { Packet } from '../../datapath/packet/packet.ts';
@@ -9,6 +9,20 @@ import { Random } from '../../datapath/random.ts';
 import { CONTINUE, VERDICT_NAMES } from '../../datapath/verdict.ts';
 import { dotted, icmpEcho, ip, load, tcp4 } from '../fixtures/packets.ts';
 import { endpoint, service } from './box.ts';
+
+/** flannel's FLANNEL-POSTRTG chain (trafficmngr/iptables) for a cluster network and this node's pod network. */
+function flannelRules(cluster: Prefix, pods: Prefix): MasqueradeRule[] {
+  const multicast = { address: 0xe0000000 | 0, length: 4 };
+  return [
+    // kube-proxy's mark: it has seen to this packet. Without the mark match this rule would return everything.
+    { mark: { value: 0x4000, mask: 0x4000 }, action: 'RETURN' },
+    { from: [pods], to: [cluster], action: 'RETURN' },
+    { from: [cluster], to: [pods], action: 'RETURN' },
+    { notFrom: [cluster], to: [pods], action: 'RETURN' },
+    { from: [cluster], notTo: [multicast], action: 'MASQUERADE', randomFully: true },
+    { notFrom: [cluster], to: [cluster], action: 'MASQUERADE', randomFully: true },
+  ];
+}
 
 const pool = new Pool(2);
 const VIP = '10.96.0.10';

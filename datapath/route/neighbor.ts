@@ -30,6 +30,7 @@ import {
   EVENT_NEIGHBOR_MOVED,
 } from '../counters.ts';
 import { DeadlineHeap } from '../memory/deadline-heap.ts';
+import { RecencyLists } from '../memory/recency-lists.ts';
 import type { Packet } from '../packet/packet.ts';
 import type { Pool } from '../packet/pool.ts';
 import type { Random } from '../random.ts';
@@ -46,7 +47,10 @@ import {
 } from '../verdict.ts';
 import * as arp from '../wire/arp.ts';
 import * as ethernet from '../wire/ethernet.ts';
+import { ARP_FRAME, writeArp } from './arp-frame.ts';
 import { AddressClaims } from './claims.ts';
+import { HeldPackets } from './held-packets.ts';
+import type { NeighborEntry, NeighborEvents, NeighborOptions } from './neighbor-options.ts';
 
 const FREE = 0;
 export const INCOMPLETE = 1;
@@ -71,89 +75,13 @@ export const NEIGHBOR_STATE_NAMES: readonly string[] = [
 const USABLE = (1 << REACHABLE) | (1 << STALE) | (1 << DELAY) | (1 << PROBE) | (1 << PERMANENT);
 
 const NIL = -1;
-/** An ARP frame as Linux sends it: not padded, the medium does that. */
-const ARP_FRAME = ethernet.HEADER_LEN + arp.PACKET_LEN;
 
-// The two lists of entries that may be evicted, most recently used first. Other entries are on none.
+// The two lists of entries that may be evicted. Other entries are on none.
 /** INCOMPLETE and FAILED. */
 const UNRESOLVED = 0;
 /** STALE, learnt from a request to us, and never sent to. */
 const LEARNT = 1;
 const LISTS = 2;
-
-/** What the table asks of its owner. Each call hands the packet over; only unreachable() may call the table back. */
-export interface NeighborEvents {
-  /** A complete frame for the uplink. */
-  transmit(p: Packet): void;
-  /** A held packet that there is no more room for: count it under `reason` (DROP_*) and release it. */
-  release(p: Packet, reason: number): void;
-  /**
-   * A held packet whose next hop does not answer; `p.off` at the Ethernet header. Answer ICMP host unreachable, count
-   * DROP_NEIGHBOR_UNREACHABLE, release. May call resolve() and hold() again.
-   */
-  unreachable(p: Packet): void;
-}
-
-/** Times are milliseconds. Defaults are those of Linux (/proc/sys/net/ipv4/neigh) where it has the setting. */
-export interface NeighborOptions {
-  /** Entries, PERMANENT ones included. Linux: gc_thresh3, 1024. */
-  capacity: number;
-  pool: Pool;
-  counters: Counters;
-  events: NeighborEvents;
-  /** The node's address on the uplink (int32): answered for, and the sender of our requests. */
-  address: number;
-  /** Length of the subnet's prefix, 0 to 32. */
-  prefixLength: number;
-  mac: ethernet.Mac;
-  /** Spreads reachable times (0.5 to 1.5 of reachableMs, RFC 4861 section 6.3.2) and seeds the hash; without it both are fixed. */
-  random?: Random;
-  /** Packets held for one neighbour, 64. Linux counts bytes (unres_qlen_bytes 212992), which a single superpacket nearly fills. */
-  queuePerNeighbor?: number;
-  /** Packets held in all: 1024, but no more than a quarter of the pool. */
-  totalQueue?: number;
-  /** Entries being resolved or failed: half the capacity. */
-  maxUnresolved?: number;
-  /** Entries learnt from requests to us and not used yet: a quarter of the capacity. */
-  maxLearnt?: number;
-  /** base_reachable_time, 30 s. */
-  reachableMs?: number;
-  /** delay_first_probe_time, 5 s. */
-  delayMs?: number;
-  /** retrans_time, 1 s: also the least time between two broadcasts for one address. */
-  retransMs?: number;
-  /** mcast_solicit, 3: broadcasts before an INCOMPLETE entry fails. */
-  maxProbes?: number;
-  /** ucast_solicit, 3: unicast requests in PROBE. */
-  unicastProbes?: number;
-  /** mcast_resolicit, 0: broadcasts in PROBE, after the unicast ones. */
-  broadcastReprobes?: number;
-  /** locktime, 1 s: for so long after a change the first answer stands; later ones with another MAC are ignored. */
-  lockMs?: number;
-  /** gc_stale_time, 60 s: how long an unused STALE entry stays when the table is more than half full. FAILED ones stay as long. */
-  gcStaleMs?: number;
-  /** The same when it is not, 10 min. */
-  gcIdleMs?: number;
-  /** Timers served by one tick() at most, 64. */
-  tickWork?: number;
-}
-
-/** One row of `get neighbors`. */
-export interface NeighborEntry {
-  /** int32 */
-  address: number;
-  /** null while unknown */
-  mac: ethernet.Mac | null;
-  state: string;
-  /** Since the neighbour was last heard of, or since the entry began to be resolved. */
-  ageMs: number;
-  /** Since we last wanted to send to it. */
-  idleMs: number;
-  /** Packets held for it. */
-  queued: number;
-  /** Requests sent since it was last known. */
-  probes: number;
-}
 
 export class NeighborTable {
   // By index.
@@ -169,9 +97,6 @@ export class NeighborTable {
   private readonly confirmed: Float64Array;
   /** When we last wanted to send to it. */
   private readonly used: Float64Array;
-  private readonly queueHead: Int32Array;
-  private readonly queueTail: Int32Array;
-  private readonly queued: Uint32Array;
   private readonly chain: Int32Array;
 
   private readonly free: Int32Array;
@@ -181,21 +106,10 @@ export class NeighborTable {
   private readonly hashSeed: number;
   private readonly deadlines: DeadlineHeap;
 
-  // Evictable entries: rings through `ringNext`, each with a sentinel behind the last entry.
-  private readonly ringNext: Int32Array;
-  private readonly ringPrev: Int32Array;
-  /** UNRESOLVED or LEARNT by index; NIL: on no list. */
-  private readonly list: Int8Array;
-  private readonly listed = new Int32Array(LISTS);
+  /** UNRESOLVED and LEARNT: entries that may be evicted. */
+  private readonly evictable: RecencyLists;
 
-  // Held packets, by pool slot: each is in its neighbour's queue and in the order of all.
-  private readonly queueNext: Int32Array;
-  private readonly orderNext: Int32Array;
-  private readonly orderPrev: Int32Array;
-  private readonly holder: Int32Array;
-  private orderHead = NIL;
-  private orderTail = NIL;
-  private heldCount = 0;
+  private readonly packets: HeldPackets;
 
   // When an address was last asked for by broadcast, also if its entry is gone: evicted and wanted again must not mean
   // asked again. Direct mapped; a collision forgets the older one, at the price of an early request.
@@ -207,8 +121,7 @@ export class NeighborTable {
   readonly claims: AddressClaims;
   private ownAddress: number;
   private mask: number;
-  private ownHi: number;
-  private ownLo: number;
+  private own: ethernet.Mac;
   private readonly pool: Pool;
   private readonly view: DataView;
   private readonly counters: Counters;
@@ -242,8 +155,7 @@ export class NeighborTable {
     this.random = o.random ?? null;
     this.ownAddress = o.address | 0;
     this.mask = o.prefixLength === 0 ? 0 : -1 << (32 - o.prefixLength);
-    this.ownHi = o.mac.hi;
-    this.ownLo = o.mac.lo | 0;
+    this.own = { hi: o.mac.hi, lo: o.mac.lo | 0 };
     this.claims = new AddressClaims(this.random, (sender, target) => {
       this.sendArp(arp.REQUEST, 0xffff, -1, 0, 0, sender, target);
     });
@@ -274,9 +186,6 @@ export class NeighborTable {
     this.changed = new Float64Array(n);
     this.confirmed = new Float64Array(n);
     this.used = new Float64Array(n);
-    this.queueHead = new Int32Array(n).fill(NIL);
-    this.queueTail = new Int32Array(n).fill(NIL);
-    this.queued = new Uint32Array(n);
     this.chain = new Int32Array(n);
     this.deadlines = new DeadlineHeap(n, this.address);
 
@@ -293,18 +202,8 @@ export class NeighborTable {
     this.askedAddress = new Int32Array(1 << askedBits);
     this.askedAt = new Float64Array(1 << askedBits).fill(Number.NEGATIVE_INFINITY);
 
-    this.ringNext = new Int32Array(n + LISTS);
-    this.ringPrev = new Int32Array(n + LISTS);
-    this.list = new Int8Array(n).fill(NIL);
-    for (let i = n; i < n + LISTS; i++) {
-      this.ringNext[i] = i;
-      this.ringPrev[i] = i;
-    }
-
-    this.queueNext = new Int32Array(slots);
-    this.orderNext = new Int32Array(slots);
-    this.orderPrev = new Int32Array(slots);
-    this.holder = new Int32Array(slots);
+    this.evictable = new RecencyLists(n, LISTS);
+    this.packets = new HeldPackets(n, slots);
   }
 
   /** Entries of any state. */
@@ -314,12 +213,12 @@ export class NeighborTable {
 
   /** Packets held in all. */
   get held(): number {
-    return this.heldCount;
+    return this.packets.count;
   }
 
   /** INCOMPLETE and FAILED entries. */
   get unresolved(): number {
-    return this.listed[UNRESOLVED];
+    return this.evictable.size(UNRESOLVED);
   }
 
   // ---- For each packet
@@ -343,7 +242,7 @@ export class NeighborTable {
     const state = this.state[i];
     if (state === INCOMPLETE) {
       this.used[i] = now;
-      this.enlist(i, UNRESOLVED);
+      this.evictable.enlist(i, UNRESOLVED);
     } else if (state === FAILED) {
       this.startResolution(i);
     }
@@ -356,7 +255,7 @@ export class NeighborTable {
     if (((USABLE >> state) & 1) === 0) return false;
     this.used[index] = this.now;
     if (state === STALE) {
-      if (this.list[index] !== NIL) this.delist(index);
+      this.evictable.delist(index);
       this.state[index] = DELAY;
       this.deadlines.arm(index, this.now + this.delayMs);
     }
@@ -366,7 +265,7 @@ export class NeighborTable {
   /** Writes the Ethernet header of an IPv4 packet to a usable neighbour at `off`. */
   writeHeader(index: number, off: number): void {
     ethernet.setMac(this.view, off + ethernet.DST, this.macHi[index], this.macLo[index]);
-    ethernet.setMac(this.view, off + ethernet.SRC, this.ownHi, this.ownLo);
+    ethernet.setMac(this.view, off + ethernet.SRC, this.own.hi, this.own.lo);
     this.view.setUint16(off + ethernet.TYPE, ethernet.TYPE_IPV4);
   }
 
@@ -383,21 +282,10 @@ export class NeighborTable {
       return TAKEN;
     }
     if (this.state[index] !== INCOMPLETE) return DROP_NEIGHBOR_UNREACHABLE;
-    if (this.queued[index] >= this.queuePerNeighbor) this.dropOldest(index);
-    else if (this.heldCount >= this.totalQueue) this.dropOldest(this.holder[this.orderHead]);
-
-    const slot = p.slot;
-    this.queueNext[slot] = NIL;
-    if (this.queued[index]++ === 0) this.queueHead[index] = slot;
-    else this.queueNext[this.queueTail[index]] = slot;
-    this.queueTail[index] = slot;
-    this.holder[slot] = index;
-    this.orderPrev[slot] = this.orderTail;
-    this.orderNext[slot] = NIL;
-    if (this.orderTail === NIL) this.orderHead = slot;
-    else this.orderNext[this.orderTail] = slot;
-    this.orderTail = slot;
-    this.heldCount++;
+    const { packets } = this;
+    if (packets.of(index) >= this.queuePerNeighbor) this.dropOldest(index);
+    else if (packets.count >= this.totalQueue) this.dropOldest(packets.oldestHolder);
+    packets.add(index, p.slot);
     return TAKEN;
   }
 
@@ -423,7 +311,7 @@ export class NeighborTable {
     if (!arp.check(view, packet, p.len - ethernet.HEADER_LEN)) return DROP_MALFORMED_ARP;
 
     const toHi = ethernet.macHi(view, off + ethernet.DST);
-    const toUs = toHi === this.ownHi && ethernet.macLo(view, off + ethernet.DST) === this.ownLo;
+    const toUs = toHi === this.own.hi && ethernet.macLo(view, off + ethernet.DST) === this.own.lo;
     if (!toUs && !ethernet.isGroup(toHi)) return DROP_OTHER_MAC;
 
     const operation = view.getUint16(packet + arp.OPER);
@@ -434,7 +322,7 @@ export class NeighborTable {
     if (hi !== ethernet.macHi(view, off + ethernet.SRC) || lo !== ethernet.macLo(view, off + ethernet.SRC))
       return DROP_MALFORMED_ARP;
     const sender = view.getInt32(packet + arp.SPA);
-    if (hi === this.ownHi && lo === this.ownLo) {
+    if (hi === this.own.hi && lo === this.own.lo) {
       this.claims.meet(sender, hi, lo, now);
       return DROP_INVALID_SOURCE;
     }
@@ -485,8 +373,7 @@ export class NeighborTable {
     this.claims.remove(this.ownAddress);
     this.ownAddress = addr | 0;
     this.mask = prefixLength === 0 ? 0 : -1 << (32 - prefixLength);
-    this.ownHi = mac.hi;
-    this.ownLo = mac.lo | 0;
+    this.own = { hi: mac.hi, lo: mac.lo | 0 };
     for (let i = 0; i < this.capacity; i++) {
       if (this.state[i] !== FREE && this.state[i] !== PERMANENT) this.remove(i, DROP_NEIGHBOR_UNREACHABLE);
     }
@@ -506,7 +393,7 @@ export class NeighborTable {
   announce(addr: number, asReply = false): boolean {
     if (!this.claims.has(addr | 0)) return false;
     if (!asReply) return this.sendArp(arp.REQUEST, 0xffff, -1, 0, 0, addr, addr);
-    return this.sendArp(arp.REPLY, 0xffff, -1, this.ownHi, this.ownLo, addr, addr);
+    return this.sendArp(arp.REPLY, 0xffff, -1, this.own.hi, this.own.lo, addr, addr);
   }
 
   /**
@@ -520,7 +407,7 @@ export class NeighborTable {
       if (!this.makeRoom(true)) return false;
       i = this.allocate(addr);
     }
-    if (this.list[i] !== NIL) this.delist(i);
+    this.evictable.delist(i);
     this.deadlines.disarm(i);
     this.state[i] = PERMANENT;
     this.macHi[i] = macHi;
@@ -564,7 +451,7 @@ export class NeighborTable {
         state: NEIGHBOR_STATE_NAMES[state],
         ageMs: now - Math.max(this.changed[i], this.confirmed[i]),
         idleMs: now - this.used[i],
-        queued: this.queued[i],
+        queued: this.packets.of(i),
         probes: this.probes[i],
       });
     }
@@ -576,7 +463,7 @@ export class NeighborTable {
   private createUnresolved(addr: number): number {
     if (!this.mayBeNeighbor(addr) || this.claims.has(addr)) return NIL;
     // Neighbours that fail in PROBE join the list beyond its cap, hence the loop.
-    while (this.listed[UNRESOLVED] >= this.maxUnresolved) this.evictLast(UNRESOLVED);
+    while (this.evictable.size(UNRESOLVED) >= this.maxUnresolved) this.evictLast(UNRESOLVED);
     if (!this.makeRoom(true)) return NIL;
     const i = this.allocate(addr);
     this.startResolution(i);
@@ -585,10 +472,10 @@ export class NeighborTable {
 
   /** A station that asks for us will soon be sent to. It may replace only others of its kind. */
   private createLearnt(addr: number, hi: number, lo: number): void {
-    if (this.listed[LEARNT] >= this.maxLearnt) this.evictLast(LEARNT);
+    if (this.evictable.size(LEARNT) >= this.maxLearnt) this.evictLast(LEARNT);
     if (!this.makeRoom(false)) return;
     const i = this.allocate(addr);
-    this.enlist(i, LEARNT);
+    this.evictable.enlist(i, LEARNT);
     this.update(i, hi, lo, STALE, true);
   }
 
@@ -597,7 +484,7 @@ export class NeighborTable {
     this.probes[i] = 0;
     this.changed[i] = this.now;
     this.used[i] = this.now;
-    this.enlist(i, UNRESOLVED);
+    this.evictable.enlist(i, UNRESOLVED);
     this.askAll(i);
   }
 
@@ -609,7 +496,7 @@ export class NeighborTable {
     const same = known && this.macHi[i] === hi && this.macLo[i] === lo;
     if (known && !same && !override) return;
     // An answer to what we never asked proves nothing; it must not lift an entry off the evictable list either.
-    if (this.list[i] === LEARNT) next = STALE;
+    if (this.evictable.listOf(i) === LEARNT) next = STALE;
     if (same && next === STALE) return;
     if (!same || next !== state) this.changed[i] = this.now;
     this.state[i] = next;
@@ -630,7 +517,7 @@ export class NeighborTable {
     }
     this.probes[i] = 0;
     this.counters.event(EVENT_NEIGHBOR_LEARNT);
-    if (this.list[i] === UNRESOLVED) this.delist(i);
+    if (this.evictable.listOf(i) === UNRESOLVED) this.evictable.delist(i);
     this.flush(i);
   }
 
@@ -679,13 +566,13 @@ export class NeighborTable {
     this.state[i] = FAILED;
     this.changed[i] = this.now;
     this.counters.event(EVENT_NEIGHBOR_FAILED);
-    this.enlist(i, UNRESOLVED);
-    this.demote(i);
+    this.evictable.enlist(i, UNRESOLVED);
+    this.evictable.demote(i);
     this.deadlines.arm(i, this.now + this.gcStaleMs);
     // The owner's ICMP error may want this very neighbour: its packets are off the queue before the first call.
-    let slot = this.detachQueue(i);
+    let slot = this.packets.takeAll(i);
     while (slot !== NIL) {
-      const next = this.queueNext[slot];
+      const next = this.packets.next(slot);
       this.events.unreachable(this.pool.packets[slot]);
       slot = next;
     }
@@ -738,7 +625,7 @@ export class NeighborTable {
       this.counters.drop(DROP_NO_BUFFER, ARP_FRAME);
       return false;
     }
-    this.writeArp(p, operation, toHi, toLo, targetHi, targetLo, sender, target);
+    writeArp(this.view, p, this.own, operation, toHi, toLo, targetHi, targetLo, sender, target);
     this.counters.event(operation === arp.REQUEST ? EVENT_ARP_REQUEST_SENT : EVENT_ARP_REPLY_SENT);
     this.events.transmit(p);
     return true;
@@ -749,47 +636,20 @@ export class NeighborTable {
     p.vnetFlags = 0;
     p.gsoType = 0;
     p.gsoSize = 0;
-    this.writeArp(p, arp.REPLY, hi, lo, hi, lo, target, sender);
+    writeArp(this.view, p, this.own, arp.REPLY, hi, lo, hi, lo, target, sender);
     this.counters.event(EVENT_ARP_REPLY_SENT);
     this.events.transmit(p);
-  }
-
-  private writeArp(
-    p: Packet,
-    operation: number,
-    toHi: number,
-    toLo: number,
-    targetHi: number,
-    targetLo: number,
-    sender: number,
-    target: number,
-  ): void {
-    const view = this.view;
-    const off = p.off;
-    ethernet.setMac(view, off + ethernet.DST, toHi, toLo);
-    ethernet.setMac(view, off + ethernet.SRC, this.ownHi, this.ownLo);
-    view.setUint16(off + ethernet.TYPE, ethernet.TYPE_ARP);
-    const packet = off + ethernet.HEADER_LEN;
-    view.setInt32(packet + arp.HTYPE, 0x00010800);
-    view.setUint16(packet + arp.HLEN, 0x0604);
-    view.setUint16(packet + arp.OPER, operation);
-    ethernet.setMac(view, packet + arp.SHA, this.ownHi, this.ownLo);
-    view.setInt32(packet + arp.SPA, sender);
-    ethernet.setMac(view, packet + arp.THA, targetHi, targetLo);
-    view.setInt32(packet + arp.TPA, target);
-    p.len = ARP_FRAME;
-    p.local = 1;
   }
 
   // ---- Held packets
 
   /** Sends what is held for a neighbour that has just become usable, in the order in which it came. */
   private flush(i: number): void {
-    if (this.queued[i] === 0) return;
+    if (this.packets.of(i) === 0) return;
     this.usable(i);
-    let slot = this.detachQueue(i);
+    let slot = this.packets.takeAll(i);
     while (slot !== NIL) {
-      const next = this.queueNext[slot];
+      const next = this.packets.next(slot);
       const p = this.pool.packets[slot];
       this.writeHeader(i, p.off);
       this.events.transmit(p);
@@ -797,36 +657,9 @@ export class NeighborTable {
     }
   }
 
-  /**
-   * Takes the whole queue of `i` away.
-   * @returns its first slot; the rest follows by `queueNext`. Read that before a packet is handed over: its slot may
-   *   come back with another packet at once.
-   */
-  private detachQueue(i: number): number {
-    const head = this.queueHead[i];
-    for (let slot = head; slot !== NIL; slot = this.queueNext[slot]) this.leaveOrder(slot);
-    this.queueHead[i] = NIL;
-    this.queueTail[i] = NIL;
-    this.queued[i] = 0;
-    return head;
-  }
-
   private dropOldest(i: number): void {
-    const slot = this.queueHead[i];
-    this.queueHead[i] = this.queueNext[slot];
-    if (--this.queued[i] === 0) this.queueTail[i] = NIL;
-    this.leaveOrder(slot);
+    const slot = this.packets.takeOldest(i);
     this.events.release(this.pool.packets[slot], DROP_NEIGHBOR_QUEUE_FULL);
-  }
-
-  private leaveOrder(slot: number): void {
-    const next = this.orderNext[slot];
-    const prev = this.orderPrev[slot];
-    if (prev === NIL) this.orderHead = next;
-    else this.orderNext[prev] = next;
-    if (next === NIL) this.orderTail = prev;
-    else this.orderPrev[next] = prev;
-    this.heldCount--;
   }
 
   // ---- Room
@@ -834,13 +667,13 @@ export class NeighborTable {
   /** A free entry, by eviction if need be. */
   private makeRoom(evictUnresolved: boolean): boolean {
     if (this.freeCount > 0) return true;
-    if (evictUnresolved && this.listed[UNRESOLVED] > 0) this.evictLast(UNRESOLVED);
-    else if (this.listed[LEARNT] > 0) this.evictLast(LEARNT);
+    if (evictUnresolved && this.evictable.size(UNRESOLVED) > 0) this.evictLast(UNRESOLVED);
+    else if (this.evictable.size(LEARNT) > 0) this.evictLast(LEARNT);
     return this.freeCount > 0;
   }
 
   private evictLast(list: number): void {
-    this.remove(this.ringPrev[this.capacity + list], DROP_NEIGHBOR_QUEUE_FULL);
+    this.remove(this.evictable.last(list), DROP_NEIGHBOR_QUEUE_FULL);
   }
 
   private allocate(addr: number): number {
@@ -857,7 +690,7 @@ export class NeighborTable {
   }
 
   private remove(i: number, reason: number): void {
-    if (this.list[i] !== NIL) this.delist(i);
+    this.evictable.delist(i);
     this.deadlines.disarm(i);
     const bucket = this.hash(this.address[i]) >>> this.hashShift;
     if (this.buckets[bucket] === i) {
@@ -869,48 +702,12 @@ export class NeighborTable {
     }
     this.state[i] = FREE;
     this.free[this.freeCount++] = i;
-    let slot = this.detachQueue(i);
+    let slot = this.packets.takeAll(i);
     while (slot !== NIL) {
-      const next = this.queueNext[slot];
+      const next = this.packets.next(slot);
       this.events.release(this.pool.packets[slot], reason);
       slot = next;
     }
-  }
-
-  /** Puts `i` at the recently used end of `list`. */
-  private enlist(i: number, list: number): void {
-    if (this.list[i] !== NIL) this.delist(i);
-    this.list[i] = list;
-    this.listed[list]++;
-    this.linkBehind(i, this.capacity + list);
-  }
-
-  /** Moves a listed entry to the end that is evicted first. */
-  private demote(i: number): void {
-    const sentinel = this.capacity + this.list[i];
-    this.unlink(i);
-    this.linkBehind(i, this.ringPrev[sentinel]);
-  }
-
-  private delist(i: number): void {
-    this.unlink(i);
-    this.listed[this.list[i]]--;
-    this.list[i] = NIL;
-  }
-
-  private linkBehind(i: number, before: number): void {
-    const after = this.ringNext[before];
-    this.ringNext[before] = i;
-    this.ringPrev[i] = before;
-    this.ringNext[i] = after;
-    this.ringPrev[after] = i;
-  }
-
-  private unlink(i: number): void {
-    const before = this.ringPrev[i];
-    const after = this.ringNext[i];
-    this.ringNext[before] = after;
-    this.ringPrev[after] = before;
   }
 
   /** All 32 bits of a multiplicative hash; the upper ones are the good ones. */

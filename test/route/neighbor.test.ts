@@ -13,7 +13,8 @@ import {
 import type { Packet } from '../../datapath/packet/packet.ts';
 import { Pool } from '../../datapath/packet/pool.ts';
 import { Random } from '../../datapath/random.ts';
-import { type NeighborOptions, NeighborTable } from '../../datapath/route/neighbor.ts';
+import { NeighborTable } from '../../datapath/route/neighbor.ts';
+import type { NeighborOptions } from '../../datapath/route/neighbor-options.ts';
 import { CONTINUE, DROP_NEIGHBOR_UNREACHABLE, DROP_NO_BUFFER, TAKEN, VERDICT_NAMES } from '../../datapath/verdict.ts';
 import * as arp from '../../datapath/wire/arp.ts';
 import * as ethernet from '../../datapath/wire/ethernet.ts';

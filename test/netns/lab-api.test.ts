@@ -1,15 +1,21 @@
 /** A lab with its API: real kubectl changes what real packets meet. */
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { callNode } from '../../datapath/control/client.ts';
 import { Lab } from '../../datapath/lab/lab.ts';
 import { apiDirOf, kubeconfigOf, NETNS_DIR } from '../../datapath/lab/names.ts';
 import { kubectlPath } from '../api/kubectl.ts';
+import { MAIN } from './rig.ts';
 
 const NAME = 'labapi';
+
+const WHOAMI = fileURLToPath(new URL('../../datapath/lab/whoami.js', import.meta.url));
 
 const SECOND = `
 apiVersion: v1
@@ -66,6 +72,43 @@ spec:
         - { name: NODE, valueFrom: { fieldRef: { fieldPath: spec.nodeName } } }
         - { name: WORD, value: hello }
 `;
+
+const EXTERNAL = `
+apiVersion: v1
+kind: Node
+metadata: { name: ext }
+spec: { podCIDR: 172.20.9.0/24, podCIDRs: [172.20.9.0/24] }
+status: { addresses: [{ type: InternalIP, address: 192.168.99.1 }] }
+---
+apiVersion: v1
+kind: Pod
+metadata: { name: far, labels: { app: far }, annotations: { tunpath.dev/netns: NETNS } }
+spec: { nodeName: ext, containers: [{ name: far, image: traefik/whoami }] }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: far }
+spec: { clusterIP: 10.96.7.7, selector: { app: far }, ports: [{ port: 80 }] }
+`;
+
+/** What the cluster does not say of the node that follows it. */
+const FOLLOWER = `
+apiVersion: tunpath.dev/v1
+kind: NodeConfig
+metadata: { name: ${NAME}ext }
+spec:
+  uplink: { kind: tap, device: ul0, mac: 02:00:00:00:99:01, address: 192.168.99.1/24 }
+  host: { device: tp0, address: 172.20.9.1/32 }
+`;
+
+/** Of a namespace that the API's loopback does not reach. */
+function unixKubeconfig(socket: string): string {
+  return `
+current-context: c
+contexts: [{ name: c, context: { cluster: c } }]
+clusters: [{ name: c, cluster: { server: "unix://${socket}" } }]
+`;
+}
 
 describe('a lab and kubectl', function () {
   this.timeout(90_000);
@@ -185,6 +228,60 @@ describe('a lab and kubectl', function () {
     const exitCode = 'get pod ends -o jsonpath={.status.containerStatuses[0].state.terminated.exitCode}';
     assert.equal((await kubectl(exitCode)).stdout, '3');
     assert.equal((await kubectl('delete pod unknown ends')).code, 0);
+  });
+
+  it('a node outside of the lab follows its API, also when that is away', async () => {
+    const [self, other] = [`tp-${NAME}-ext`, `tp-${NAME}-extpod`];
+    for (const netns of [self, other]) execFileSync('ip', ['netns', 'add', netns]);
+    const file = (name: string, text: string): string => {
+      writeFileSync(join(home, name), text);
+      return join(home, name);
+    };
+    const kubeconfig = file('follow.kubeconfig', unixKubeconfig(`${apiDirOf(NAME)}/api.sock`));
+    const config = file('follow.yaml', FOLLOWER);
+    assert.equal((await kubectl('apply -f -', EXTERNAL.replaceAll('NETNS', other))).code, 0);
+    const status = { podIP: '172.20.9.2', phase: 'Running', conditions: [{ type: 'Ready', status: 'True' }] };
+    const patch = ['patch', 'pod', 'far', '--subresource=status', '-p', JSON.stringify({ status })];
+    await once(start(patch), 'close');
+    const argv = ['node', '--config', config, '--kubeconfig', kubeconfig, '--node-name', 'ext'];
+    const node = spawn('ip', ['netns', 'exec', self, process.execPath, MAIN, ...argv], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    const closed = once(node, 'close');
+    let log = '';
+    node.stderr!.on('data', chunk => (log += chunk));
+    const until = async (what: string, holds: () => boolean | Promise<boolean>): Promise<void> => {
+      for (const deadline = Date.now() + 30_000; !(await holds()); await sleep(20)) {
+        assert.ok(Date.now() < deadline, `never ${what}: ${log}`);
+      }
+    };
+    try {
+      await until('ready', () => /^ready$/m.test(log));
+      const services = async (): Promise<string[]> =>
+        ((await callNode(`/run/tunpath/${NAME}ext.sock`, 'get', { kind: 'services' })) as { name: string }[]).map(
+          ({ name }) => name,
+        );
+      // To itself, through a service whose endpoint it is, by its own node.
+      const whoami = spawn('ip', ['netns', 'exec', other, process.execPath, WHOAMI, '80', 'far'], { stdio: 'ignore' });
+      const answer = () =>
+        spawnSync('ip', ['netns', 'exec', self, 'curl', '-s', '-m', '1', '10.96.7.7'], { encoding: 'utf8' }).stdout;
+      await until('an answer', () => answer().startsWith('Hostname: far'));
+      const { stdout } = await lab.exec('router', ['pgrep', '-f', `api-process.js ${NAME}$`]);
+      process.kill(Number(stdout.trim()), 'SIGKILL');
+      await until('said to be away', () => /does not answer.*packets flow on/.test(log));
+      assert.match(answer(), /^Hostname: far/);
+      await lab.restartApi();
+      await until('said to be back', () => /answers again/.test(log));
+      assert.equal((await kubectl('delete service far')).code, 0);
+      await until('without the service', async () => !(await services()).includes('default/far'));
+      whoami.kill();
+    } finally {
+      node.kill('SIGTERM');
+      await closed;
+      await kubectl('delete pod far --force --grace-period=0');
+      await kubectl('delete node ext');
+      for (const netns of [self, other]) execFileSync('ip', ['netns', 'del', netns]);
+    }
   });
 
   it('packets flow on when the API is killed, and it goes on with its pods when it is there again', async () => {

@@ -344,6 +344,12 @@ export class Datapath extends Path {
     else this.uplink.queue(p);
   }
 
+  /** For frames that can wait: the device is asked itself, for the control plane hears late of a link that goes down. */
+  canTransmit(): boolean {
+    const { uplink } = this;
+    return uplink !== null && uplink.device.isUp?.() !== false;
+  }
+
   /** The next hop of a held packet never answered: its sender hears of it, as from Linux. */
   unreachable(p: Packet): void {
     p.pull(ethernet.HEADER_LEN);

@@ -38,6 +38,9 @@ interface Claim {
   defendedAt: number;
 }
 
+/** While the link is down, it is looked at so often. */
+const LINK_WAIT_MS = 100;
+
 /** Another station with an address or a MAC of ours. */
 export interface AddressConflict {
   /** int32: the address that it says it has. */
@@ -54,6 +57,7 @@ export class AddressClaims {
   private readonly claims = new Map<number, Claim>();
   private readonly random: Random | null;
   private readonly send: SendRequest;
+  private readonly isLinkUp: () => boolean;
   private nextAt = Number.POSITIVE_INFINITY;
 
   // Conflicts, by row. A row with no packets is free.
@@ -66,9 +70,11 @@ export class AddressClaims {
   /** Counts conflicts that were not known, or had been over: a change is news. */
   news = 0;
 
-  constructor(random: Random | null, send: SendRequest) {
+  /** @param isLinkUp would a request leave now? Until it does, claims wait: a probe that nobody hears asks nothing. */
+  constructor(random: Random | null, send: SendRequest, isLinkUp: () => boolean = () => true) {
     this.random = random;
     this.send = send;
+    this.isLinkUp = isLinkUp;
   }
 
   /** @param addr int32 */
@@ -99,6 +105,10 @@ export class AddressClaims {
   /** Sends what is due. @returns milliseconds until it wants to be called again */
   tick(now: number): number {
     if (now < this.nextAt) return this.nextAt - now;
+    if (!this.isLinkUp()) {
+      this.nextAt = now + LINK_WAIT_MS;
+      return LINK_WAIT_MS;
+    }
     this.nextAt = Number.POSITIVE_INFINITY;
     for (const [addr, claim] of this.claims) {
       if (claim.at <= now) this.step(addr, claim, now);

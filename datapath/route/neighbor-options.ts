@@ -9,6 +9,8 @@ import type { Mac } from '../wire/ethernet.ts';
 export interface NeighborEvents {
   /** A complete frame for the uplink. */
   transmit(p: Packet): void;
+  /** Would a frame leave now? Without it, always. */
+  canTransmit?(): boolean;
   /** A held packet that there is no more room for: count it under `reason` (DROP_*) and release it. */
   release(p: Packet, reason: number): void;
   /**

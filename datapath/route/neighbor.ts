@@ -156,9 +156,13 @@ export class NeighborTable {
     this.ownAddress = o.address | 0;
     this.mask = o.prefixLength === 0 ? 0 : -1 << (32 - o.prefixLength);
     this.own = { hi: o.mac.hi, lo: o.mac.lo | 0 };
-    this.claims = new AddressClaims(this.random, (sender, target) => {
-      this.sendArp(arp.REQUEST, 0xffff, -1, 0, 0, sender, target);
-    });
+    this.claims = new AddressClaims(
+      this.random,
+      (sender, target) => {
+        this.sendArp(arp.REQUEST, 0xffff, -1, 0, 0, sender, target);
+      },
+      () => this.events.canTransmit?.() !== false,
+    );
     this.claims.add(this.ownAddress);
 
     const slots = o.pool.packets.length;

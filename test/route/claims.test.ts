@@ -11,10 +11,15 @@ const VIP = 0x0a000002;
 function claimsAt(random: Random | null = null) {
   const sent: string[] = [];
   const clock = { now: 0 };
-  const claims = new AddressClaims(random, (sender, target) => {
-    sent.push(`${clock.now} ${sender === 0 ? 'probe' : 'announce'} ${target === OWN ? 'own' : 'vip'}`);
-    assert.ok(sender === 0 || sender === target);
-  });
+  const link = { isUp: true };
+  const claims = new AddressClaims(
+    random,
+    (sender, target) => {
+      sent.push(`${clock.now} ${sender === 0 ? 'probe' : 'announce'} ${target === OWN ? 'own' : 'vip'}`);
+      assert.ok(sender === 0 || sender === target);
+    },
+    () => link.isUp,
+  );
   claims.add(OWN);
   const pass = (ms: number) => {
     const end = clock.now + ms;
@@ -25,7 +30,7 @@ function claimsAt(random: Random | null = null) {
     }
     clock.now = end;
   };
-  return { claims, sent, clock, pass };
+  return { claims, sent, clock, link, pass };
 }
 
 describe('claims on own addresses', () => {
@@ -49,6 +54,18 @@ describe('claims on own addresses', () => {
       '4000 announce own',
       '6000 announce own',
     ]);
+  });
+
+  it('waits while the link is down, and loses no probe to it', () => {
+    const { claims, sent, clock, link, pass } = claimsAt();
+    claims.claim(OWN, clock.now);
+    link.isUp = false;
+    pass(3000);
+    assert.deepEqual(sent, ['0 probe own']);
+    link.isUp = true;
+    pass(60_000);
+    assert.equal(sent.length, 5);
+    assert.match(sent[1], /^3[01]00 probe own$/);
   });
 
   it('waits one to two seconds between probes', () => {

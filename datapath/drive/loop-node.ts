@@ -216,13 +216,16 @@ export class LoopNode {
         return null;
       case 'conflicts':
         return datapath.neighbors.claims.conflicts(monotonicClock.now());
-      case 'claim':
+      case 'claim': {
+        const { neighbors, underlay } = datapath;
+        const now = Math.floor(monotonicClock.now());
         // The address may have been somebody else's until now: whoever has learnt that learns otherwise at once.
-        if (params !== 'new') datapath.neighbors.announce(datapath.underlay.address);
-        if (params !== 'announce')
-          datapath.neighbors.claims.claim(datapath.underlay.address, Math.floor(monotonicClock.now()));
+        if (params === 'moved' && datapath.canTransmit()) neighbors.announce(underlay.address);
+        if (params === 'announce') neighbors.claims.announce(underlay.address, now);
+        else neighbors.claims.claim(underlay.address, now);
         datapath.flush();
         return null;
+      }
       case 'ports':
         return this.installation.portNumbers();
       case 'watch':

@@ -94,9 +94,18 @@ export class AddressClaims {
 
   /** Asks whether an own address is free, and tells everybody that it is taken. The first probe leaves at once. */
   claim(addr: number, now: number): void {
+    this.begin(addr, 0, now);
+  }
+
+  /** Tells everybody that an own address is here, once, and asks nothing. */
+  announce(addr: number, now: number): void {
+    this.begin(addr, PROBES + ANNOUNCEMENTS - 1, now);
+  }
+
+  private begin(addr: number, step: number, now: number): void {
     const claim = this.claims.get(addr);
     if (claim === undefined) return;
-    claim.step = 0;
+    claim.step = step;
     claim.at = now;
     this.nextAt = now;
     this.tick(now);

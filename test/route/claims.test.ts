@@ -56,6 +56,19 @@ describe('claims on own addresses', () => {
     ]);
   });
 
+  it('announces once, as soon as the link is up', () => {
+    const { claims, sent, clock, link, pass } = claimsAt();
+    claims.announce(OWN, clock.now);
+    assert.deepEqual(sent.splice(0), ['0 announce own']);
+    link.isUp = false;
+    claims.announce(OWN, clock.now);
+    pass(1000);
+    assert.deepEqual(sent, []);
+    link.isUp = true;
+    pass(60_000);
+    assert.equal(sent.length, 1);
+  });
+
   it('waits while the link is down, and loses no probe to it', () => {
     const { claims, sent, clock, link, pass } = claimsAt();
     claims.claim(OWN, clock.now);

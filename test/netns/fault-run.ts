@@ -290,10 +290,15 @@ class FaultRun {
         said: /port uplink .*is gone/,
         run: async () => {
           await rig.ip('sw', ['link del up-a']);
+          // Not only there: one that is moved while the node still sets it up is lost to it.
           await until(
-            'the TAP to be made again',
+            'the TAP to be made again and attached',
             async () => {
-              return (await rig.exec('a', 'ip', 'link', 'show', 'ul0')).code === 0;
+              const isThere = (await rig.exec('a', 'ip', 'link', 'show', 'ul0')).code === 0;
+              const rows = (await rig.get<{ kind: string; state: string }>('a', 'ports')).filter(
+                ({ kind }) => kind === 'uplink',
+              );
+              return isThere && rows[0].state === 'up';
             },
             RECOVERY_MS,
           );

@@ -151,8 +151,9 @@ class FaultRun {
 
   /** Traffic that begins again when a fault has ended it. */
   private keepUp(command: string): void {
-    // What outlives the shell ends by itself, and holds no pipe of ours.
-    this.rig.spawn('pa', 'bash', '-c', `exec >/dev/null 2>&1; while :; do ${command}; sleep 0.2; done`);
+    // It holds no pipe of ours, and ends with the shell: an iperf3 whose server is gone runs on for ever.
+    const once = `setpriv --pdeathsig KILL ${command}`;
+    this.rig.spawn('pa', 'bash', '-c', `exec >/dev/null 2>&1; while :; do ${once}; sleep 0.2; done`);
   }
 
   private spec(end: End, guests = 0): Spec {

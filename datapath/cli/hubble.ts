@@ -1,9 +1,9 @@
 /** Hubble's API of running nodes: on the socket of each, and by TCP where somebody asks for it. */
-import { chmodSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import type { ConnectionInjector } from '@grpc/grpc-js/build/src/server.ts';
 import { callNode } from '../control/client.ts';
-import { hubbleSocketPath } from '../control/server.ts';
+import { hubbleSocketPath, listenPrivately } from '../control/server.ts';
 import type { HubbleNode, HubbleSource } from '../observe/hubble-service.ts';
 import { socketPathOf } from './client.ts';
 import { DONE, UsageError } from './exit.ts';
@@ -66,22 +66,15 @@ class Connections {
   }
 }
 
-/** Listens on the node's Hubble socket, which only root may use. @throws Error when it cannot */
-export async function listenHubble(node: string): Promise<{ close(): Promise<void> }> {
+/**
+ * Listens on the node's Hubble socket, which only root may use.
+ * @param onError what goes wrong once it listens
+ * @throws Error when it cannot
+ */
+export async function listenHubble(node: string, onError: (error: Error) => void): Promise<{ close(): Promise<void> }> {
   const path = hubbleSocketPath(node);
-  rmSync(path, { force: true });
   const connections = new Connections(() => [node]);
-  const server = createServer(connections.accept);
-  const umask = process.umask(0o177);
-  try {
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject);
-      server.listen(path, resolve);
-    });
-  } finally {
-    process.umask(umask);
-  }
-  chmodSync(path, 0o600);
+  const server = await listenPrivately(path, connections.accept, onError);
   return {
     close: async () => {
       const closed = new Promise(resolve => server.close(resolve));

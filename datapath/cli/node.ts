@@ -280,8 +280,9 @@ async function run(
         restart.isWanted = true;
       });
       running.set(one, node);
-      const hubble = await listenHubble(name).catch(error => {
-        log.warn(`no Hubble API: ${(error as Error).message}`);
+      const noHubble = (error: Error) => log.warn(`no Hubble API: ${error.message}`);
+      const hubble = await listenHubble(name, noHubble).catch(error => {
+        noHubble(error as Error);
         return null;
       });
       if (asked) void node.stop();

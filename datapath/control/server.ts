@@ -62,7 +62,7 @@ export async function serve(
       })
       .finally(() => socket.destroy());
   };
-  let server = await listen(path, accept, onError);
+  let server = await listenPrivately(path, accept, onError, true);
   let isBusy = false;
   // Who tidies up /run would leave a node that nobody can ask anything.
   const watch = setInterval(() => {
@@ -70,7 +70,7 @@ export async function serve(
     isBusy = true;
     // Its closing unlinks the path, so first; conversations go on.
     server.close();
-    listen(path, accept, onError)
+    listenPrivately(path, accept, onError, true)
       .then(again => {
         server = again;
       })
@@ -97,15 +97,21 @@ export async function serve(
   };
 }
 
-async function listen(
+/**
+ * Listens on a unix socket that only its owner may use; what stood in its place is removed.
+ * @param onError what goes wrong once it listens; accept() fails where descriptors have run out
+ * @param allowHalfOpen a client that has nothing more to ask still reads
+ * @throws Error when it cannot
+ */
+export async function listenPrivately(
   path: string,
   accept: (socket: Socket) => void,
   onError: (error: Error) => void,
+  allowHalfOpen = false,
 ): Promise<Server> {
   mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
   rmSync(path, { force: true });
-  // Half open: who has nothing more to ask still reads.
-  const server = createServer({ allowHalfOpen: true }, accept);
+  const server = createServer({ allowHalfOpen }, accept);
   const umask = process.umask(0o177);
   try {
     await new Promise<void>((resolve, reject) => {
@@ -115,7 +121,6 @@ async function listen(
   } finally {
     process.umask(umask);
   }
-  // accept() fails where descriptors have run out.
   server.on('error', onError);
   chmodSync(path, 0o600);
   return server;

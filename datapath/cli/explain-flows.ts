@@ -1,34 +1,11 @@
 /** Rows of `get conntrack` of a running node in the table of the node in memory that stands for it. */
+import type { FlowRow, TupleRow } from '../control/nat-rows.ts';
 import { adoptFlow } from '../nat/adopt.ts';
 import type { World } from '../observe/world.ts';
 import { ip } from '../packet/build.ts';
 
-interface Tuple {
-  src: string;
-  dst: string;
-  sport?: number;
-  dport?: number;
-  id?: number;
-  type?: number;
-}
-
-/** As the control socket gives it. */
-export interface CopiedRow {
-  number: number;
-  timeout: number;
-  state: string | null;
-  original: Tuple;
-  reply: Tuple;
-  unreplied: boolean;
-  assured: boolean;
-  dnat: boolean;
-  snat: boolean;
-  rule: number;
-  policy: { egress: string | null; ingress: string | null } | null;
-}
-
 /** @returns how many have been copied: there may be no table here, or no room */
-export function copyFlows(world: World, node: string, rows: readonly CopiedRow[]): number {
+export function copyFlows(world: World, node: string, rows: readonly FlowRow[]): number {
   const { datapath } = world.nodes.get(node)!;
   const { flows, nat, policies, now } = datapath;
   if (flows === null) return 0;
@@ -58,6 +35,6 @@ export function copyFlows(world: World, node: string, rows: readonly CopiedRow[]
   return copied;
 }
 
-function tupleOf({ src, dst, sport, dport, id, type }: Tuple) {
+function tupleOf({ src, dst, sport, dport, id, type }: TupleRow) {
   return { src: ip(src), dst: ip(dst), sport: sport ?? id ?? 0, dport: dport ?? type ?? 0 };
 }

@@ -1,6 +1,8 @@
 /** `tunpath explain`: one packet through every step, on configurations alone or on what running nodes have. */
+
 import { callNode, streamFromNode } from '../control/client.ts';
 import { formatProblems } from '../control/load-config.ts';
+import type { FlowRow } from '../control/nat-rows.ts';
 import type { ResolvedConfig } from '../control/resolved.ts';
 import { loadInputs } from '../mtu-prove/load.ts';
 import { answerTo, type Entry, type Explained, explain as explainOne, GOOD } from '../observe/explain.ts';
@@ -12,7 +14,7 @@ import { type Wire, World } from '../observe/world.ts';
 import { STEP_NAMES } from '../path/watcher.ts';
 import { socketPathOf } from './client.ts';
 import { DONE, describeFileError, NO, USAGE, UsageError } from './exit.ts';
-import { type CopiedRow, copyFlows } from './explain-flows.ts';
+import { copyFlows } from './explain-flows.ts';
 import { type PacketFlags, readEntry } from './explain-packet.ts';
 import { readPolicies } from './explain-policies.ts';
 import { type Format, isForPeople } from './format.ts';
@@ -32,7 +34,7 @@ export interface ExplainFlags extends PacketFlags {
 interface Subject {
   configs: ResolvedConfig[];
   wires: Map<string, Wire>;
-  flows: Map<string, CopiedRow[]>;
+  flows: Map<string, FlowRow[]>;
   /** What of a running node is not here. */
   missing: string[];
 }
@@ -142,12 +144,12 @@ function readFiles(files: readonly string[]): Subject | null {
 /** What running nodes have: their configurations, and the flows of their tables. */
 async function readRunning(wanted: string | undefined): Promise<Subject> {
   const configs: ResolvedConfig[] = [];
-  const flows = new Map<string, CopiedRow[]>();
+  const flows = new Map<string, FlowRow[]>();
   for (const name of watchedNodes(wanted)) {
     const socket = socketPathOf(name);
     const config = (await callNode(socket, 'config')) as ResolvedConfig;
-    const rows: CopiedRow[] = [];
-    for await (const piece of streamFromNode<CopiedRow>(socket, 'get', { kind: 'conntrack' })) rows.push(...piece);
+    const rows: FlowRow[] = [];
+    for await (const piece of streamFromNode<FlowRow>(socket, 'get', { kind: 'conntrack' })) rows.push(...piece);
     configs.push(config);
     flows.set(config.metadata.name, rows);
   }

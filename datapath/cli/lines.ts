@@ -1,4 +1,5 @@
 /** Rows that people know as lines of another tool: routes as `ip route` prints them, flows as `conntrack -L`. */
+import type { FlowRow, TupleRow } from '../control/nat-rows.ts';
 
 interface RouteRow {
   to: string;
@@ -30,26 +31,6 @@ export function formatRoute(row: RouteRow): string {
     default:
       return `${row.to} via ${row.via} dev ${row.device}${mtu}${tooBig}`;
   }
-}
-
-interface TupleRow {
-  src: string;
-  dst: string;
-  sport?: number;
-  dport?: number;
-  id?: number;
-  type?: number;
-}
-
-interface FlowRow {
-  protocol: string;
-  number: number;
-  timeout: number;
-  state: string | null;
-  original: TupleRow;
-  reply: TupleRow;
-  unreplied: boolean;
-  assured: boolean;
 }
 
 /** The columns of `conntrack -L`. */

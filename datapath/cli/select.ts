@@ -1,5 +1,7 @@
 /** Which rows of `tunpath get` are shown, and in which order. */
+
 import { parseCidr } from '../control/address.ts';
+import type { FlowRow } from '../control/nat-rows.ts';
 import { nearest } from '../control/nearest.ts';
 import { UsageError } from './exit.ts';
 
@@ -22,34 +24,15 @@ export interface FlowFlags {
   dstNat?: string | true;
 }
 
-interface Tuple {
-  src: string;
-  dst: string;
-  sport?: number;
-  dport?: number;
-}
-
-interface Flow {
-  protocol: string;
-  number: number;
-  state: string | null;
-  original: Tuple;
-  reply: Tuple;
-  unreplied: boolean;
-  assured: boolean;
-  dnat: boolean;
-  snat: boolean;
-}
-
 /** @returns whether a flow is one of those that the flags mean. @throws UsageError for a flag that is wrong */
 export function flowFilter(flags: FlowFlags): (row: Row) => boolean {
-  const tests: ((flow: Flow) => boolean)[] = [];
-  const address = (text: string | undefined, option: string, of: (flow: Flow) => string) => {
+  const tests: ((flow: FlowRow) => boolean)[] = [];
+  const address = (text: string | undefined, option: string, of: (flow: FlowRow) => string) => {
     if (text === undefined) return;
     const isIn = inNetwork(text, option);
     tests.push(flow => isIn(of(flow)));
   };
-  const port = (text: string | undefined, option: string, of: (flow: Flow) => number | undefined) => {
+  const port = (text: string | undefined, option: string, of: (flow: FlowRow) => number | undefined) => {
     if (text === undefined) return;
     const number = Number(text);
     if (!Number.isInteger(number) || number < 0 || number > 65535) {
@@ -80,10 +63,10 @@ export function flowFilter(flags: FlowFlags): (row: Row) => boolean {
   if (typeof srcNat === 'string') address(srcNat, '--src-nat', ({ reply }) => reply.dst);
   if (dstNat !== undefined) tests.push(({ dnat }) => dnat);
   if (typeof dstNat === 'string') address(dstNat, '--dst-nat', ({ reply }) => reply.src);
-  return row => tests.every(test => test(row as unknown as Flow));
+  return row => tests.every(test => test(row as unknown as FlowRow));
 }
 
-const STATUSES: Record<string, (flow: Flow) => boolean> = {
+const STATUSES: Record<string, (flow: FlowRow) => boolean> = {
   ASSURED: ({ assured }) => assured,
   SEEN_REPLY: ({ unreplied }) => !unreplied,
   UNREPLIED: ({ unreplied }) => unreplied,
@@ -91,7 +74,7 @@ const STATUSES: Record<string, (flow: Flow) => boolean> = {
   DST_NAT: ({ dnat }) => dnat,
 };
 
-function statusTest(word: string): (flow: Flow) => boolean {
+function statusTest(word: string): (flow: FlowRow) => boolean {
   const test = STATUSES[word];
   if (test === undefined) {
     throw new UsageError(`--status ${word}: expected one of ${Object.keys(STATUSES).join(', ')}`);

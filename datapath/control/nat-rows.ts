@@ -86,8 +86,39 @@ export function endpointRows(services: PortedService[]): unknown[] {
   );
 }
 
+/** Addresses as text, and ports, or an ICMP query's identifier and type. */
+export interface TupleRow {
+  src: string;
+  dst: string;
+  sport?: number;
+  dport?: number;
+  id?: number;
+  type?: number;
+}
+
+/** A row of `get conntrack`. */
+export interface FlowRow {
+  protocol: string;
+  /** Of the protocol. */
+  number: number;
+  /** Seconds until it expires. */
+  timeout: number;
+  state: string | null;
+  original: TupleRow;
+  reply: TupleRow;
+  unreplied: boolean;
+  assured: boolean;
+  dnat: boolean;
+  snat: boolean;
+  /** Of masquerade; 0: none. */
+  rule: number;
+  policy: { egress: string | null; ingress: string | null } | null;
+  /** Seconds since it began. */
+  age: number;
+}
+
 /** A flow with the columns of `conntrack -L`: the original tuple, and the one that replies carry. */
-export function flowRow(row: TranslatedRow, rules: readonly PolicyRule[] = [], policyEpoch = 0) {
+export function flowRow(row: TranslatedRow, rules: readonly PolicyRule[] = [], policyEpoch = 0): FlowRow {
   const isIcmp = row.protocol === PROTO_ICMP;
   const tuple = ({ src, dst, sport, dport }: TranslatedRow['original']) => ({
     src: formatAddress(src),

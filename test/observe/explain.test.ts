@@ -5,9 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { stringify } from 'yaml';
-import { type CopiedRow, copyFlows } from '../../datapath/cli/explain-flows.ts';
+import { copyFlows } from '../../datapath/cli/explain-flows.ts';
 import { formatProblems, loadConfig } from '../../datapath/control/load-config.ts';
-import { flowRow } from '../../datapath/control/nat-rows.ts';
+import { type FlowRow, flowRow } from '../../datapath/control/nat-rows.ts';
 import { type ResolvedConfig, resolveSegment, resolveTap, withUplink } from '../../datapath/control/resolved.ts';
 import { Replay } from '../../datapath/drive/replay.ts';
 import { Sim } from '../../datapath/drive/sim.ts';
@@ -327,8 +327,8 @@ describe('flows copied from another node', () => {
       bytes: tcp4({ src: PODS.a[0], dst: '10.96.0.10', dport: 80, flags: 2 }),
     });
     const { flows, now } = running.nodes.get('a')!.datapath;
-    const rows: CopiedRow[] = [];
-    flows!.list(1, 1000, now, flow => rows.push(flowRow(rowOf(flows!, flow, now)) as CopiedRow));
+    const rows: FlowRow[] = [];
+    flows!.list(1, 1000, now, flow => rows.push(flowRow(rowOf(flows!, flow, now))));
     assert.equal(rows.length, 2);
 
     const copy = new World([config], { seed: 4 });

@@ -24,7 +24,8 @@ export interface FlowFilterOptions {
 type Test = (flow: Flow) => boolean;
 type Side = 'source' | 'destination';
 
-const PROTOCOLS: Readonly<Record<string, number>> = {
+/** By the names that filters use. */
+export const PROTOCOLS: Readonly<Record<string, number>> = {
   tcp: ipv4.PROTO_TCP,
   udp: ipv4.PROTO_UDP,
   icmp: ipv4.PROTO_ICMP,

@@ -3,7 +3,7 @@ import { contains, parseCidr } from '../control/address.ts';
 import { ip } from '../packet/build.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import { CILIUM_DROP_REASONS, type Flow, tcpFlagNames } from './flow.ts';
-import { hasLabel, isNamed, isPod } from './flow-filter.ts';
+import { hasLabel, isNamed, isPod, PROTOCOLS } from './flow-filter.ts';
 import type { FlowFilterMessage } from './hubble-proto.ts';
 
 type Test = (flow: Flow) => boolean;
@@ -12,14 +12,6 @@ type Test = (flow: Flow) => boolean;
 export class HubbleFilterError extends Error {
   override name = 'HubbleFilterError';
 }
-
-const PROTOCOLS: Readonly<Record<string, number>> = {
-  tcp: ipv4.PROTO_TCP,
-  udp: ipv4.PROTO_UDP,
-  icmp: ipv4.PROTO_ICMP,
-  icmpv4: ipv4.PROTO_ICMP,
-  sctp: ipv4.PROTO_SCTP,
-};
 
 const FIELDS: { [K in keyof Required<FlowFilterMessage>]: (value: Required<FlowFilterMessage>[K][number]) => Test } = {
   source_ip: value => inNetwork(value, 'source'),

@@ -11,17 +11,11 @@ import { getFlowsResponse } from '../../datapath/observe/hubble-proto.ts';
 import { type HubbleSource, hubbleServer } from '../../datapath/observe/hubble-service.ts';
 import type { WatchedEvent } from '../../datapath/observe/watched.ts';
 import { DROP_NO_ROUTE, DROP_ROUTE_LOOP } from '../../datapath/verdict.ts';
-import {
-  KIND_DROPPED,
-  KIND_SENT,
-  STATE_NEW,
-  STATE_REPLY,
-  STATE_TRACKED,
-  type WatchRecord,
-} from '../../datapath/watch/record.ts';
+import { KIND_DROPPED, STATE_NEW, STATE_REPLY, STATE_TRACKED, type WatchRecord } from '../../datapath/watch/record.ts';
 import { HubbleClient } from '../fixtures/hubble-client.ts';
 import { ip } from '../fixtures/packets.ts';
 import { Decoded, encode } from '../fixtures/protobuf.ts';
+import { synRecord } from '../fixtures/watch-record.ts';
 
 const TEXT = `apiVersion: tunpath.dev/v1
 kind: NodeConfig
@@ -34,36 +28,7 @@ spec:
   services: [{ name: default/web, clusterIP: 10.96.0.10, ports: [{ port: 80 }], endpoints: [{ address: 10.244.1.11 }] }]
 `;
 
-const SYN: WatchRecord = {
-  kind: KIND_SENT,
-  detail: 1,
-  verdict: 0,
-  timeMs: 1_790_000_000_250,
-  number: 1,
-  inPort: 0,
-  src: ip('10.244.1.10'),
-  dst: ip('10.244.1.11'),
-  srcPort: 40_000,
-  dstPort: 80,
-  protocol: 6,
-  l4Bits: 2,
-  identity: 1001,
-  tunnelSource: 0,
-  state: STATE_TRACKED | STATE_NEW,
-  nextHop: 1,
-  rule: 0,
-  backend: 0,
-  backendPort: 0,
-  newSrc: 0,
-  newDst: 0,
-  servicePort: 0,
-  policy: 0,
-  mark: 0,
-  length: 60,
-  gsoSize: 0,
-  layer: 3,
-  bytes: new Uint8Array(0),
-};
+const SYN = synRecord({ timeMs: 1_790_000_000_250, state: STATE_TRACKED | STATE_NEW });
 
 // Field numbers of Cilium's protos, and of nothing else.
 const FLOW = 1;

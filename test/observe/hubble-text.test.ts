@@ -5,7 +5,6 @@ import { DROP_NO_ROUTE } from '../../datapath/verdict.ts';
 import {
   KIND_DROPPED,
   KIND_RECEIVED,
-  KIND_SENT,
   KIND_STEP,
   STATE_REPLY,
   STATE_TRACKED,
@@ -13,6 +12,7 @@ import {
   type WatchRecord,
 } from '../../datapath/watch/record.ts';
 import { ip } from '../fixtures/packets.ts';
+import { synRecord } from '../fixtures/watch-record.ts';
 
 const P1: Endpoint = { identity: 1001, namespace: 'default', podName: 'p1', labels: ['k8s:app=web'] };
 const P2: Endpoint = { identity: 1002, namespace: 'shop', podName: 'p2', labels: [] };
@@ -28,36 +28,7 @@ const directory: Directory = {
   serviceOf: (address, port) => (address === ip('10.96.0.10') && port === 80 ? 'default/web' : ''),
 };
 
-const SYN: WatchRecord = {
-  kind: KIND_SENT,
-  detail: 1,
-  verdict: 0,
-  timeMs: new Date(2026, 10, 8, 9, 5, 3, 7).getTime(),
-  number: 1,
-  inPort: 0,
-  src: ip('10.244.1.10'),
-  dst: ip('10.244.1.11'),
-  srcPort: 40_000,
-  dstPort: 80,
-  protocol: 6,
-  l4Bits: 2,
-  identity: 1001,
-  tunnelSource: 0,
-  state: STATE_TRACKED,
-  nextHop: 1,
-  rule: 0,
-  backend: 0,
-  backendPort: 0,
-  newSrc: 0,
-  newDst: 0,
-  servicePort: 0,
-  policy: 0,
-  mark: 0,
-  length: 60,
-  gsoSize: 0,
-  layer: 3,
-  bytes: new Uint8Array(0),
-};
+const SYN = synRecord({ timeMs: new Date(2026, 10, 8, 9, 5, 3, 7).getTime() });
 
 const compact = (fields: Partial<WatchRecord>, withNode = false) =>
   compactLine(flowOf({ ...SYN, ...fields }, directory)!, withNode);

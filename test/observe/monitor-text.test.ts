@@ -10,7 +10,6 @@ import { DROP_POLICY_DENIED_INGRESS, DROP_ROUTE_LOOP } from '../../datapath/verd
 import {
   KIND_DROPPED,
   KIND_RECEIVED,
-  KIND_SENT,
   KIND_STEP,
   STATE_NEW,
   STATE_REPLY,
@@ -19,6 +18,7 @@ import {
   type WatchRecord,
 } from '../../datapath/watch/record.ts';
 import { icmpEcho, ip, tcp4 } from '../fixtures/packets.ts';
+import { synRecord } from '../fixtures/watch-record.ts';
 
 const [P1, P2, FAR] = ['10.244.1.10', '10.244.1.11', '10.244.2.20'];
 const TEXT = `apiVersion: tunpath.dev/v1
@@ -52,36 +52,7 @@ function context(): WatchContext {
   return { node: 'a', config: resolved, ports };
 }
 
-const SYN: WatchRecord = {
-  kind: KIND_SENT,
-  detail: 1,
-  verdict: 0,
-  timeMs: 0,
-  number: 1,
-  inPort: 0,
-  src: ip(P1),
-  dst: ip(P2),
-  srcPort: 40_000,
-  dstPort: 80,
-  protocol: 6,
-  l4Bits: 2,
-  identity: 1001,
-  tunnelSource: 0,
-  state: STATE_TRACKED | STATE_NEW,
-  nextHop: 1,
-  rule: 0,
-  backend: 0,
-  backendPort: 0,
-  newSrc: ip(P1),
-  newDst: ip(P2),
-  servicePort: 0,
-  policy: 0,
-  mark: 0,
-  length: 40,
-  gsoSize: 0,
-  layer: 3,
-  bytes: new Uint8Array(0),
-};
+const SYN = synRecord({ state: STATE_TRACKED | STATE_NEW, newSrc: ip(P1), newDst: ip(P2), length: 40 });
 
 describe('events as cilium-dbg monitor prints them', () => {
   const own = context();

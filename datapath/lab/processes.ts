@@ -7,6 +7,9 @@ import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MEMBER_VARIABLE, NETNS_DIR } from './names.ts';
 
+/** Between asking a process to end and ending it. */
+export const END_GRACE_MS = 2000;
+
 /** A process that cannot be mistaken for a later one with the same pid. */
 export interface ProcessIdentity {
   pid: number;

@@ -2,16 +2,14 @@
  * `tunpath apply -f`, `diff -f` and `delete -f` for Kubernetes objects: a client of a cluster's API, by server-side apply. The
  * API is that of --kubeconfig, of KUBECONFIG, or of the only lab.
  */
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Answer, ApiClient, statusError } from '../api/client/client.ts';
-import { readKubeconfig } from '../api/client/kubeconfig.ts';
+import { type Answer, type ApiClient, statusError } from '../api/client/client.ts';
 import { type Manifest, readManifests } from '../api/client/manifests.ts';
 import type { Json, KubeObject } from '../api/object.ts';
-import { Lab } from '../lab/lab.ts';
-import { kubeconfigOf } from '../lab/names.ts';
 import { diffSpecs, formatDifference } from './diff.ts';
-import { DONE, NO, readText, USAGE, UsageError } from './exit.ts';
+import { DONE, NO, readText, USAGE } from './exit.ts';
+import { openCluster } from './which-cluster.ts';
 
 export interface ClusterFlags {
   file: string;
@@ -86,7 +84,7 @@ async function withObjects(
     process.stderr.write(problems.length > 0 ? `${problems.join('\n')}\n` : `tunpath: ${flags.file}: no objects\n`);
     return USAGE;
   }
-  const cluster = new ClusterClient(new ApiClient(readKubeconfig(kubeconfigPath(flags.kubeconfig))));
+  const cluster = new ClusterClient(openCluster(flags.kubeconfig));
   let code = DONE;
   try {
     for (const manifest of backwards ? found.toReversed() : found) {
@@ -111,16 +109,6 @@ function filesOf(file: string): string[] {
     .filter(entry => /\.(ya?ml|json)$/.test(entry))
     .sort();
   return files.map(entry => join(file, entry));
-}
-
-/** @throws UsageError where nothing says which */
-function kubeconfigPath(given: string | undefined): string {
-  const named = given ?? process.env.KUBECONFIG;
-  if (named !== undefined && named !== '') return named;
-  const labs = Lab.list().filter(name => existsSync(kubeconfigOf(name)));
-  if (labs.length === 1) return kubeconfigOf(labs[0]!);
-  const why = labs.length === 0 ? 'no lab with an API is up' : `several labs are up (${labs.join(', ')})`;
-  throw new UsageError(`${why}: expected --kubeconfig FILE, or KUBECONFIG`);
 }
 
 /** `deployment.apps/web` */

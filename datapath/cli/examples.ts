@@ -25,9 +25,12 @@ export const EXAMPLES: Readonly<Record<string, readonly (readonly [command: stri
     ['tunpath get conntrack -p tcp --dport 8080 --state ESTABLISHED', 'filters as conntrack -L has them'],
     ['tunpath get neighbors -w', 'and then each that changes'],
     ['tunpath get ports --node lab/k8s-w1 -o wide', 'of a node of a lab'],
+    ['tunpath get pods -A -o wide', 'objects of the cluster, as kubectl prints them'],
+    ['tunpath get deploy -l app=web -w', 'and then each that changes'],
   ],
   describe: [
     ['tunpath describe service default/web', 'with its endpoints'],
+    ['tunpath describe service web -n default', 'an object of the cluster, with its events'],
     ['tunpath describe counter drop-no-route', 'what it means, and where to look'],
   ],
   status: [

@@ -69,11 +69,20 @@ export const ALL_KINDS: readonly Kind[] = KINDS.map(name => ({ name, ...(DETAILS
 /** A kind by any of its names, in upper or lower case. @throws UsageError that says what was probably meant */
 export function findKind(text: string): Kind {
   const word = text.toLowerCase();
-  const found = ALL_KINDS.find(({ name, aliases }) => name === word || aliases.includes(word));
+  const found = kindCalled(word);
   if (found !== undefined) return found;
   const meant = nearest(word, [...KINDS, ...ALL_KINDS.flatMap(({ aliases }) => aliases)]);
   const hint = meant === undefined ? '' : ` (did you mean ${meant}?)`;
   throw new UsageError(`no kind '${text}'${hint}: expected one of ${KINDS.join(', ')}`);
+}
+
+/** Whether a word, in lower case, is a name of one. */
+export function isNodeKind(word: string): boolean {
+  return kindCalled(word) !== undefined;
+}
+
+function kindCalled(word: string): Kind | undefined {
+  return ALL_KINDS.find(({ name, aliases }) => name === word || aliases.includes(word));
 }
 
 /** For help texts: "services (service, svc), ...". */

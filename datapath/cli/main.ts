@@ -6,14 +6,12 @@
 
 import { statSync } from 'node:fs';
 import { Argument, Command, CommanderError, Option } from 'commander';
-import { KINDS } from '../control/kinds.ts';
 import { LOG_FORMATS, LOG_LEVELS } from '../control/log.ts';
+import { addAsking } from './asking.ts';
 import { DONE, exitCodeOf, readText, reportError, USAGE, UsageError } from './exit.ts';
-import { FORMATS, parseFormat } from './format.ts';
-import type { GetFlags } from './get.ts';
 import { addLooking } from './looking.ts';
 import { addManners } from './manners.ts';
-import { ends, NODE, OUTPUT } from './options.ts';
+import { ends, KUBECONFIG, NODE, OUTPUT } from './options.ts';
 import { guardStreams } from './output.ts';
 import { versionOf } from './version.ts';
 
@@ -55,10 +53,6 @@ function buildProgram(): Command {
     '-f, --file <file>',
     'NodeConfig, or Kubernetes objects, or a directory of those; - is standard input',
   ] as const;
-  const KUBECONFIG = [
-    '--kubeconfig <file>',
-    'the cluster of Kubernetes objects; default: KUBECONFIG, or the only lab',
-  ] as const;
   const FILE_NODE = [
     '--node <name>',
     'a running node: NAME, or LAB/NODE; default: the one that the file names',
@@ -90,58 +84,7 @@ function buildProgram(): Command {
     .option(...KUBECONFIG)
     .action(ends(flags => fileCommand(flags, 'deleteFile', 'deleteObjects')));
 
-  program
-    .command('get')
-    .description('list what a running node holds')
-    .argument('<kind>', `${KINDS.join(', ')}; short names and the singular are taken, too`)
-    .argument('[name]', 'only the rows of that name')
-    .option('-w, --watch', 'and then each row that is new or different')
-    .option('--sort-by <field>', 'a column, or a field of -o json: packets, .original.dst')
-    .option('-s, --src <network>', 'conntrack: from an address or network')
-    .option('-d, --dst <network>', 'conntrack: to one')
-    .option('-r, --reply-src <network>', 'conntrack: that answers')
-    .option('-q, --reply-dst <network>', 'conntrack: that is answered')
-    .option('-p, --proto <protocol>', 'conntrack: tcp, udp, icmp, sctp or a number')
-    .option('--sport, --orig-port-src <port>', 'conntrack: from a port')
-    .option('--dport, --orig-port-dst <port>', 'conntrack: to a port')
-    .option('--reply-port-src <port>', 'conntrack: port that answers')
-    .option('--reply-port-dst <port>', 'conntrack: port that is answered')
-    .option('--state <state>', 'conntrack: of TCP, ESTABLISHED')
-    .option('-u, --status <list>', 'conntrack: ASSURED, SEEN_REPLY, UNREPLIED, SRC_NAT, DST_NAT')
-    .addOption(new Option('--orig-src <network>').hideHelp())
-    .addOption(new Option('--orig-dst <network>').hideHelp())
-    .option('-n, --src-nat [network]', 'conntrack: whose source is translated')
-    .option('-g, --dst-nat [network]', 'conntrack: whose destination is')
-    .option(...NODE)
-    .option(
-      '-o, --output <format>',
-      `${FORMATS.join(', ')}; cilium: lb, ct, nat, ipcache, endpoints as cilium-dbg prints them`,
-      text => (text === 'cilium' ? text : parseFormat(text)),
-      'table',
-    )
-    .action(
-      ends(async (kind, name, flags) => {
-        if (flags.output === 'cilium') return (await import('./cilium.ts')).getCilium(kind, flags.node);
-        return (await import('./get.ts')).get(kind, name, flowFlags(flags));
-      }),
-    );
-
-  program
-    .command('describe')
-    .description('everything about one row, and what belongs to it')
-    .argument('<kind>', 'as for get')
-    .argument('[name]', 'default: all of them')
-    .option(...NODE)
-    .option(...OUTPUT)
-    .action(ends(async (kind, name, flags) => (await import('./get.ts')).describe(kind, name, flags)));
-
-  program
-    .command('status')
-    .description('ports, offloads, tunnel and tables of a running node')
-    .option(...NODE)
-    .option(...OUTPUT)
-    .action(ends(async flags => (await import('./get.ts')).status(flags)));
-
+  addAsking(program);
   addLooking(program);
 
   program
@@ -499,11 +442,6 @@ function together(value: string, before: string[] = []): string[] {
 function countOf(value: string): number {
   if (!/^[1-9]\d{0,2}$/.test(value)) throw new UsageError(`got ${value}, expected a number of loops from 1 to 999`);
   return Number(value);
-}
-
-/** Long options of conntrack(8) under the names that they have here. */
-function flowFlags({ origSrc, origDst, origPortSrc, origPortDst, ...flags }: Record<string, unknown>): GetFlags {
-  return { src: origSrc, dst: origDst, sport: origPortSrc, dport: origPortDst, ...flags } as GetFlags;
 }
 
 /** Every command ends by itself: errors of parsing are thrown here instead of ending the process where they are found. */

@@ -4,6 +4,11 @@ import { FORMATS, parseFormat } from './format.ts';
 export const OUTPUT = ['-o, --output <format>', FORMATS.join(', '), parseFormat, 'table'] as const;
 export const NODE = ['--node <name>', 'a running node: NAME, or LAB/NODE; default: the only one'] as const;
 
+export const KUBECONFIG = [
+  '--kubeconfig <file>',
+  'the cluster of Kubernetes objects; default: KUBECONFIG, or the only lab',
+] as const;
+
 /** Makes a command's result the exit code of the process. */
 export function ends<A extends unknown[]>(run: (...args: A) => Promise<number>): (...args: A) => Promise<void> {
   return async (...args) => {

@@ -5,12 +5,13 @@ import type { WatchContext, WatchParams } from '../control/watch.ts';
 import { FileWriter } from '../io/file-writer.ts';
 import { LINK_ETHERNET, LINK_IPV4, LINK_RAW, PcapWriter } from '../io/pcap.ts';
 import { DIRECTION_IN, DIRECTION_OUT, PcapngWriter } from '../io/pcapng.ts';
+import { watchNodes } from '../observe/watch-nodes.ts';
 import { VERDICT_NAMES } from '../verdict.ts';
 import { KIND_DROPPED, KIND_RECEIVED, type WatchRecord } from '../watch/record.ts';
 import * as ethernet from '../wire/ethernet.ts';
 import { DONE, describeFileError, UsageError } from './exit.ts';
 import { print } from './output.ts';
-import { untilSignal, watchedNodes, watchNodes } from './watched.ts';
+import { untilSignal, watchedNodes } from './watched.ts';
 
 export interface CaptureFlags {
   node?: string;

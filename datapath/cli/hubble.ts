@@ -5,10 +5,10 @@ import type { ConnectionInjector } from '@grpc/grpc-js/build/src/server.ts';
 import { callNode } from '../control/client.ts';
 import { hubbleSocketPath, listenPrivately } from '../control/server.ts';
 import type { HubbleNode, HubbleSource } from '../observe/hubble-service.ts';
+import { pastOf, watchNodes } from '../observe/watch-nodes.ts';
 import { socketPathOf } from './client.ts';
 import { DONE, UsageError } from './exit.ts';
 import { versionOf } from './version.ts';
-import { pastOf, watchNodes } from './watched.ts';
 
 interface NodeStatus {
   node: string;

@@ -3,9 +3,10 @@
 import type { WatchContext } from '../control/watch.ts';
 import { Directories } from '../observe/directory.ts';
 import { MONITOR_TYPES, Monitor, type MonitorEvent, type MonitorType, verboseText } from '../observe/monitor-text.ts';
+import { watchNodes } from '../observe/watch-nodes.ts';
 import { DONE, UsageError } from './exit.ts';
 import { print } from './output.ts';
-import { untilSignal, watchedNodes, watchNodes } from './watched.ts';
+import { untilSignal, watchedNodes } from './watched.ts';
 
 export interface MonitorFlags {
   node?: string;

@@ -5,12 +5,13 @@ import { Directories } from '../observe/directory.ts';
 import { type Flow, flowOf } from '../observe/flow.ts';
 import { type FlowFilterOptions, flowFilter } from '../observe/flow-filter.ts';
 import { compactLine, dictLines, jsonpbLine, OBSERVE_FORMATS, type ObserveFormat } from '../observe/hubble-text.ts';
+import { pastOf, watchNodes } from '../observe/watch-nodes.ts';
 import type { WatchedEvent } from '../observe/watched.ts';
 import { listNodes, pickNode, socketPathOf } from './client.ts';
 import { DONE, UsageError } from './exit.ts';
 import { parseListen } from './listen.ts';
 import { print } from './output.ts';
-import { pastOf, untilSignal, watchedNodes, watchNodes } from './watched.ts';
+import { untilSignal, watchedNodes } from './watched.ts';
 
 export interface ObserveFlags extends FlowFilterOptions {
   node?: string;

@@ -1,102 +1,11 @@
-/** Packets of one or several running nodes, in one stream. */
-import { setTimeout as sleep } from 'node:timers/promises';
-import { streamFromNode } from '../control/client.ts';
-import type { WatchContext, WatchParams, WatchRow } from '../control/watch.ts';
-import type { WatchedEvent } from '../observe/watched.ts';
-import { listNodes, pickNode, socketPathOf } from './client.ts';
-
-/** How long a node may take to hand over what it has seen. */
-const DRAIN_MS = 2000;
+/** Which nodes a command looks at, and until when. */
+import { listNodes, pickNode } from './client.ts';
 
 /** The nodes that an option names: one of them, or without it all that run here. @throws UsageError */
 export function watchedNodes(node: string | undefined): string[] {
   const nodes = listNodes();
   if (node !== undefined || nodes.length === 0) return [pickNode(node, nodes)];
   return nodes;
-}
-
-/**
- * What the nodes report, as it comes, until all of them have ended or `signal` says so; then still what they have seen
- * up to that moment: an empty piece says that there is no more of it.
- * @param ready called once every node watches
- */
-export async function* watchNodes(
-  nodes: readonly string[],
-  params: Partial<WatchParams>,
-  signal: AbortSignal,
-  ready: () => void = () => {},
-): AsyncGenerator<WatchedEvent[]> {
-  const streams = nodes.map(node => eventsOf(node, params));
-  const next = new Map(streams.map(stream => [stream, nextOf(stream)]));
-  const stopped = new Promise<null>(resolve => {
-    const stop = () => void sleep(DRAIN_MS, undefined, { ref: false }).then(() => resolve(null));
-    if (signal.aborted) stop();
-    signal.addEventListener('abort', stop, { once: true });
-  });
-  let silent = streams.length;
-  const heard = new Set<AsyncGenerator<WatchedEvent[]>>();
-  try {
-    while (next.size > 0) {
-      const piece = await Promise.race([stopped, ...next.values()]);
-      if (piece === null) return;
-      const { stream, result } = piece;
-      if (result.done === true) {
-        next.delete(stream);
-        continue;
-      }
-      if (signal.aborted && result.value.length === 0) {
-        next.delete(stream);
-        void stream.return(undefined).catch(() => {});
-        continue;
-      }
-      next.set(stream, nextOf(stream));
-      if (!heard.has(stream)) {
-        heard.add(stream);
-        if (--silent === 0) ready();
-      }
-      yield result.value;
-    }
-  } finally {
-    // Not waited for: a generator that waits for its node ends when the process does.
-    for (const stream of next.keys()) void stream.return(undefined).catch(() => {});
-  }
-}
-
-async function nextOf(stream: AsyncGenerator<WatchedEvent[]>) {
-  return { stream, result: await stream.next() };
-}
-
-async function* eventsOf(name: string, params: Partial<WatchParams>): AsyncGenerator<WatchedEvent[]> {
-  let node = name;
-  for await (const rows of streamFromNode<WatchRow>(socketPathOf(name), 'watch', params)) {
-    for (const row of rows) if ('context' in row) node = row.context.node;
-    yield rows.map(row => eventOf(row, node));
-  }
-}
-
-function eventOf(row: WatchRow, node: string): WatchedEvent {
-  if ('context' in row) return row;
-  if ('lost' in row) return { node, lost: row.lost };
-  return { node, record: { ...row.record, bytes: new Uint8Array(Buffer.from(row.record.bytes, 'base64')) } };
-}
-
-/** What the nodes remember, in the order of time. */
-export async function pastOf(nodes: readonly string[]): Promise<WatchedEvent[]> {
-  const contexts: WatchedEvent[] = [];
-  const records: Extract<WatchedEvent, { record: object }>[] = [];
-  for (const name of nodes) {
-    const socket = socketPathOf(name);
-    let node = name;
-    for await (const rows of streamFromNode<WatchRow>(socket, 'history', {})) {
-      for (const row of rows) {
-        if ('context' in row) node = (row as { context: WatchContext }).context.node;
-        const event = eventOf(row, node);
-        if ('record' in event) records.push(event);
-        else contexts.push(event);
-      }
-    }
-  }
-  return [...contexts, ...records.sort((a, b) => a.record.timeMs - b.record.timeMs)];
 }
 
 /** Ends with SIGINT or SIGTERM. */

@@ -1,5 +1,5 @@
 /** A packet as a line of text, what is in it when it is a tunnel's, and its bytes. */
-import { dotted } from '../packet/build.ts';
+import { dotted, hexText } from '../packet/build.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 
 const HEX_BYTES = 160;
@@ -7,7 +7,7 @@ const TUNNEL_PORTS = [4789, 8472, 6081];
 
 /** '10.244.1.10:40000 > 203.0.113.5:53 udp, 48 bytes, ttl 64, id 1234 | 4500...' */
 export function describePacket(bytes: Uint8Array): string {
-  const hex = Buffer.from(bytes.subarray(0, HEX_BYTES)).toString('hex');
+  const hex = hexText(bytes.subarray(0, HEX_BYTES));
   const rest = bytes.length > HEX_BYTES ? `... ${bytes.length - HEX_BYTES} more` : '';
   return `${summary(bytes)} | ${hex}${rest}`;
 }

@@ -1,5 +1,5 @@
 /** RFC 8926, Generic Network Virtualization Encapsulation. */
-import { patch, pattern, udp4 } from '../packet/build.ts';
+import { hexText, patch, pattern, udp4 } from '../packet/build.ts';
 import type { Clause } from './check.ts';
 import { NO_GENEVE } from './check.ts';
 import { geneveFromPeer, type TunnelOptions } from './from-peer.ts';
@@ -156,7 +156,7 @@ const CLAUSES: Clause[] = [
       const sent = readPorts(only(node, node.exchange('p1', toRemote()), 'wire')).payload.subarray(0, 8);
       const flags = received(bed, { first: header(0, 0x3f) });
       const last = received(bed, { last: (VNI << 8) | 0xff });
-      return `sent ${Buffer.from(sent).toString('hex')}; ${flags}, ${last}`;
+      return `sent ${hexText(sent)}; ${flags}, ${last}`;
     },
   },
   {

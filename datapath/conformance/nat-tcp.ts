@@ -192,7 +192,7 @@ export const NAT_TCP: Clause[] = [
     run(bed) {
       const node = natNode(bed);
       connect(node, A, SERVER, 21);
-      const payload = Buffer.from('PORT 10,244,1,10,156,64\r\n');
+      const payload = new TextEncoder().encode('PORT 10,244,1,10,156,64\r\n');
       const sent = node.exchange('p1', out({ dport: 21, flags: ACK, seq: 1001, ack: 5001, payload }));
       const packet = only(node, sent, 'wire');
       return yesNo(

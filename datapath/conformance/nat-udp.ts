@@ -277,7 +277,7 @@ export const NAT_UDP: Clause[] = [
     expect: 'payload as sent',
     run(bed) {
       const node = natNode(bed);
-      const payload = Buffer.from(`INVITE sip:x SIP/2.0\r\nVia: SIP/2.0/UDP ${POD}:5060\r\n`);
+      const payload = new TextEncoder().encode(`INVITE sip:x SIP/2.0\r\nVia: SIP/2.0/UDP ${POD}:5060\r\n`);
       const sent = node.exchange('p1', udp4({ src: POD, sport: 5060, dst: SERVER, dport: 5060, payload }));
       return yesNo(same(readPorts(only(node, sent, 'wire')).payload, payload), 'payload as sent', 'payload changed');
     },

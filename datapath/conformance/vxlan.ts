@@ -1,5 +1,5 @@
 /** RFC 7348, Virtual eXtensible Local Area Network. */
-import { fragment, patch, pattern, tcp4, udp4 } from '../packet/build.ts';
+import { fragment, hexText, patch, pattern, tcp4, udp4 } from '../packet/build.ts';
 import type { Clause } from './check.ts';
 import { KERNEL } from './check.ts';
 import { vxlanFromPeer } from './from-peer.ts';
@@ -81,7 +81,7 @@ export const VXLAN: Clause[] = [
     run(bed) {
       const node = vxlanNode(bed);
       const outer = only(node, node.exchange('p1', toRemote()), 'wire');
-      return Buffer.from(readPorts(outer).payload.subarray(0, 8)).toString('hex');
+      return hexText(readPorts(outer).payload.subarray(0, 8));
     },
   },
   {

@@ -78,17 +78,21 @@ export const DEVICE_EXPECTED =
 export const NETNS_EXPECTED =
   'the name of a network namespace, as "ip netns" lists it, or a path such as /proc/PID/ns/net';
 
+function bytesOf(text: string): number {
+  return new TextEncoder().encode(text).length;
+}
+
 /** Linux: dev_valid_name (net/core/dev.c). "%" would make it a pattern, "all" and "default" are names in sysctl. */
 function deviceFault(value: string): string | undefined {
-  const wellFormed = value !== '' && Buffer.byteLength(value) <= 15 && !/[/:%\s]/.test(value);
+  const wellFormed = value !== '' && bytesOf(value) <= 15 && !/[/:%\s]/.test(value);
   if (wellFormed && !['.', '..', 'lo', 'all', 'default'].includes(value)) return undefined;
   return DEVICE_EXPECTED;
 }
 
 /** A name, or the path of a file that stands for a namespace, as container runtimes give it. */
 function netnsFault(value: string): string | undefined {
-  const isPath = value.startsWith('/') && Buffer.byteLength(value) <= 4095 && !/[\s\0]/.test(value);
-  const isName = value.length > 0 && Buffer.byteLength(value) <= 255 && !/[/\s\0]/.test(value);
+  const isPath = value.startsWith('/') && bytesOf(value) <= 4095 && !/[\s\0]/.test(value);
+  const isName = value.length > 0 && bytesOf(value) <= 255 && !/[/\s\0]/.test(value);
   if (isPath || (isName && value !== '.' && value !== '..')) return undefined;
   return NETNS_EXPECTED;
 }

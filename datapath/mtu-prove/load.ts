@@ -28,12 +28,17 @@ const SOME_MAC = '02:00:00:00:00:01';
 
 /** @param names files, and directories of which all *.yaml, *.yml and *.json are taken */
 export function loadInputs(names: readonly string[]): Inputs {
+  return inputsOf(names.flatMap(filesOf).map(file => ({ file, text: readText(file) })));
+}
+
+/** @param files names, for the problems, and what they say */
+export function inputsOf(files: readonly { file: string; text: string }[]): Inputs {
   const inputs: Inputs = { configs: [], underlays: [], segments: [], problems: [] };
   const nodes: { config: NodeConfig; at: DocumentPlace }[] = [];
   const underlays: { underlay: UnderlayConfig; at: DocumentPlace }[] = [];
   const segments: { segment: SegmentConfig; at: DocumentPlace }[] = [];
-  for (const file of names.flatMap(filesOf)) {
-    const loaded = loadDocuments(readText(file), file);
+  for (const { file, text } of files) {
+    const loaded = loadDocuments(text, file);
     nodes.push(...loaded.configs);
     underlays.push(...loaded.underlays);
     segments.push(...loaded.segments);

@@ -1,5 +1,5 @@
 /** The headers of a packet in words, and what differs between two moments of it: for people, never for the loop. */
-import { dotted } from '../packet/build.ts';
+import { dotted, hexText } from '../packet/build.ts';
 import { PROFILES } from '../profile.ts';
 import * as ethernet from '../wire/ethernet.ts';
 import * as geneve from '../wire/geneve.ts';
@@ -234,5 +234,5 @@ function macText(bytes: Uint8Array, at: number): string {
 }
 
 function hexOf(bytes: Uint8Array, at: number, length: number): string {
-  return Buffer.from(bytes.subarray(at, at + length)).toString('hex');
+  return hexText(bytes.subarray(at, at + length));
 }

@@ -28,6 +28,8 @@ export interface Step {
   used: string;
   /** Of its bytes, since the step before. */
   changes: Change[];
+  /** The packet as the step left it. */
+  packet: Moment;
   /** True for a step of what the node says itself about the packet. */
   isOwn: boolean;
 }
@@ -205,9 +207,11 @@ function emptyTrip(): Trip {
 
 /** Is this what a node has said itself, wherever it has come since? */
 function isOwnIn({ visits }: Trip, packet: Uint8Array): boolean {
-  return visits.some(({ isOwn, sent }) =>
-    sent.some(one => (isOwn || one.isOwn) && Buffer.compare(ipOf(one), packet) === 0),
-  );
+  return visits.some(({ isOwn, sent }) => sent.some(one => (isOwn || one.isOwn) && isSame(ipOf(one), packet)));
+}
+
+function isSame(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }
 
 function ipOf({ bytes, layer }: Moment): Uint8Array {
@@ -254,12 +258,15 @@ class Follower implements Watcher {
     const visit = this.visits.get(p.number);
     if (visit === undefined) return;
     const used = stepWords(this.node, p, step, verdict);
+    // Held: there is room for an Ethernet header, and nothing in it yet.
+    const isHeld = verdict === TAKEN;
+    const changes = isHeld ? [] : this.changes(p, this.layerOf(p));
     visit.steps.push({
       number: step,
       result: resultOf(verdict),
       used,
-      // Held: there is room for an Ethernet header, and nothing in it yet.
-      changes: verdict === TAKEN ? [] : this.changes(p, this.layerOf(p)),
+      changes,
+      packet: (isHeld ? undefined : this.last.get(p.slot)) ?? visit.came,
       isOwn: p.local !== 0,
     });
   }

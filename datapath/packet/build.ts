@@ -25,7 +25,12 @@ export function dotted(address: number): string {
 
 /** Bytes from hex text; blanks are ignored. */
 export function hex(text: string): Uint8Array {
-  return Uint8Array.from(Buffer.from(text.replace(/\s+/g, ''), 'hex'));
+  return Uint8Array.from(text.replace(/\s+/g, '').match(/[0-9a-f]{2}/gi) ?? [], digits => Number.parseInt(digits, 16));
+}
+
+/** Two digits a byte. */
+export function hexText(bytes: Uint8Array): string {
+  return Array.from(bytes, byte => byte.toString(16).padStart(2, '0')).join('');
 }
 
 /** `n` bytes that differ from each other and between seeds. */

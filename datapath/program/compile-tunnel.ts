@@ -2,6 +2,7 @@
 import type { GeneveOptionConfig, TunnelConfig } from '../control/config.ts';
 import type { ResolvedConfig } from '../control/resolved.ts';
 import { parseAddress, parseMac } from '../control/validated.ts';
+import { hex } from '../packet/build.ts';
 import { type EcnVariant, type OuterHeader, PROFILES } from '../profile.ts';
 import { overheadOf } from '../tunnel/overhead.ts';
 import { type GeneveOption, TUNNEL_GENEVE, TUNNEL_IPIP, TUNNEL_VXLAN } from '../tunnel/spec.ts';
@@ -65,5 +66,5 @@ export function outerHeaderOf(config: ResolvedConfig, tunnel: TunnelConfig): Out
 }
 
 function compileOption(option: GeneveOptionConfig): GeneveOption {
-  return { optionClass: option.class, type: option.type, data: [...Buffer.from(option.data, 'hex')] };
+  return { optionClass: option.class, type: option.type, data: [...hex(option.data)] };
 }

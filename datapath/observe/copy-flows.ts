@@ -1,8 +1,8 @@
 /** Rows of `get conntrack` of a running node in the table of the node in memory that stands for it. */
 import type { FlowRow, TupleRow } from '../control/nat-rows.ts';
 import { adoptFlow } from '../nat/adopt.ts';
-import type { World } from '../observe/world.ts';
 import { ip } from '../packet/build.ts';
+import type { World } from './world.ts';
 
 /** @returns how many have been copied: there may be no table here, or no room */
 export function copyFlows(world: World, node: string, rows: readonly FlowRow[]): number {

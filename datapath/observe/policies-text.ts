@@ -1,13 +1,13 @@
-/** NetworkPolicy objects from a file, as `explain --what-if policy=FILE` takes them. */
+/** NetworkPolicy objects from text, as `explain --what-if policy=FILE` takes them. */
 import { parseAllDocuments } from 'yaml';
 import { type PolicyConfig, policy } from '../control/policy-config.ts';
-import { readText, UsageError } from './exit.ts';
+import { QuestionError } from './question.ts';
 
-/** @throws UsageError with everything that is wrong */
-export function readPolicies(file: string): PolicyConfig[] {
+/** @param file its name, for the problems. @throws QuestionError with everything that is wrong */
+export function policiesIn(text: string, file: string): PolicyConfig[] {
   const policies: PolicyConfig[] = [];
   const problems: string[] = [];
-  for (const document of parseAllDocuments(readText(file))) {
+  for (const document of parseAllDocuments(text)) {
     if (document.errors.length > 0) {
       problems.push(...document.errors.map(({ message }) => `${file}: ${message.split('\n')[0]}`));
       continue;
@@ -35,6 +35,6 @@ export function readPolicies(file: string): PolicyConfig[] {
     }
   }
   if (policies.length === 0 && problems.length === 0) problems.push(`${file}: got none, expected a NetworkPolicy`);
-  if (problems.length > 0) throw new UsageError(problems.join('\n'));
+  if (problems.length > 0) throw new QuestionError(problems.join('\n'));
   return policies;
 }

@@ -21,6 +21,8 @@ import { PodNames } from './pods/pod-names.ts';
 import { labRuntime } from './pods/runtime.ts';
 import { addressOf, type Topology } from './topology.ts';
 
+const CALICO = ['projectcalico.org', 'crd.projectcalico.org'];
+
 const lab = process.argv[2]!;
 
 async function main(): Promise<void> {
@@ -30,6 +32,8 @@ async function main(): Promise<void> {
   const api = await openApi({
     directory: `${stateDirOf(lab)}/api`,
     token: access.token,
+    // Both systems have ippools.
+    untold: topology.profile === 'cilium' ? CALICO : [],
     streams: registry =>
       podStreams(
         registry,

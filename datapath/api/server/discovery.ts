@@ -37,14 +37,18 @@ function resourcesIn(group: string, version: string): Resource[] {
   return RESOURCES.filter(resource => resource.group === group && resource.versions.includes(version));
 }
 
-/** apidiscovery.k8s.io: everything in one answer. @param core only the core group, as /api has it; or all others */
-export function aggregatedDiscovery(core: boolean, apiVersion: 'v2' | 'v2beta1'): Json {
+/**
+ * apidiscovery.k8s.io: everything in one answer.
+ * @param core only the core group, as /api has it; or all others
+ * @param untold groups that are left out
+ */
+export function aggregatedDiscovery(core: boolean, apiVersion: 'v2' | 'v2beta1', untold: readonly string[] = []): Json {
   return {
     kind: 'APIGroupDiscoveryList',
     apiVersion: `apidiscovery.k8s.io/${apiVersion}`,
     metadata: {},
     items: [...groups()]
-      .filter(([group]) => (group === '') === core)
+      .filter(([group]) => (group === '') === core && !untold.includes(group))
       .map(([group, versions]) => ({
         metadata: group === '' ? { creationTimestamp: null } : { name: group, creationTimestamp: null },
         versions: versions.map(version => ({
@@ -79,9 +83,9 @@ export function coreVersions(): Json {
   return { kind: 'APIVersions', versions: ['v1'], serverAddressByClientCIDRs: [] };
 }
 
-/** /apis */
-export function groupList(): Json {
-  const named = [...groups().keys()].filter(group => group !== '');
+/** /apis. @param untold groups that are left out */
+export function groupList(untold: readonly string[] = []): Json {
+  const named = [...groups().keys()].filter(group => group !== '' && !untold.includes(group));
   return { kind: 'APIGroupList', apiVersion: 'v1', groups: named.map(group => withoutKind(apiGroup(group)!)) };
 }
 

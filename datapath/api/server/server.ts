@@ -51,6 +51,8 @@ export interface ApiServerOptions {
   /** Bytes of a request's body. */
   bodyBytes?: number;
   watch?: Partial<WatchLimits>;
+  /** Groups that it does not tell of: a cluster has the kinds of one system, and short names that two have mean the one's. */
+  untold?: readonly string[];
 }
 
 export interface Credentials {
@@ -202,10 +204,11 @@ export class ApiServer {
     }
     if (parts.length === 1 && (parts[0] === 'api' || parts[0] === 'apis')) {
       const core = parts[0] === 'api';
+      const { untold } = this.options;
       const version = acceptedDiscovery(accept);
-      if (version === undefined) return sendJson(response, core ? coreVersions() : groupList());
+      if (version === undefined) return sendJson(response, core ? coreVersions() : groupList(untold));
       const type = `application/json;g=apidiscovery.k8s.io;v=${version};as=APIGroupDiscoveryList`;
-      return send(response, 200, JSON.stringify(aggregatedDiscovery(core, version)), type);
+      return send(response, 200, JSON.stringify(aggregatedDiscovery(core, version, untold)), type);
     }
     const found =
       parts[0] === 'api' && parts.length === 2

@@ -164,11 +164,18 @@ export class NodeAgent {
     const refused: Refused[] = unable.map(one => ({ kind: 'Service', ...one }));
     const config = this.read();
     const { spec } = config;
-    spec.pods = [...this.ownPods, ...this.pods.values()];
+    spec.pods = [...this.ownPods.map(pod => this.asLabelled(pod)), ...this.pods.values()];
     Object.assign(spec, { namespaces, remotePods });
     Object.assign(spec, { services, policies });
     const taken = withoutFaulty(config, this.path);
     return { config: taken.config, refused: [...refused, ...taken.refused] };
+  }
+
+  /** A pod that came with the lab, with the labels that its object has by now. */
+  private asLabelled(pod: Json): Json {
+    const [namespace, name] = pod.name.split('/') as [string, string];
+    const labels = this.cluster.find('Pod', namespace, name)?.metadata.labels;
+    return labels === undefined ? pod : { ...pod, labels };
   }
 
   private async tell(refused: readonly Refused[]): Promise<void> {

@@ -3,8 +3,10 @@
  * shows. A scenario brings its own lab up and down; it says what it does and sees line by line, and collects checks.
  */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { IpError } from '../control/ip.ts';
 import type { Capture, CaptureSummary } from './capture.ts';
+import { findKubectl, runKubectl } from './kubectl.ts';
 import { type ExecResult, Lab } from './lab.ts';
 import { LabError } from './lab-error.ts';
 import type { LabNodeConfig, Mode } from './modes.ts';
@@ -35,6 +37,10 @@ export interface Scenario {
   shows: string;
   topology: Topology;
   mode: Mode;
+  /** Whether the article's commands are kubectl's, so that the lab has its API. */
+  api?: true;
+  /** What each node's configuration has besides its mode. */
+  configure?: (config: LabNodeConfig) => void;
   /** Does the experiment on a lab that is up. What it throws becomes a failed check. */
   run(context: ScenarioContext): Promise<void>;
 }
@@ -54,6 +60,10 @@ export type CapturePoint = readonly [point: string, filter: string];
 /** Of every node in a scenario's lab, so that a run shows what the one before showed. Not chosen for its results. */
 export const SEED = 1;
 
+/** Patience with what is to come about. */
+const SETTLE_MS = 20_000;
+const SETTLE_PAUSE_MS = 50;
+
 /** Lines shown of a command's or a capture's output. */
 const SHOWN_LINES = 8;
 
@@ -62,6 +72,8 @@ export class ScenarioContext {
   readonly lab: Lab;
   private readonly checks: Check[];
   private readonly listener: ((line: string) => void) | undefined;
+  private readonly kubectlPath = findKubectl();
+  private hasSaidWhich = false;
 
   /** @param checks  where they are recorded */
   constructor(lab: Lab, checks: Check[], tell?: (line: string) => void) {
@@ -76,6 +88,49 @@ export class ScenarioContext {
     const result = await this.lab.exec(host, argv, { timeoutMs: 30_000 });
     this.show(result.stdout + result.stderr);
     return result;
+  }
+
+  /**
+   * Runs one command line of kubectl's and shows both.
+   * @param argv without `kubectl` itself
+   * @param input what it reads, as `apply -f -` does
+   */
+  async kubectl(argv: readonly string[], input?: string): Promise<ExecResult> {
+    this.tellKubectl(argv, input);
+    const result = await runKubectl(this.lab, this.kubectlPath, argv, input);
+    this.show(result.stdout + result.stderr);
+    return result;
+  }
+
+  /** Runs it until what it prints is as it is to become, as settle() does, and shows the last time. */
+  async kubectlUntil(argv: readonly string[], isDone: (stdout: string) => boolean): Promise<ExecResult> {
+    this.tellKubectl(argv);
+    const result = await this.settle(
+      () => runKubectl(this.lab, this.kubectlPath, argv),
+      ({ stdout }) => isDone(stdout),
+    );
+    this.show(result.stdout + result.stderr);
+    return result;
+  }
+
+  private tellKubectl(argv: readonly string[], input?: string): void {
+    if (this.kubectlPath === undefined && !this.hasSaidWhich) {
+      this.tell('(there is no kubectl here: its lines are carried out by a client of our own)');
+    }
+    this.hasSaidWhich = true;
+    this.tell(`$ ${['kubectl', ...argv].map(quote).join(' ')}`);
+    if (input !== undefined) for (const line of input.trim().split('\n')) this.tell(`  | ${line}`);
+  }
+
+  /**
+   * Looks again and again, in silence, until something is as it is to become: controllers and nodes take their time.
+   * What it is in the end, or when patience is over, is the caller's to check.
+   */
+  async settle<T>(look: () => Promise<T>, isDone: (seen: T) => boolean): Promise<T> {
+    for (const deadline = performance.now() + SETTLE_MS; ; await sleep(SETTLE_PAUSE_MS)) {
+      const seen = await look();
+      if (isDone(seen) || performance.now() > deadline) return seen;
+    }
   }
 
   /**
@@ -169,7 +224,11 @@ export async function runScenario(scenario: Scenario, options: RunOptions): Prom
       mode,
       offload: 'none',
       seed: SEED,
-      adjust: options.adjust,
+      api: scenario.api,
+      adjust: config => {
+        scenario.configure?.(config);
+        options.adjust?.(config);
+      },
     });
     try {
       await scenario.run(new ScenarioContext(lab, checks, options.tell));

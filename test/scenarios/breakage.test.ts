@@ -127,10 +127,26 @@ const BREAKAGES: Breakage[] = [
     },
     fails: ['instance target: requests answered', 'instance target: the request on node2', 'instance target: hops'],
   },
+  {
+    what: "every client under the node's address, as kube-proxy has it",
+    scenario: 'cilium-source-matrix',
+    adjust: spec => {
+      spec.profile = 'linux';
+    },
+    fails: ['curl-pod asks: whom pods see', 'outside, by k8s-ctr: whom pods see', 'outside, by k8s-w1: whom pods see'],
+  },
+  {
+    what: 'pods masqueraded towards each other, so that a policy does not know them',
+    scenario: 'networkpolicy-db',
+    adjust: spec => {
+      delete spec.masquerade[0]!.notTo;
+    },
+    fails: ['before: pod2 asks pod1', 'pod2 asks pod1', 'pod1: SYNs in its packets'],
+  },
 ];
 
 describe('a broken datapath fails the scenario', function () {
-  this.timeout(60_000);
+  this.timeout(240_000);
   afterEach(() => Lab.down(LAB));
 
   for (const { what, scenario: name, adjust, fails } of BREAKAGES) {

@@ -28,7 +28,7 @@ async function tunpath(...argv: string[]): Promise<{ stdout: string; stderr: str
 }
 
 describe('scenarios', function () {
-  this.timeout(60_000);
+  this.timeout(240_000);
   afterEach(() => Lab.down(LAB));
 
   for (const scenario of SCENARIOS) {

@@ -2,10 +2,12 @@
 
 import type { Scenario } from '../scenario.ts';
 import { awsScenarios } from './aws.ts';
+import { balancerScenarios } from './balancers.ts';
 import { calicoScenarios } from './calico.ts';
 import { ciliumScenarios } from './cilium.ts';
 import { flannelScenarios } from './flannel.ts';
 import { masqueradeScenarios } from './masquerade.ts';
+import { policyScenarios } from './policy.ts';
 import { serviceScenarios } from './services.ts';
 
 export const SCENARIOS: readonly Scenario[] = [
@@ -13,6 +15,8 @@ export const SCENARIOS: readonly Scenario[] = [
   ...ciliumScenarios,
   ...flannelScenarios,
   ...serviceScenarios,
+  ...balancerScenarios,
+  ...policyScenarios,
   ...masqueradeScenarios,
   ...awsScenarios,
 ];

@@ -40,6 +40,7 @@ const PATHS: Record<Exclude<keyof ClusterObjects, 'configMaps'>, string> = {
   policies: '/apis/networking.k8s.io/v1/networkpolicies',
   namespaces: '/api/v1/namespaces',
   endpoints: '/apis/cilium.io/v2/ciliumendpoints',
+  pools: '/apis/crd.projectcalico.org/v1/ippools',
 };
 /** Where the ConfigMaps of flannel and Cilium are. */
 const CONFIG_MAPS = ['kube-flannel', 'kube-system'].map(namespace => `/api/v1/namespaces/${namespace}/configmaps`);

@@ -13,12 +13,15 @@ import { makeCredentials, makeToken, writeKubeconfig } from '../api/kubeconfig.t
 import type { ApiServer, Credentials } from '../api/server/server.ts';
 import { podStreams } from '../api/streams/pod-streams.ts';
 import { nodeObject, podObject, podStatus, serviceObjects } from './api-objects.ts';
+import { LabNetwork } from './lab-network.ts';
 import { renewLeases } from './leases.ts';
+import type { ModeOptions } from './modes.ts';
 import { apiDirOf, kubeconfigOf, namespaceOf, stateDirOf, zoneFileOf } from './names.ts';
 import { Kubelet } from './pods/kubelet.ts';
 import { NodeAgent } from './pods/node-agent.ts';
 import { PodNames } from './pods/pod-names.ts';
 import { labRuntime } from './pods/runtime.ts';
+import { switchObjects, systemOf } from './switches.ts';
 import { addressOf, type Topology } from './topology.ts';
 
 const CALICO = ['projectcalico.org', 'crd.projectcalico.org'];
@@ -26,7 +29,10 @@ const CALICO = ['projectcalico.org', 'crd.projectcalico.org'];
 const lab = process.argv[2]!;
 
 async function main(): Promise<void> {
-  const { topology } = JSON.parse(readFileSync(`${stateDirOf(lab)}/lab.json`, 'utf8')) as { topology: Topology };
+  const { topology, options } = JSON.parse(readFileSync(`${stateDirOf(lab)}/lab.json`, 'utf8')) as {
+    topology: Topology;
+    options: ModeOptions;
+  };
   const access = await accessOf(`${stateDirOf(lab)}/access.json`);
   let kubelet: Kubelet | undefined;
   const api = await openApi({
@@ -41,22 +47,25 @@ async function main(): Promise<void> {
       ),
   });
   const cluster = new Cluster(api.registry, 'tunpath-lab');
-  await seed(cluster, topology);
+  await seed(cluster, topology, options);
   const onError = (text: string) => process.stderr.write(`${text}\n`);
   const own = new Set(topology.pods.map(({ name }) => namespaceOf(lab, name)));
-  const agents = new Map(topology.nodes.map(({ name }) => [name, new NodeAgent(lab, name, cluster, own, onError)]));
+  const agents = new Map(
+    topology.nodes.map(({ name }) => [name, new NodeAgent(lab, topology, name, cluster, own, onError)]),
+  );
   const names = new PodNames(
     cluster,
     zoneFileOf(lab),
     topology.pods.some(({ dns }) => dns),
   );
-  kubelet = new Kubelet({ lab, topology, cluster, agents, names, onError });
+  const network = new LabNetwork(cluster, systemOf(topology, options), agents);
+  kubelet = new Kubelet({ lab, topology, cluster, agents, names, network, onError });
   for (const pod of topology.pods) names.follow(namespaceOf(lab, pod.name), 'default');
   // Before a node hears anything: what runs already stays attached.
   await Promise.all([kubelet.adopt(), kubelet.prepare()]);
   const leases = await renewLeases(kubelet, [...agents.keys()]);
   const controllers = startControllers(api.registry, {}, onError);
-  const pods = new Manager(api.store, cluster, [kubelet.controller], onError);
+  const pods = new Manager(api.store, cluster, [kubelet.controller, network.controller], onError);
   await controllers.settle();
   for (const agent of agents.values()) agent.changed();
   names.refresh();
@@ -106,10 +115,11 @@ async function listen(server: ApiServer, access: Access): Promise<number> {
 }
 
 /** What the lab is; whatever is there already, from before a restart, stays as it is. */
-async function seed(cluster: Cluster, topology: Topology): Promise<void> {
+async function seed(cluster: Cluster, topology: Topology, options: ModeOptions): Promise<void> {
   const { now } = cluster;
   if (cluster.list('Node').length > 0) return;
   for (const node of topology.nodes) await cluster.create('Node', nodeObject(node, now, release()));
+  for (const { kind, object } of switchObjects(topology, options)) await cluster.create(kind, object);
   for (const service of serviceObjects(topology)) await cluster.create('Service', service);
   for (const pod of topology.pods) {
     const made = await cluster.create('Pod', podObject(pod));

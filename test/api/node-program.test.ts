@@ -57,6 +57,7 @@ const objects = (more: Partial<ClusterObjects> = {}): ClusterObjects => ({
   policies: [],
   namespaces: [],
   configMaps: [],
+  pools: [],
   endpoints: [],
   ...more,
 });
@@ -162,9 +163,9 @@ describe('a node of a cluster', () => {
     assert.equal(native.spec.tunnel.protocol, 'none');
     assert.deepEqual(native.spec.masquerade[0].notTo, [
       '10.244.0.0/16',
+      '192.168.10.1/32',
       '192.168.10.2/32',
       '192.168.20.1/32',
-      '192.168.10.1/32',
     ]);
   });
 
@@ -188,6 +189,13 @@ describe('a node of a cluster', () => {
   it('says what it does not carry out', () => {
     const tap = { kind: 'tap', device: 'ul0', mac: '02:00:00:00:00:01', address: '192.168.10.1/24' };
     assert.match(compiled({ uplink: tap }).missing.join(), /Node c has 192\.168\.20\.1, not in 192\.168\.10\.1\/24/);
+    const overlay = { configMaps: [configMap('cilium-config', {})], pods: [] };
+    const alone = compiled({ uplink: tap }, overlay);
+    assert.deepEqual(
+      alone.spec.tunnel.peers.map(({ address }: Json) => address),
+      ['192.168.10.2'],
+    );
+    assert.match(alone.missing.join(), /Node c has 192\.168\.20\.1, not in/);
     const { spec, missing } = compiled({}, { nodes: [node('b', 'none', '10.244.1.0/24')] }, false);
     assert.deepEqual(spec.pods, []);
     assert.match(

@@ -1,10 +1,23 @@
 /**
  * What the objects of a cluster mean to one of its nodes: its NodeConfig, from a base that says what the cluster does not.
- * What the base says itself stays; the rest follows from Nodes, Pods, Services, EndpointSlices, NetworkPolicies and the
- * ConfigMaps of flannel and Cilium. Pure.
+ * What the base says itself stays; the rest follows from Nodes, Pods, Services, EndpointSlices, NetworkPolicies, the
+ * ConfigMaps of flannel and Cilium, and Calico's IPPools. Pure.
  */
 import { contains, parseAddress, parseCidr } from '../../control/address.ts';
 import { type Json, type KubeObject, placeOf } from '../object.ts';
+import { ANYWHERE, type Network, networkOf, podCidrsOf, type SwitchObjects } from './network.ts';
+import {
+  atRest,
+  internalIP,
+  isNear,
+  masqueradeOf,
+  type Own,
+  type Peer,
+  peersOf,
+  routesOf,
+  tunnelsOf,
+  withoutGateway,
+} from './node-network.ts';
 import { compilePolicies, namedPorts } from './policies.ts';
 import { compileServices } from './services.ts';
 
@@ -16,6 +29,8 @@ export interface ClusterObjects {
   policies: readonly KubeObject[];
   namespaces: readonly KubeObject[];
   configMaps: readonly KubeObject[];
+  /** Calico's IPPools. */
+  pools: readonly KubeObject[];
   /** CiliumEndpoints, for the identities of pods. */
   endpoints: readonly KubeObject[];
 }
@@ -47,28 +62,27 @@ export function compileNode(
   const node = objects.nodes.find(({ metadata }) => metadata.name === nodeName);
   if (node === undefined) missing.push(`no Node ${nodeName} is in the cluster`);
   const others = objects.nodes.filter(({ metadata }) => metadata.name !== nodeName);
-  const network = networkOf(objects.configMaps);
-  if (base.spec.profile === undefined && network.profile !== undefined) spec.profile = network.profile;
-  const peers = others.flatMap(other => {
-    const address = internalIP(other);
-    if (address !== undefined) return [{ address, ...macOf(other, network.protocol) }];
-    missing.push(`Node ${other.metadata.name} has no InternalIP of IPv4: nothing is sent to its pods`);
-    return [];
-  });
-  if (base.spec.tunnels === undefined) spec.tunnel = tunnelOf(base.spec.tunnel, network, peers, node);
-  spec.routes = [...routesTo(others, spec, network, base, missing), ...(base.spec.routes ?? [])];
-  if (base.spec.masquerade === undefined && network.masquerade !== undefined) {
-    spec.masquerade = network.masquerade(others.concat(node ?? []).flatMap(other => internalIP(other) ?? []));
+  const network = networkFrom(objects, missing);
+  const own = base.spec.profile ?? network.system;
+  if (own !== null) spec.profile = own;
+  const { peers, missing: unknown } = peersOf(others, vtepMacOf);
+  missing.push(...unknown);
+  const part = networkPart(base, network, peers, node, missing);
+  Object.assign(spec, part);
+  if (base.spec.masquerade === undefined) {
+    const addresses = others.concat(node ?? []).flatMap(other => internalIP(other) ?? []);
+    const rules = masqueradeOf(network, node === undefined ? [] : podCidrsOf(node), addresses);
+    if (rules !== undefined) spec.masquerade = rules;
   }
   spec.pods = [
     ...(base.spec.pods ?? []),
     ...podsOn(nodeName, objects, spec.tunnel?.vni === 'identity', netnsExists, missing),
   ];
   const { services, refused } = compileServices(objects.services, objects.slices);
-  const own = base.metadata.name;
+  const ownName = base.metadata.name;
   // Endpoints name their node as the cluster does; the datapath knows itself by its own name.
   for (const service of services) {
-    for (const endpoint of service.endpoints) if (endpoint.nodeName === nodeName) endpoint.nodeName = own;
+    for (const endpoint of service.endpoints) if (endpoint.nodeName === nodeName) endpoint.nodeName = ownName;
   }
   for (const { place, message } of refused) missing.push(`Service ${place}: ${message}`);
   spec.services = [...(base.spec.services ?? []), ...services];
@@ -82,96 +96,62 @@ export function compileNode(
   return { config: { ...base, spec }, missing };
 }
 
-interface Network {
-  protocol: 'none' | 'ipip' | 'vxlan' | 'geneve';
-  port?: number;
-  vni?: number | 'identity';
-  /** To nodes of the own subnet without a tunnel. */
-  direct: boolean;
-  profile?: string;
-  masquerade?: (nodes: readonly string[]) => Json[];
+/** As it stands where nothing says how packets go between nodes: as they are. */
+const PLAIN: Network = { system: null, pools: [], plain: 'all', closed: [] };
+
+/** What the switches say; what is wrong with them is said, and they are as if they were not there. */
+function networkFrom(objects: SwitchObjects, missing: string[]): Network {
+  const { network, faults, remarks } = networkOf(objects);
+  for (const { source, message } of [...faults, ...remarks])
+    missing.push(`${source.kind} ${placeOf({ metadata: source })}: ${message}`);
+  return network ?? PLAIN;
 }
 
-/** What the ConfigMaps of flannel or Cilium say of the pod network. */
-function networkOf(configMaps: readonly KubeObject[]): Network {
-  const named = (name: string): Json | undefined =>
-    configMaps.find(({ metadata }) => metadata.name === name)?.data as Json | undefined;
-  const flannel = parsed(named('kube-flannel-cfg')?.['net-conf.json']);
-  if (flannel !== undefined) {
-    const { Backend: backend = {}, Network: cluster } = flannel;
-    const protocol = backend.Type === 'vxlan' ? 'vxlan' : backend.Type === 'ipip' ? 'ipip' : 'none';
-    return {
-      protocol,
-      ...(protocol === 'vxlan' ? { port: backend.Port ?? 8472, vni: backend.VNI ?? 1 } : {}),
-      direct: backend.DirectRouting === true,
-      profile: 'flannel',
-      ...(parseCidr(cluster ?? '') === undefined
-        ? {}
-        : { masquerade: () => [{ from: [cluster], notTo: [cluster, '224.0.0.0/4'], randomFully: true }] }),
-    };
-  }
-  const cilium = named('cilium-config');
-  if (cilium === undefined) return { protocol: 'none', direct: false };
-  const isTunnelled = cilium['routing-mode'] !== 'native' && cilium.tunnel !== 'disabled';
-  const protocol = isTunnelled
-    ? ((cilium['tunnel-protocol'] ?? cilium.tunnel ?? 'vxlan') as 'vxlan' | 'geneve')
-    : 'none';
-  const inside = cilium['ipv4-native-routing-cidr'] ?? cilium['cluster-pool-ipv4-cidr'];
-  const isMasqueraded = cilium['enable-ipv4-masquerade'] !== 'false' && parseCidr(inside ?? '') !== undefined;
-  return {
-    protocol,
-    ...(isTunnelled
-      ? { port: Number(cilium['tunnel-port'] ?? (protocol === 'geneve' ? 6081 : 8472)), vni: 'identity' }
-      : {}),
-    direct: false,
-    profile: 'cilium',
-    ...(isMasqueraded
-      ? { masquerade: nodes => [{ from: [inside], notTo: [inside, ...nodes.map(address => `${address}/32`)] }] }
-      : {}),
+/** Tunnels and routes. What the base says of tunnels stands, and the cluster's nodes are its peers. */
+function networkPart(
+  base: Json,
+  network: Network,
+  others: readonly Peer[],
+  node: KubeObject | undefined,
+  missing: string[],
+): Json {
+  const { uplink, tunnel: written, tunnels } = base.spec;
+  const own: Own = {
+    subnet: uplink?.address,
+    gateway: uplink?.gateway,
+    podCidrs: node === undefined ? [] : podCidrsOf(node),
+    ...(node === undefined ? {} : { mac: vtepMacOf(node) }),
   };
+  // A tunnel to a node that nothing leads to is none.
+  const ways: Json[] = (base.spec.routes ?? []).filter(({ encap }: Json) => encap === undefined || encap === false);
+  const isReached = (peer: Peer): boolean =>
+    isNear(own, peer) ||
+    own.gateway !== undefined ||
+    ways.some(({ to }) => parseCidr(to) !== undefined && contains(parseCidr(to)!, parseAddress(peer.address)!));
+  const peers = others.filter(isReached);
+  missing.push(...others.filter(peer => !isReached(peer)).map(peer => withoutGateway(own, peer)));
+  const given = written === undefined ? tunnels?.[0] : written.protocol === 'none' ? null : written;
+  const taken = given === undefined ? network : withTunnel(network, given);
+  const plan = atRest(taken);
+  const several = tunnels !== undefined;
+  const { routes, missing: without } = routesOf(plan, own, peers, ({ name }) => (several ? name : true));
+  missing.push(...without);
+  const known = new Set((base.spec.routes ?? []).map(({ to }: Json) => to));
+  const all = [...routes.filter(({ to }) => !known.has(to)), ...(base.spec.routes ?? [])];
+  if (several) return { routes: all };
+  const [made] = tunnelsOf(plan, own, peers);
+  if (made === undefined) return { routes: all, tunnel: written ?? { protocol: 'none' } };
+  const { name: _name, ...short } = made;
+  if (written === undefined) return { routes: all, tunnel: short };
+  const present = new Set((written.peers ?? []).map(({ address }: Json) => address));
+  const added = short.peers.filter(({ address }: Json) => !present.has(address));
+  return { routes: all, tunnel: { ...written, peers: [...(written.peers ?? []), ...added] } };
 }
 
-function tunnelOf(written: Json, network: Network, peers: Json[], node: KubeObject | undefined): Json {
-  const { protocol, port, vni } = network;
-  const tunnel: Json = written ?? {
-    protocol,
-    ...(port === undefined ? {} : { port }),
-    ...(vni === undefined ? {} : { vni }),
-    ...(protocol === 'vxlan' && node !== undefined ? macOf(node, protocol) : {}),
-  };
-  const withMac = tunnel.protocol === 'vxlan' || tunnel.protocol === 'geneve';
-  if (tunnel.protocol === 'none') return tunnel;
-  const known = new Set((tunnel.peers ?? []).map(({ address }: Json) => address));
-  const added = peers
-    .filter(({ address }) => !known.has(address))
-    .map(peer => (withMac ? peer : { address: peer.address }));
-  return { ...tunnel, peers: [...(tunnel.peers ?? []), ...added] };
-}
-
-function routesTo(others: readonly KubeObject[], spec: Json, network: Network, base: Json, missing: string[]): Json[] {
-  const written = new Set((base.spec.routes ?? []).map(({ to }: Json) => to));
-  const subnet = parseCidr(String(spec.uplink?.address));
-  const { gateway } = spec.uplink ?? {};
-  const encap = spec.tunnels === undefined ? spec.tunnel.protocol !== 'none' : spec.tunnels[0]?.name;
-  return others.flatMap(other => {
-    const { name } = other.metadata;
-    const address = internalIP(other);
-    if (address === undefined) return [];
-    const cidrs: string[] = other.spec?.podCIDRs ?? (other.spec?.podCIDR === undefined ? [] : [other.spec.podCIDR]);
-    const networks = cidrs.filter(cidr => parseCidr(cidr) !== undefined);
-    if (networks.length === 0) missing.push(`Node ${name} has no podCIDR of IPv4: its pods have no route`);
-    // Of uplinks that take over an interface, the kernel knows who is where.
-    const isNear = subnet === undefined || contains(subnet, parseAddress(address)!);
-    if (!isNear && gateway === undefined) {
-      missing.push(
-        `Node ${name} has ${address}, not in ${spec.uplink.address}, and there is no gateway: its pods have no route`,
-      );
-      return [];
-    }
-    const inTunnel = encap !== false && encap !== undefined && !(network.direct && isNear);
-    const via = inTunnel || isNear ? address : gateway;
-    return networks.filter(to => !written.has(to)).map(to => ({ to, via, ...(inTunnel ? { encap } : {}) }));
-  });
+/** The same with one tunnel for all pods, or none. @param tunnel as a NodeConfig has it; null: none */
+function withTunnel(network: Network, tunnel: Json): Network {
+  const encap = tunnel === null ? null : { name: tunnel.name ?? tunnel.protocol, protocol: tunnel.protocol };
+  return { ...network, plain: 'all', pools: [{ cidr: ANYWHERE, encap, direct: false }] };
 }
 
 function podsOn(
@@ -213,22 +193,11 @@ function podsOn(
   });
 }
 
-function internalIP({ status }: KubeObject): string | undefined {
-  return (status?.addresses ?? []).find(
-    ({ type, address }: Json) => type === 'InternalIP' && parseAddress(address) !== undefined,
-  )?.address;
-}
-
 /** The MAC of a node's VTEP, where flannel has written it down. */
-function macOf({ metadata }: KubeObject, protocol: string): { mac?: string } {
-  if (protocol !== 'vxlan') return {};
-  const mac = parsed(metadata.annotations?.[`${FLANNEL}/backend-data`])?.VtepMAC;
-  return typeof mac === 'string' ? { mac } : {};
-}
-
-function parsed(text: string | undefined): Json {
+function vtepMacOf({ metadata }: KubeObject): string | undefined {
   try {
-    return text === undefined ? undefined : JSON.parse(text);
+    const mac = JSON.parse(metadata.annotations?.[`${FLANNEL}/backend-data`] ?? '{}')?.VtepMAC;
+    return typeof mac === 'string' ? mac : undefined;
   } catch {
     return undefined;
   }

@@ -28,6 +28,7 @@ export interface KubeletOptions {
   cluster: Cluster;
   agents: ReadonlyMap<string, NodeAgent>;
   names: PodNames;
+  network: { isClosed(podCidr: string): boolean };
   onError: (text: string) => void;
 }
 
@@ -38,6 +39,7 @@ export class Kubelet implements PodHost {
   readonly onError: (text: string) => void;
   readonly path: { host: string; busybox: string };
   private readonly topology: Topology;
+  private readonly network: KubeletOptions['network'];
   private readonly agents: ReadonlyMap<string, NodeAgent>;
   /** By the place of the pod. */
   private readonly workers = new Map<string, PodWorker>();
@@ -47,7 +49,8 @@ export class Kubelet implements PodHost {
   /** Addresses of pods that run, or are about to. */
   private readonly addresses = new Map<string, string>();
 
-  constructor({ lab, topology, cluster, agents, names, onError }: KubeletOptions) {
+  constructor({ lab, topology, cluster, agents, names, network, onError }: KubeletOptions) {
+    this.network = network;
     this.lab = lab;
     this.topology = topology;
     this.cluster = cluster;
@@ -170,7 +173,11 @@ export class Kubelet implements PodHost {
     if (!isActive(pod)) return undefined;
     const address = this.addressFor(pod);
     if (address === undefined) {
-      await this.cluster.event(pod, 'Warning', 'FailedCreatePodSandBox', 'no address of the node is left');
+      const cidr = this.podCidrOf(pod);
+      const why = this.network.isClosed(cidr)
+        ? `the IPPool of ${cidr}, the node's block, is disabled`
+        : 'no address of the node is left';
+      await this.cluster.event(pod, 'Warning', 'FailedCreatePodSandBox', why);
       return 1000;
     }
     this.start(pod, address);
@@ -207,8 +214,14 @@ export class Kubelet implements PodHost {
     if (pod.spec.hostNetwork === true) return this.hostIP(pod);
     const node = this.topology.nodes.find(({ name }) => name === pod.spec.nodeName)!;
     const own = this.topology.pods.map(({ address }) => address);
-    const cidr = this.cluster.find('Node', undefined, node.name)?.spec.podCIDR ?? node.podCidr;
+    const cidr = this.podCidrOf(pod);
+    if (this.network.isClosed(cidr)) return undefined;
     return freePodAddress(cidr, new Set([node.hostAddress, ...own, ...this.addresses.keys()]));
+  }
+
+  private podCidrOf({ spec }: KubeObject): string {
+    const node = this.topology.nodes.find(({ name }) => name === spec.nodeName)!;
+    return this.cluster.find('Node', undefined, node.name)?.spec.podCIDR ?? node.podCidr;
   }
 
   async removeNetwork(pod: KubeObject, place: string, namespace: string): Promise<void> {

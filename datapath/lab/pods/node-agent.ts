@@ -1,7 +1,8 @@
-/** Keeps one node's datapath as the API has it: services, policies, and pods that came after the lab. The rest stays. */
+/** Keeps one node's datapath as the API has it: its network, services, policies, and pods that came after the lab. The rest stays. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { parse, stringify } from 'yaml';
 import { type Refused, withoutFaulty } from '../../api/agent/acceptable.ts';
+import type { NetworkPlan } from '../../api/agent/node-network.ts';
 import { compilePolicies } from '../../api/agent/policies.ts';
 import { compileServices } from '../../api/agent/services.ts';
 import type { Cluster } from '../../api/controllers/cluster.ts';
@@ -9,6 +10,8 @@ import type { Json } from '../../api/object.ts';
 import { callNode } from '../../control/client.ts';
 import type { ApplyResult } from '../../control/node.ts';
 import { nodeNameOf, socketOf, stateDirOf } from '../names.ts';
+import { networkSpec } from '../switches.ts';
+import type { Topology } from '../topology.ts';
 
 /** Changes of one moment go to the node together. */
 const DEBOUNCE_MS = 20;
@@ -22,6 +25,7 @@ const FOLLOWED = new Set([
   'networkpolicies.networking.k8s.io',
   'namespaces',
   'pods',
+  'nodes',
 ]);
 
 /** An item of a NodeConfig's `spec.pods`. */
@@ -37,6 +41,9 @@ export interface PodEntry {
 
 export class NodeAgent {
   readonly name: string;
+  /** How packets go between nodes; undefined: as the lab's mode says. */
+  private plan: NetworkPlan | undefined;
+  private readonly topology: Topology;
   private readonly lab: string;
   private readonly cluster: Cluster;
   private readonly ownPods: Json[];
@@ -52,6 +59,7 @@ export class NodeAgent {
   /** @param ownPods names of the pods that the lab itself has on the node */
   constructor(
     lab: string,
+    topology: Topology,
     name: string,
     cluster: Cluster,
     ownPods: ReadonlySet<string>,
@@ -59,6 +67,7 @@ export class NodeAgent {
   ) {
     this.onError = onError;
     this.lab = lab;
+    this.topology = topology;
     this.name = name;
     this.cluster = cluster;
     this.ownPods = this.read().spec.pods.filter(({ netns }: Json) => ownPods.has(netns));
@@ -79,6 +88,12 @@ export class NodeAgent {
     this.pods.delete(name);
     const own = this.ownPods.findIndex(({ netns }) => netns === withLabPod);
     if (own >= 0) this.ownPods.splice(own, 1);
+    this.changed();
+  }
+
+  /** What the node's network is to be, from the next application on. */
+  follow(plan: NetworkPlan): void {
+    this.plan = plan;
     this.changed();
   }
 
@@ -167,6 +182,8 @@ export class NodeAgent {
     spec.pods = [...this.ownPods.map(pod => this.asLabelled(pod)), ...this.pods.values()];
     Object.assign(spec, { namespaces, remotePods });
     Object.assign(spec, { services, policies });
+    if (this.plan !== undefined)
+      Object.assign(spec, networkSpec(this.topology, this.name, cluster.list('Node'), this.plan));
     const taken = withoutFaulty(config, this.path);
     return { config: taken.config, refused: [...refused, ...taken.refused] };
   }

@@ -51,7 +51,7 @@ export function socketPathOf(node: string): string {
   return `${RUN_DIR}/${node}.sock`;
 }
 
-/** `tp-lab-k8s-w1` -> `lab/k8s-w1` */
-function shortName(node: string): string {
+/** As people call a node: `tp-lab-k8s-w1` -> `lab/k8s-w1`. */
+export function shortName(node: string): string {
   return node.replace(/^tp-([a-z0-9]+)-/, '$1/');
 }

@@ -53,6 +53,12 @@ export const EXAMPLES: Readonly<Record<string, readonly (readonly [command: stri
     ['tunpath conformance', 'every clause; exit 1 if one fails'],
     ['tunpath conformance --clause 4787/REQ-1 --verbose', 'one, with its packets'],
   ],
+  completion: [
+    ['source <(tunpath completion bash)', 'in this shell'],
+    ['tunpath completion bash > /etc/bash_completion.d/tunpath', 'in every one'],
+    ['tunpath completion zsh > ~/.zfunc/_tunpath', 'with fpath+=~/.zfunc before compinit'],
+    ['tunpath completion fish > ~/.config/fish/completions/tunpath.fish', 'in every one'],
+  ],
   'mtu prove': [['tunpath mtu prove -f a.yaml -f b.yaml', 'from configuration alone']],
   'mtu probe': [['tunpath mtu probe curl-pod webpod-w0', 'with real packets, in a lab']],
   'lab up': [

@@ -4,7 +4,8 @@
  * command runs, so that `--help` and short commands start fast.
  */
 
-import { statSync } from 'node:fs';
+import { realpathSync, statSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { Argument, Command, CommanderError, Option } from 'commander';
 import { LOG_FORMATS, LOG_LEVELS } from '../control/log.ts';
 import { addAsking } from './asking.ts';
@@ -17,7 +18,8 @@ import { versionOf } from './version.ts';
 
 const HTML = ['--html <file>', 'a page with charts, too: one file that needs nothing else'] as const;
 
-function buildProgram(): Command {
+/** All commands, with their options, arguments and texts. */
+export function buildProgram(): Command {
   const program = new Command('tunpath')
     .description('A userspace datapath: pods, tunnels and routing over TUN and TAP devices')
     .version(versionOf(), '--version')
@@ -107,6 +109,12 @@ function buildProgram(): Command {
     .action(ends(async (path, flags) => (await import('./explain-config.ts')).explainConfig(path, flags)));
 
   program
+    .command('completion')
+    .description('a script that lets a shell complete commands, options, and what runs here')
+    .addArgument(new Argument('<shell>').choices(['bash', 'zsh', 'fish']))
+    .action(ends(async shell => (await import('./completion.ts')).completion(shell)));
+
+  program
     .command('conformance')
     .description('hold the datapath against the RFCs, clause by clause, with packets in memory')
     .option('--profile <name>', 'linux, cilium, calico, flannel, rfc; all: side by side', 'rfc')
@@ -122,6 +130,7 @@ function buildProgram(): Command {
     program.command('host').description('this machine: what a node on it needs, and whether a running pair works'),
   );
   addBench(program.command('bench').description('measurements, with where and how they were made'));
+  addManners(program);
   return program;
 }
 
@@ -463,18 +472,23 @@ async function fileCommand(
   return cluster[forCluster]({ ...flags, text });
 }
 
-guardStreams();
-const program = buildProgram();
-addManners(program);
-throwOnExit(program);
-try {
-  await program.parseAsync();
-} catch (error) {
-  if (error instanceof CommanderError) {
-    // Commander has printed what there is to say.
-    process.exitCode = error.exitCode === 0 ? DONE : USAGE;
-  } else {
-    reportError(error);
-    process.exitCode = exitCodeOf(error);
+async function run(): Promise<void> {
+  guardStreams();
+  const program = buildProgram();
+  if (process.argv[2] === '__complete') (await import('./completion.ts')).addComplete(program);
+  throwOnExit(program);
+  try {
+    await program.parseAsync();
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      // Commander has printed what there is to say.
+      process.exitCode = error.exitCode === 0 ? DONE : USAGE;
+    } else {
+      reportError(error);
+      process.exitCode = exitCodeOf(error);
+    }
   }
 }
+
+// What makes pages of the commands, and tests, import this file. npm starts it by a symbolic link.
+if (realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) await run();

@@ -49,6 +49,20 @@ describe('the first day', function () {
     assert.match(ok('lab', 'graph', '--format', 'svg', '--name', LAB), /^<svg [\s\S]*<\/svg>\n$/);
   });
 
+  it('Tab offers what is up', () => {
+    const offered = (...line: string[]) =>
+      ok('__complete', '--', ...line)
+        .split('\n')
+        .slice(1, -1);
+    assert.ok(offered('status', '--node', '').includes(NODE));
+    assert.ok(offered('lab', 'status', '--name', '').includes(LAB));
+    assert.deepEqual(offered('lab', 'exec', '--name', LAB, 'web').sort(), ['webpod-ctr', 'webpod-w0', 'webpod-w1']);
+    assert.deepEqual(offered('get', 'svc', '--node', NODE, 'default/'), ['default/webpod']);
+    assert.deepEqual(offered('observe', '--node', NODE, '--pod', ''), ['default/webpod-w1']);
+    assert.deepEqual(offered('capture', '--node', NODE, '--at', 'default'), ['default/webpod-w1']);
+    assert.deepEqual(offered('segment', 'set', '--node', NODE, 'br1'), ['br10']);
+  });
+
   it('lab exec takes its options before and behind the host, and leaves those of the command alone', () => {
     for (const argv of [
       ['--name', LAB, 'curl-pod', '--', 'echo', '--name', 'x'],

@@ -7,6 +7,9 @@ import { startControllers } from '../../datapath/api/controllers/index.ts';
 import { type Controller, Manager } from '../../datapath/api/controllers/manager.ts';
 import type { IpamOptions } from '../../datapath/api/controllers/nodes.ts';
 import { type Json, type KubeObject, placeOf } from '../../datapath/api/object.ts';
+import { RESOURCES } from '../../datapath/api/resources.ts';
+
+const GLOBAL = new Set(RESOURCES.filter(({ namespaced }) => !namespaced).map(({ kind }) => kind));
 
 export const T0 = Date.parse('2026-01-01T00:00:00Z');
 
@@ -69,9 +72,10 @@ export class ClusterRig {
   async create(text: string): Promise<void> {
     for (const document of text.split(/^---$/m)) {
       const object = parse(document) as KubeObject;
-      const isGlobal = ['Node', 'Namespace', 'CiliumLoadBalancerIPPool'].includes(object.kind);
+      const isGlobal = GLOBAL.has(object.kind);
       if (!isGlobal) object.metadata.namespace ??= 'default';
-      await this.cluster.create(object.kind, object);
+      // Controllers know each kind in one version.
+      await this.cluster.create(object.kind, { ...object, apiVersion: undefined });
     }
     await this.settle();
   }

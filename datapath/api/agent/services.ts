@@ -61,7 +61,7 @@ function compileService(service: KubeObject, slices: readonly KubeObject[], node
       port: port.port,
       ...(spec.type === 'ClusterIP' || port.nodePort === undefined ? {} : { nodePort: port.nodePort }),
     })),
-    endpoints: slices.flatMap(slice => endpointsOf(slice, nodeName)),
+    endpoints: endpointsOf(service, slices, nodeName),
     sessionAffinity: spec.sessionAffinity,
     internalTrafficPolicy: spec.internalTrafficPolicy ?? 'Cluster',
     externalTrafficPolicy: spec.externalTrafficPolicy ?? 'Cluster',
@@ -75,18 +75,36 @@ function compileService(service: KubeObject, slices: readonly KubeObject[], node
   return given;
 }
 
-function endpointsOf({ endpoints, ports }: KubeObject, nodeName: (name: string) => string): Json[] {
-  const named = Object.fromEntries((ports ?? []).map(({ name, port }: Json) => [name ?? '', port]));
-  return (endpoints ?? []).flatMap((endpoint: Json) => {
-    const { ready = true, serving = ready, terminating = false } = endpoint.conditions ?? {};
-    return endpoint.addresses.map((address: string) => ({
-      address,
-      ports: named,
-      ready,
-      serving,
-      terminating,
-      ...(endpoint.nodeName === undefined ? {} : { nodeName: nodeName(endpoint.nodeName) }),
-      ...(endpoint.zone === undefined ? {} : { zone: endpoint.zone }),
-    }));
-  });
+/**
+ * Slices may say an endpoint twice while they are rearranged, and have ports that the service does not lead to. As kube-proxy
+ * has it, the first of equals counts. (pkg/proxy/endpointslicecache.go: addEndpoints)
+ */
+function endpointsOf(service: KubeObject, slices: readonly KubeObject[], nodeName: (name: string) => string): Json[] {
+  const wanted = new Set(((service.spec.ports ?? []) as Json[]).map(({ name }) => name ?? ''));
+  const known = new Set<string>();
+  return slices.flatMap(({ endpoints, ports }) =>
+    ((endpoints ?? []) as Json[]).flatMap(endpoint => {
+      const { ready = true, serving = ready, terminating = false } = endpoint.conditions ?? {};
+      return endpoint.addresses.flatMap((address: string) => {
+        const named = ((ports ?? []) as Json[]).flatMap(({ name = '', port }) => {
+          const key = `${name} ${address}:${port}`;
+          if (port === undefined || !wanted.has(name) || known.has(key)) return [];
+          known.add(key);
+          return [[name, port]];
+        });
+        if (named.length === 0) return [];
+        return [
+          {
+            address,
+            ports: Object.fromEntries(named),
+            ready,
+            serving,
+            terminating,
+            ...(endpoint.nodeName === undefined ? {} : { nodeName: nodeName(endpoint.nodeName) }),
+            ...(endpoint.zone === undefined ? {} : { zone: endpoint.zone }),
+          },
+        ];
+      });
+    }),
+  );
 }

@@ -5,8 +5,9 @@ import { matchesLabels } from '../selector.ts';
 import { type Cluster, isReady, shortHash } from './cluster.ts';
 import type { Controller } from './manager.ts';
 
-const SERVICE_NAME = 'kubernetes.io/service-name';
-const MANAGED_BY = 'endpointslice.kubernetes.io/managed-by';
+/** Label of a slice: whose it is. */
+export const SERVICE_NAME = 'kubernetes.io/service-name';
+export const MANAGED_BY = 'endpointslice.kubernetes.io/managed-by';
 const MANAGER = 'endpointslice-controller.k8s.io';
 const HEADLESS = 'service.kubernetes.io/headless';
 const ZONE = 'topology.kubernetes.io/zone';
@@ -44,14 +45,14 @@ export const endpoints: Controller = {
     }
     const pods = chosen.filter(pod => isEndpoint(pod)).sort((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1));
     const zoneOf = (node: string): string | undefined => cluster.find('Node', undefined, node)?.metadata.labels?.[ZONE];
-    await writeSlices(cluster, service, desiredSlices(service, pods, zoneOf));
+    await writeSlices(cluster, service, MANAGER, desiredSlices(service, pods, zoneOf));
     await writeEndpoints(cluster, service, desiredSubsets(service, pods));
     return undefined;
   },
 };
 
 /** Without a selector, whoever made the service says what its endpoints are. */
-function isMapped({ spec }: KubeObject): boolean {
+export function isMapped({ spec }: KubeObject): boolean {
   return spec.selector !== undefined && Object.keys(spec.selector).length > 0 && spec.type !== 'ExternalName';
 }
 
@@ -170,23 +171,32 @@ export function desiredSubsets(service: KubeObject, pods: readonly KubeObject[])
   return [...byPorts.values()];
 }
 
-async function writeSlices(cluster: Cluster, service: KubeObject, desired: readonly DesiredSlice[]): Promise<void> {
-  const { name, namespace } = service.metadata;
+/**
+ * Makes the slices of a service what they should be; those of other managers are left alone.
+ * @param owner whom they go with: the service, or the Endpoints of its name
+ */
+export async function writeSlices(
+  cluster: Cluster,
+  owner: KubeObject,
+  manager: string,
+  desired: readonly DesiredSlice[],
+): Promise<void> {
+  const { name, namespace } = owner.metadata;
   const labels: Record<string, string> = {
-    ...service.metadata.labels,
+    ...owner.metadata.labels,
     [SERVICE_NAME]: name,
-    [MANAGED_BY]: MANAGER,
-    ...(service.spec.clusterIP === 'None' ? { [HEADLESS]: '' } : {}),
+    [MANAGED_BY]: manager,
+    ...(owner.spec?.clusterIP === 'None' ? { [HEADLESS]: '' } : {}),
   };
   const present = cluster
     .list('EndpointSlice', namespace)
-    .filter(({ metadata }) => metadata.labels?.[SERVICE_NAME] === name && metadata.labels?.[MANAGED_BY] === MANAGER);
-  const names = desired.map((_, index) => `${name}-${shortHash(`${service.metadata.uid} ${index}`).slice(0, 5)}`);
+    .filter(({ metadata }) => metadata.labels?.[SERVICE_NAME] === name && metadata.labels?.[MANAGED_BY] === manager);
+  const names = desired.map((_, index) => `${name}-${shortHash(`${owner.metadata.uid} ${index}`).slice(0, 5)}`);
   for (const [index, { ports, endpoints: all }] of desired.entries()) {
     const slice = present.find(({ metadata }) => metadata.name === names[index]);
     if (slice === undefined) {
       await cluster.create('EndpointSlice', {
-        metadata: { name: names[index], namespace, labels, ownerReferences: [controllerReference(service)] },
+        metadata: { name: names[index], namespace, labels, ownerReferences: [controllerReference(owner)] },
         addressType: 'IPv4',
         ports,
         endpoints: all,

@@ -6,6 +6,7 @@ import { garbage, namespaces } from './garbage.ts';
 import { identities } from './identities.ts';
 import { loadBalancers } from './load-balancers.ts';
 import { type Controller, Manager } from './manager.ts';
+import { mirroring } from './mirroring.ts';
 import { type IpamOptions, nodeIpam, nodeLifecycle } from './nodes.ts';
 import { fitsNode, scheduler } from './scheduler.ts';
 import { daemonSets, deployments, replicaSets } from './workloads.ts';
@@ -22,6 +23,7 @@ export function startControllers(registry: Registry, ipam: IpamOptions, onError:
     daemonSets(fitsNode),
     scheduler,
     endpoints,
+    mirroring,
     loadBalancers,
     identities,
   ];

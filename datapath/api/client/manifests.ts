@@ -26,7 +26,9 @@ export function readManifests(text: string, file: string): Manifests {
     if (document.errors.length > 0) {
       const { message, pos } = document.errors[0]!;
       const line = lineOf(pos[0]);
-      problems.push(templateAt(text, file, line) ?? `${file}:${line}: ${message}`);
+      // A template may be YAML for some lines before it is none.
+      const start = text.split('\n').findLastIndex((row, at) => at < line && row.startsWith('---')) + 2;
+      problems.push(templateAt(text, file, start) ?? `${file}:${line}: ${message}`);
       continue;
     }
     const value: Json = document.toJS();

@@ -45,13 +45,21 @@ function pruneValue(value: Json, schema: Schema, path: string, unknown: string[]
   for (const [key, item] of Object.entries(value)) {
     // To a client, null is the same as nothing.
     if (item === null) continue;
-    const at = path === '' ? key : `${path}.${key}`;
     const property = Object.hasOwn(properties, key) ? properties[key] : undefined;
+    // As is to an API in Go an empty text where it wants a word: charts without values have them.
+    if (item === '' && property !== undefined && isWord(property)) continue;
+    const at = path === '' ? key : `${path}.${key}`;
     if (property !== undefined) kept[key] = pruneValue(item, property, at, unknown);
     else if (open) kept[key] = item;
     else unknown.push(at);
   }
   return kept;
+}
+
+/** One of a few texts, of which none is empty. */
+function isWord(schema: Schema): boolean {
+  const words = resolveRef(schema).enum;
+  return words !== undefined && !words.includes('');
 }
 
 function mapValues(map: Record<string, Json>, change: (value: Json, key: string) => Json): Record<string, Json> {

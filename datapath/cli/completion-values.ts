@@ -82,7 +82,8 @@ export const SOURCES: Readonly<Record<string, Source>> = {
   'mtu probe from': labHosts,
   'mtu probe to': labHosts,
   'lab up --mode': modes,
-  'lab up --topology': async () => Object.keys((await import('../lab/topology.ts')).TOPOLOGIES),
+  'lab up --topology': topologies,
+  'lab topology name': topologies,
   'lab up --offload': () => ['auto', 'none'],
   'lab restart node': labHosts,
   'lab exec host': labHosts,
@@ -176,9 +177,13 @@ function textsOf(rows: Rows, field: string): string[] {
   return [...new Set(rows.map(row => String(row[field])))].sort();
 }
 
+async function topologies(): Promise<Values> {
+  return (await import('../lab/topology-file.ts')).topologyNames();
+}
+
 async function fields(): Promise<Values> {
-  const { fieldsOf, REFERENCE_KINDS } = await import('../control/reference.ts');
-  return fieldsOf(REFERENCE_KINDS[0]).map(({ path, text }) => ({
+  const { CONFIG_KINDS, fieldsOf } = await import('../control/reference.ts');
+  return fieldsOf(CONFIG_KINDS[0]!).map(({ path, text }) => ({
     value: path.replaceAll('[]', ''),
     description: text,
   }));

@@ -64,6 +64,12 @@ export const EXAMPLES: Readonly<Record<string, readonly (readonly [command: stri
   'lab up': [
     ['tunpath lab up', 'VXLAN'],
     ['tunpath lab up --mode geneve --name two', 'another one beside it'],
+    ['tunpath lab up -f mine.yaml', 'a topology of your own'],
+    ['tunpath lab up -t calico --print', 'every address of one that is built in'],
+  ],
+  'lab topology': [
+    ['tunpath lab topology', 'which there are'],
+    ['tunpath lab topology calico > mine.yaml', 'one to change'],
   ],
   'lab down': [
     ['tunpath lab down', 'the only one'],

@@ -1,15 +1,19 @@
 /** `tunpath explain-config [PATH]`: the reference of the configuration, as text, as a page and as a JSON Schema. */
-import { editorSchema, type Field, fieldsOf, REFERENCE_KINDS } from '../control/reference.ts';
+import { CONFIG_KINDS, editorSchema, type Field, fieldsOf, type ReferenceKind } from '../control/reference.ts';
+import { TOPOLOGY_REFERENCE } from '../lab/topology-texts.ts';
 import { DONE, UsageError } from './exit.ts';
 import { didYouMean } from './manners.ts';
 import { print } from './output.ts';
+
+/** Every kind of file that people write. */
+export const REFERENCE_KINDS: readonly ReferenceKind[] = [...CONFIG_KINDS, TOPOLOGY_REFERENCE];
 
 export async function explainConfig(
   path: string,
   { recursive, format }: { recursive?: boolean; format: 'text' | 'markdown' | 'schema' },
 ): Promise<number> {
   if (format === 'markdown') await print(referencePage());
-  else if (format === 'schema') await print(`${JSON.stringify(editorSchema(), null, 2)}\n`);
+  else if (format === 'schema') await print(`${JSON.stringify(editorSchema(REFERENCE_KINDS), null, 2)}\n`);
   else await print(explain(path, recursive === true));
   return DONE;
 }
@@ -26,10 +30,10 @@ export function explain(text: string, recursive: boolean): string {
     const near = didYouMean(plain(path), paths);
     const below = paths.filter(candidate => candidate.replace(/\.?[^.]+$/, '') === parent);
     throw new UsageError(
-      `no field '${path}' in ${kind}${near}${below.length > 0 ? `: ${parent || 'the document'} has ${below.map(lastOf).join(', ')}` : ''}`,
+      `no field '${path}' in ${kind.kind}${near}${below.length > 0 ? `: ${parent || 'the document'} has ${below.map(lastOf).join(', ')}` : ''}`,
     );
   }
-  const lines = [`KIND:     ${kind}`];
+  const lines = [`KIND:     ${kind.kind}`];
   if (field !== undefined) {
     lines.push(`FIELD:    ${field.path}`, `TYPE:     ${field.type}`);
     lines.push(`DEFAULT:  ${field.default ?? (field.required ? 'none, it is required' : 'none')}`);
@@ -56,9 +60,9 @@ function lastOf(path: string): string {
 }
 
 /** `segment.spec.mtu` is of a Segment; without a kind it is of a NodeConfig. */
-function splitKind(text: string): { kind: string; path: string } {
+function splitKind(text: string): { kind: ReferenceKind; path: string } {
   const [first, ...rest] = text.split('.');
-  const kind = REFERENCE_KINDS.find(candidate => candidate.toLowerCase() === first.toLowerCase());
+  const kind = REFERENCE_KINDS.find(candidate => candidate.kind.toLowerCase() === first!.toLowerCase());
   return kind === undefined ? { kind: REFERENCE_KINDS[0], path: text } : { kind, path: rest.join('.') };
 }
 
@@ -69,10 +73,10 @@ export function referencePage(): string {
     '',
     'Made by `npm run docs` from the schema that also checks what is loaded. In a terminal: `tunpath explain-config spec.mtu`.',
     'Editors with a YAML language server check a file whose first line is',
-    '`# yaml-language-server: $schema=PATH/docs/configuration.schema.json`; `tunpath host init` and `tunpath example` write it.',
+    '`# yaml-language-server: $schema=PATH/docs/configuration.schema.json`; `tunpath host init`, `tunpath example` and `tunpath lab topology` write it.',
   ];
   for (const kind of REFERENCE_KINDS) {
-    lines.push('', `## ${kind}`, '', '| field | type | default | meaning |', '| --- | --- | --- | --- |');
+    lines.push('', `## ${kind.kind}`, '', '| field | type | default | meaning |', '| --- | --- | --- | --- |');
     for (const field of fieldsOf(kind)) lines.push(rowOf(field));
   }
   return `${lines.join('\n')}\n`;

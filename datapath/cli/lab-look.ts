@@ -78,9 +78,9 @@ export async function inspect(flags: { name?: string; output: Format }): Promise
   const hosts = lab.status().map(row => ({
     ...row,
     socket: row.kind === 'node' ? socketOf(lab.name, row.host) : null,
-    enter: `ip netns exec ${row.namespace}`,
+    enter: row.namespace === '' ? null : `ip netns exec ${row.namespace}`,
   }));
-  const { subnets, services, router } = lab.topology;
+  const { subnets, services, routers, links } = lab.topology;
   const document = {
     name: lab.name,
     topology: lab.topology.name,
@@ -88,7 +88,8 @@ export async function inspect(flags: { name?: string; output: Format }): Promise
     profile: lab.options.profile ?? null,
     files: lab.stateDir,
     subnets,
-    router: router.legs,
+    routers: routers.map(({ name, legs }) => ({ name, legs })),
+    links,
     services: services.map(({ name, address, ports }) => ({
       name,
       address,
@@ -118,7 +119,7 @@ export async function inspect(flags: { name?: string; output: Format }): Promise
   return DONE;
 }
 
-const HOST_COLUMNS: Column<ReturnType<Lab['status']>[number] & { socket: string | null; enter: string }>[] = [
+const HOST_COLUMNS: Column<ReturnType<Lab['status']>[number] & { socket: string | null; enter: string | null }>[] = [
   { title: 'HOST', value: row => row.host },
   { title: 'KIND', value: row => row.kind },
   { title: 'ADDRESS', value: row => row.address },
@@ -133,7 +134,7 @@ export const GRAPH_FORMATS = ['mermaid', 'svg'] as const;
 export async function graph(flags: { name?: string; format: string }): Promise<number> {
   const lab = openLab(flags.name);
   const draw = flags.format === 'svg' ? drawSvg : drawMermaid;
-  process.stdout.write(draw(lab.topology, lab.mode));
+  process.stdout.write(draw(lab.topology, lab.mode, lab.name));
   return DONE;
 }
 
@@ -141,7 +142,9 @@ export async function graph(flags: { name?: string; format: string }): Promise<n
 export async function pingall(flags: { name?: string; output: Format }): Promise<number> {
   const lab = openLab(flags.name);
   const { pods } = lab.topology;
-  const pairs = pods.flatMap(from => pods.filter(to => to !== from).map(to => ({ from, to })));
+  // One in memory answers, but sends nothing by itself.
+  const senders = pods.filter(({ memory }) => memory === undefined);
+  const pairs = senders.flatMap(from => pods.filter(to => to !== from).map(to => ({ from, to })));
   const rows: { from: string; to: string; address: string; result: 'ok' | 'fail'; rttMs: number | null }[] = [];
   for (let i = 0; i < pairs.length; i += AT_ONCE) {
     const some = pairs.slice(i, i + AT_ONCE).map(async ({ from, to }) => {

@@ -1,20 +1,26 @@
 /** `tunpath lab ...` */
+import { isDeepStrictEqual } from 'node:util';
 
 import { Lab } from '../lab/lab.ts';
 import { LabError, requireRoot } from '../lab/lab-error.ts';
-import { type ModeOptions, PROFILES, parseMode } from '../lab/modes.ts';
+import { type Mode, type ModeOptions, PROFILES, parseMode } from '../lab/modes.ts';
 import { checkLabName, kubeconfigOf } from '../lab/names.ts';
-import { TOPOLOGIES } from '../lab/topology.ts';
+import type { Topology } from '../lab/topology.ts';
+import { printTopology } from '../lab/topology-file.ts';
 import { DONE, NO, UsageError } from './exit.ts';
 import type { Format } from './format.ts';
 import { openLab } from './lab-look.ts';
+import { readTopology } from './lab-topology.ts';
 import { didYouMean } from './manners.ts';
+import { print } from './output.ts';
 import { type Column, printRows } from './table.ts';
 
 export interface UpFlags {
   name: string;
-  mode: string;
-  topology: string;
+  mode?: string;
+  topology?: string;
+  file?: string;
+  print?: boolean;
   profile?: string;
   offload: string;
   api: boolean;
@@ -42,17 +48,21 @@ export async function up(flags: UpFlags): Promise<number> {
   for (const name of ['nodes', 'pods', 'policies', 'everyPod'] as const) {
     if (flags[name] !== undefined) throw new UsageError(`--${optionOf(name)}: expected with --simulate`);
   }
-  const topology = TOPOLOGIES[flags.topology];
-  if (topology === undefined) throw unknownValue('topology', flags.topology, Object.keys(TOPOLOGIES));
+  const topology = readTopology(flags);
+  const options = parseModeFlags(flags, topology.mode);
+  if (flags.print) {
+    await print(printTopology({ ...topology, mode: options.mode, profile: options.profile ?? topology.profile }));
+    return DONE;
+  }
   const started = performance.now();
-  if (await repair(flags, topology.name)) return DONE;
+  if (await repair(flags, topology)) return DONE;
   // A lab of that name that is there already has been refused when this returns: what a signal takes down is our own.
   const rising = Lab.up({
     name: flags.name,
     topology,
     api: flags.api,
     processes: flags.processes,
-    ...parseModeFlags(flags),
+    ...options,
   });
   const release = closeOnSignal(flags.name);
   const lab = await rising.finally(release);
@@ -67,8 +77,11 @@ function optionOf(name: string): string {
   return name.replace(/[A-Z]/g, letter => `-${letter.toLowerCase()}`);
 }
 
-/** A lab of that name and kind whose nodes or API have died gets them back. @returns whether there was one */
-async function repair(flags: UpFlags, topology: string): Promise<boolean> {
+/**
+ * A lab of that name, and of the topology and mode that are asked for, if any are, gets back nodes or an API that have died.
+ * @returns whether there was one
+ */
+async function repair(flags: UpFlags, topology: Topology): Promise<boolean> {
   requireRoot('a lab');
   if (!Lab.exists(flags.name)) return false;
   let lab: Lab;
@@ -79,7 +92,11 @@ async function repair(flags: UpFlags, topology: string): Promise<boolean> {
   }
   const dead = lab.status().filter(({ kind, state }) => kind === 'node' && state === 'down');
   const lostApi = lab.hasLostApi;
-  if ((dead.length === 0 && !lostApi) || lab.mode !== flags.mode || lab.topology.name !== topology) return false;
+  const isOther =
+    (flags.mode !== undefined && flags.mode !== lab.mode) ||
+    ((flags.topology ?? flags.file) !== undefined &&
+      !isDeepStrictEqual(lab.topology, JSON.parse(JSON.stringify(topology))));
+  if ((dead.length === 0 && !lostApi) || isOther) return false;
   const started = new Set<string>();
   for (const { host } of dead) {
     if (!started.has(host)) for (const name of await lab.restartNode(host)) started.add(name);
@@ -151,7 +168,7 @@ function closeOnSignal(name: string): () => void {
 export async function exec(host: string, line: string[], flags: { name?: string }): Promise<number> {
   const { argv, name } = splitCommand(line);
   const lab = openLab(name ?? flags.name);
-  const hosts = lab.status().map(row => row.host);
+  const { hosts } = lab;
   if (!hosts.includes(host)) {
     throw new UsageError(
       `lab '${lab.name}' has no host '${host}'${didYouMean(host, hosts)}: expected one of ${hosts.join(', ')}`,
@@ -185,12 +202,12 @@ function splitCommand(line: string[]): { argv: string[]; name?: string } {
 
 const SIGNAL_NUMBERS: Partial<Record<NodeJS.Signals, number>> = { SIGHUP: 1, SIGINT: 2, SIGKILL: 9, SIGTERM: 15 };
 
-export function parseModeFlags(flags: { mode: string; profile?: string; offload: string }): ModeOptions {
+function parseModeFlags(flags: { mode?: string; profile?: string; offload: string }, mode: Mode): ModeOptions {
   const profile = PROFILES.find(known => known === flags.profile);
   if (profile === undefined && flags.profile !== undefined) throw unknownValue('profile', flags.profile, PROFILES);
   if (flags.offload !== 'auto' && flags.offload !== 'none')
     throw unknownValue('offload', flags.offload, ['auto', 'none']);
-  return { mode: parseMode(flags.mode), profile, offload: flags.offload };
+  return { mode: flags.mode === undefined ? mode : parseMode(flags.mode), profile, offload: flags.offload };
 }
 
 function unknownValue(what: string, value: string, known: readonly string[]): LabError {

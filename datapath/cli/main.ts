@@ -192,8 +192,10 @@ function addLab(lab: Command): void {
   lab
     .command('up')
     .description('bring a lab up; one whose nodes have died gets them back')
-    .option('--mode <mode>', 'native, ipip, vxlan, geneve or crosssubnet', 'vxlan')
-    .option('--topology <name>', 'cilium, calico, flannel or aws', 'cilium')
+    .option('--mode <mode>', 'native, ipip, vxlan, geneve or crosssubnet; default: as the topology says, vxlan')
+    .option('-t, --topology <name>', 'as `lab topology` lists them, or a file; default: cilium')
+    .option('-f, --file <file>', 'a topology of your own; - is standard input')
+    .option('--print', 'the topology with everything that it leaves open, instead of bringing it up')
     .option('--profile <profile>', 'linux, cilium, calico, flannel, rfc; default: by mode and topology')
     .option('--offload <which>', 'auto, none', 'auto')
     .option('--no-api', 'without the Kubernetes API that kubectl talks to')
@@ -226,6 +228,13 @@ function addLab(lab: Command): void {
     .description('which labs are up, or left behind')
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./lab-look.ts')).list(flags)));
+
+  lab
+    .command('topology')
+    .description('built-in topologies; with a name: its file, to change and bring up with `lab up -f`')
+    .argument('[name]', 'which to print')
+    .option(...OUTPUT)
+    .action(ends(async (name, flags) => (await import('./lab-topology.ts')).topology(name, flags)));
 
   lab
     .command('inspect')

@@ -7,7 +7,7 @@ import { findLastSeen, type Sample } from '../lab/last-seen.ts';
 import { memberEnvironment, namespacePrefix } from '../lab/names.ts';
 import { type ProbeEnd, probeOneWay, sendLost } from '../lab/probe.ts';
 import type { Outcome, Search } from '../lab/probe-agent.ts';
-import type { LabPod } from '../lab/topology.ts';
+import { addressesOfRouter, type LabPod } from '../lab/topology.ts';
 import { writeFailingPacket } from '../mtu-prove/failing-packet.ts';
 import { type Inputs, loadInputs } from '../mtu-prove/load.ts';
 import { Network } from '../mtu-prove/network.ts';
@@ -190,10 +190,10 @@ function refuserText(lab: Lab, from: LabPod, { device, known, ended }: Search): 
 
 /** `k8s-ctr (172.20.0.201)` */
 function ownerOf(lab: Lab, address: string): string {
-  const { nodes, pods, router } = lab.topology;
+  const { nodes, pods, routers } = lab.topology;
   const owner =
     nodes.find(node => node.hostAddress === address || node.address.startsWith(`${address}/`))?.name ??
     pods.find(pod => pod.address === address)?.name ??
-    (router.legs.some(leg => leg.address.startsWith(`${address}/`)) ? router.name : undefined);
+    routers.find(({ name }) => addressesOfRouter(lab.topology, name).includes(address))?.name;
   return owner === undefined ? address : `${owner} (${address})`;
 }

@@ -6,7 +6,7 @@ import { type Format, isForPeople } from './format.ts';
 import { type Column, printDocument, printTable } from './table.ts';
 
 export interface SimulateFlags {
-  mode: string;
+  mode?: string;
   nodes?: number;
   pods?: number;
   policies?: boolean;
@@ -30,8 +30,8 @@ const WRONG_COLUMNS: Column<Wrong>[] = [
 
 /** Answers no where something is not as the configuration wants it. */
 export async function simulated(flags: SimulateFlags): Promise<number> {
-  const { nodes = 200, pods = 20, policies = false, everyPod = false, output } = flags;
-  const result = simulate({ nodes, pods, mode: parseMode(flags.mode), policies, everyPod, seed: 1 });
+  const { mode = 'vxlan', nodes = 200, pods = 20, policies = false, everyPod = false, output } = flags;
+  const result = simulate({ nodes, pods, mode: parseMode(mode), policies, everyPod, seed: 1 });
   if (!isForPeople(output)) await printDocument(output, result);
   else print(result);
   return result.probes.every(({ tried, right }) => tried === right) ? DONE : NO;

@@ -124,6 +124,26 @@ export function loadDocuments(text: string, file: string): Documents {
   return loaded;
 }
 
+/** Reads one document of a kind that others define, and nothing else, from a file. */
+export function loadDocument<T>(
+  text: string,
+  file: string,
+  kind: DocumentKind<T>,
+): { value: T; problems?: undefined } | { value?: undefined; problems: Problem[] } {
+  const positionOf = makePositions(text);
+  const problems: Problem[] = [];
+  const add: Add = (offset, path, message) => {
+    problems.push({ file, ...positionOf(offset), path: formatPath(path), message });
+  };
+  const [document, ...more] = parseDocuments(text, add);
+  for (const other of more) add(locate(other, [], false), [], `got another document, expected one ${kind.kind} alone`);
+  if (document === undefined && problems.length === 0) add(0, [], `got nothing, expected one ${kind.kind}`);
+  const value = document === undefined ? undefined : readDocument(document, kind, add);
+  if (problems.length === 0 && value !== undefined) return { value };
+  problems.sort((a, b) => a.line - b.line || a.column - b.column);
+  return { problems };
+}
+
 /** A problem with a value of a document that is valid in itself but does not fit the others. */
 export function problemIn(
   { file, text, index }: DocumentPlace,
@@ -386,7 +406,7 @@ function warningsAbout(config: NodeConfig, document: Document.Parsed) {
 }
 
 /** A kind of document: its name, and what it must look like. */
-interface DocumentKind<T> {
+export interface DocumentKind<T> {
   kind: string;
   schema: z.ZodType<T>;
 }

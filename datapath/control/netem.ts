@@ -191,26 +191,35 @@ export function changeImpairments(from: Impairments, written: Record<string, unk
   return to;
 }
 
-/**
- * Impairments as text, each value as it is written; '' where there are none: "delay 20ms loss 0.1%".
- */
-export function formatImpairments(i: Impairments): string {
-  const words: string[] = [];
-  const add = (name: string, value: string) => words.push(`${name} ${value}`);
-  if (i.delay > 0) add('delay', formatTime(i.delay));
-  if (i.jitter > 0) add('jitter', `${formatTime(i.jitter)} ${i.distribution}`);
+/** Impairments as a file has them, without those that do nothing. */
+export function writtenImpairments(i: Impairments): Record<string, string | number> {
+  const written: Record<string, string | number> = {};
+  if (i.delay > 0) written.delay = formatTime(i.delay);
+  if (i.jitter > 0) {
+    written.jitter = formatTime(i.jitter);
+    written.distribution = i.distribution;
+  }
   if (typeof i.loss === 'object') {
-    add('loss gemodel', [i.loss.p, i.loss.r, i.loss.badLoss, i.loss.goodLoss].map(formatPercent).join(' '));
-  } else if (i.loss > 0) add('loss', formatPercent(i.loss));
-  for (const name of ['duplicate', 'reorder', 'corrupt'] as const) if (i[name] > 0) add(name, formatPercent(i[name]));
-  if (i.rate > 0) add('rate', formatRate(i.rate));
-  if (i.burst > 0) add('burst', `${i.burst}b`);
-  if ('bytes' in i.limit) add('limit', `${i.limit.bytes}b`);
-  else if (i.limit.packets !== DEFAULT_LIMIT) add('limit', String(i.limit.packets));
-  if (i.ceThreshold > 0) add('ceThreshold', `${i.ceThreshold}b`);
-  if (i.mtu > 0) add('mtu', String(i.mtu));
-  if (i.icmp === 'filtered') add('icmp', 'filtered');
-  return words.join(' ');
+    const shares = [i.loss.p, i.loss.r, i.loss.badLoss, i.loss.goodLoss].map(formatPercent);
+    written.loss = `gemodel ${shares.join(' ')}`;
+  } else if (i.loss > 0) written.loss = formatPercent(i.loss);
+  for (const name of ['duplicate', 'reorder', 'corrupt'] as const)
+    if (i[name] > 0) written[name] = formatPercent(i[name]);
+  if (i.rate > 0) written.rate = formatRate(i.rate);
+  if (i.burst > 0) written.burst = `${i.burst}b`;
+  if ('bytes' in i.limit) written.limit = `${i.limit.bytes}b`;
+  else if (i.limit.packets !== DEFAULT_LIMIT) written.limit = String(i.limit.packets);
+  if (i.ceThreshold > 0) written.ceThreshold = `${i.ceThreshold}b`;
+  if (i.mtu > 0) written.mtu = i.mtu;
+  if (i.icmp === 'filtered') written.icmp = 'filtered';
+  return written;
+}
+
+/** Impairments in a line, in the words of netem; '' where there are none: "delay 20ms loss 0.1%". */
+export function formatImpairments(i: Impairments): string {
+  return Object.entries(writtenImpairments(i))
+    .map(([name, value]) => (name === 'distribution' ? value : `${name} ${value}`))
+    .join(' ');
 }
 
 function formatTime(ms: number): string {

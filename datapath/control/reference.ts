@@ -41,19 +41,25 @@ interface JsonSchema {
   $schema?: string;
 }
 
-const KINDS: Record<string, z.ZodType> = {
-  [KIND]: writtenConfig,
-  [SEGMENT_KIND]: segmentConfig,
-  [UNDERLAY_KIND]: underlayConfig,
-};
-export const REFERENCE_KINDS = Object.keys(KINDS);
+/** A kind of document, and what its fields mean, by textPathOf. */
+export interface ReferenceKind {
+  kind: string;
+  schema: z.ZodType;
+  texts: Readonly<Record<string, string>>;
+}
+
+export const CONFIG_KINDS: readonly ReferenceKind[] = [
+  { kind: KIND, schema: writtenConfig, texts: FIELD_TEXTS[KIND]! },
+  { kind: SEGMENT_KIND, schema: segmentConfig, texts: FIELD_TEXTS[SEGMENT_KIND]! },
+  { kind: UNDERLAY_KIND, schema: underlayConfig, texts: FIELD_TEXTS[UNDERLAY_KIND]! },
+];
 
 /** What tells the forms of a map from each other. */
 const DISCRIMINATORS = ['kind', 'protocol'];
 
 /** A kind as a JSON Schema of draft 2020-12; a rule that it cannot say stands as the description of its value. */
-function jsonSchemaOf(kind: string): JsonSchema {
-  return z.toJSONSchema(KINDS[kind], {
+function jsonSchemaOf({ schema }: ReferenceKind): JsonSchema {
+  return z.toJSONSchema(schema, {
     io: 'input',
     unrepresentable: 'any',
     override: ({ zodSchema, jsonSchema }) => {
@@ -79,7 +85,7 @@ function describeRule(schema: z.ZodType): JsonSchema {
 }
 
 /** Every field of a kind, in the order of the schema. */
-export function fieldsOf(kind: string): Field[] {
+export function fieldsOf(kind: ReferenceKind): Field[] {
   const fields = new Map<string, Field & { forms: string[] }>();
   collect(jsonSchemaOf(kind), '', kind, fields);
   return [...fields.values()].map(({ forms, ...field }) =>
@@ -89,7 +95,7 @@ export function fieldsOf(kind: string): Field[] {
 
 type Collected = Map<string, Field & { forms: string[] }>;
 
-function collect(schema: JsonSchema, prefix: string, kind: string, into: Collected, form?: string): void {
+function collect(schema: JsonSchema, prefix: string, kind: ReferenceKind, into: Collected, form?: string): void {
   const forms = schema.oneOf ?? schema.anyOf;
   if (forms?.some(({ properties }) => properties !== undefined)) {
     for (const one of forms) collect(one, prefix, kind, into, formOf(one));
@@ -107,7 +113,7 @@ function collect(schema: JsonSchema, prefix: string, kind: string, into: Collect
         type: typeOf(property),
         ...(property.default === undefined ? {} : { default: inYaml(property.default) }),
         required: schema.required?.includes(name) ?? false,
-        text: FIELD_TEXTS[kind]?.[textPathOf(path)] ?? '',
+        text: kind.texts[textPathOf(path)] ?? '',
         forms: form === undefined ? [] : [form],
       });
     } else {
@@ -119,8 +125,8 @@ function collect(schema: JsonSchema, prefix: string, kind: string, into: Collect
 }
 
 /** A kind for editors: with the texts of the fields beside their rules. */
-export function editorSchema(): object {
-  const schemas = REFERENCE_KINDS.map(kind => {
+export function editorSchema(kinds: readonly ReferenceKind[]): object {
+  const schemas = kinds.map(kind => {
     const { $schema, ...schema } = jsonSchemaOf(kind);
     annotate(schema, '', kind);
     return schema;
@@ -132,12 +138,12 @@ export function editorSchema(): object {
   };
 }
 
-function annotate(schema: JsonSchema, prefix: string, kind: string): void {
+function annotate(schema: JsonSchema, prefix: string, kind: ReferenceKind): void {
   for (const form of schema.oneOf ?? schema.anyOf ?? []) annotate(form, prefix, kind);
   if (schema.items !== undefined) annotate(schema.items, `${prefix}[]`, kind);
   for (const [name, property] of Object.entries(schema.properties ?? {})) {
     const path = prefix === '' ? name : `${prefix}.${name}`;
-    const text = FIELD_TEXTS[kind]?.[textPathOf(path)];
+    const text = kind.texts[textPathOf(path)];
     const rule = property.description;
     if (text !== undefined) property.description = rule === undefined ? text : `${text} Expected: ${rule}.`;
     annotate(property, path, kind);

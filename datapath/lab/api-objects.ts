@@ -47,6 +47,7 @@ const NETSHOOT = 'nicolaka/netshoot';
 
 function imageOf(pod: LabPod): string {
   if (pod.dns) return 'coredns';
+  if (pod.memory !== undefined) return `tunpath.dev/memory-${pod.memory}`;
   return pod.hostname === undefined ? NETSHOOT : 'traefik/whoami';
 }
 
@@ -57,7 +58,7 @@ function containerOf({ name, labels }: LabPod): string {
 
 export function podObject(pod: LabPod): Json {
   const port = pod.dns ? { containerPort: 53, protocol: 'UDP' } : { containerPort: pod.port ?? 80 };
-  const serves = pod.dns || pod.hostname !== undefined;
+  const serves = pod.dns || pod.hostname !== undefined || pod.memory !== undefined;
   return {
     apiVersion: 'v1',
     kind: 'Pod',
@@ -74,7 +75,7 @@ export function podObject(pod: LabPod): Json {
         {
           name: containerOf(pod),
           image: imageOf(pod),
-          ...(serves ? { ports: [port] } : { command: ['tail'], args: ['-f', '/dev/null'] }),
+          ...(serves ? { ports: [port] } : { command: pod.command ?? ['tail', '-f', '/dev/null'] }),
         },
       ],
     },

@@ -49,7 +49,8 @@ async function main(): Promise<void> {
   const cluster = new Cluster(api.registry, 'tunpath-lab');
   await seed(cluster, topology, options);
   const onError = (text: string) => process.stderr.write(`${text}\n`);
-  const own = new Set(topology.pods.map(({ name }) => namespaceOf(lab, name)));
+  const placed = topology.pods.filter(({ memory }) => memory === undefined);
+  const own = new Set(placed.map(({ name }) => namespaceOf(lab, name)));
   const agents = new Map(
     topology.nodes.map(({ name }) => [name, new NodeAgent(lab, topology, name, cluster, own, onError)]),
   );
@@ -60,7 +61,7 @@ async function main(): Promise<void> {
   );
   const network = new LabNetwork(cluster, systemOf(topology, options), agents);
   kubelet = new Kubelet({ lab, topology, cluster, agents, names, network, onError });
-  for (const pod of topology.pods) names.follow(namespaceOf(lab, pod.name), 'default');
+  for (const pod of placed) names.follow(namespaceOf(lab, pod.name), 'default');
   // Before a node hears anything: what runs already stays attached.
   await Promise.all([kubelet.adopt(), kubelet.prepare()]);
   const leases = await renewLeases(kubelet, [...agents.keys()]);

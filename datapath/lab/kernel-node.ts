@@ -32,7 +32,7 @@ export async function makeKernelNode(place: Place, node: LabNode): Promise<void>
   const netns = namespaceOf(lab, SWITCH);
   const { lines, forwarding } = kernelNode(topology, node, { name: node.name, netns }, host => namespaceOf(lab, host));
   await configureHost(lab, node.name, lines, { 'net/ipv4/ip_forward': 1 });
-  await ipBatch([`link set dev ${node.name} master ${node.bridge} up`], { netns, env: memberEnvironment(lab) });
+  await ipBatch([`link set dev ${node.name} master ${node.subnet} up`], { netns, env: memberEnvironment(lab) });
   for (const argv of forwarding) {
     const { exitCode, stderr } = await place.exec(node.name, argv);
     if (exitCode !== 0) throw new LabError(`${argv.join(' ')}: ${stderr}`);
@@ -57,12 +57,13 @@ function kernelNode(
   namespaceOf: (host: string) => string,
 ): KernelNode {
   const peers = topology.nodes.filter(other => other !== node);
+  const gateway = gatewayOf(topology, node.subnet);
   const length = node.podCidr.slice(node.podCidr.indexOf('/'));
   const lines = [
     `link add name ${UPLINK} type veth peer name ${switchPort.name} netns ${switchPort.netns}`,
     `addr add ${node.address} dev ${UPLINK}`,
     `link set ${UPLINK} up`,
-    `route add default via ${gatewayOf(topology, node)}`,
+    ...(gateway === undefined ? [] : [`route add default via ${gateway}`]),
     'link add name cni0 type bridge mcast_snooping 0',
     `addr add ${node.hostAddress}${length} dev cni0`,
     `link set cni0 mtu ${KERNEL_VXLAN_MTU} up`,
@@ -89,7 +90,7 @@ function kernelPod(node: LabNode, pod: LabPod): string[] {
 }
 
 function podsOf(topology: Topology, node: LabNode): LabPod[] {
-  return topology.pods.filter(pod => pod.node === node.name);
+  return topology.pods.filter(pod => pod.node === node.name && pod.memory === undefined);
 }
 
 /** `ip` lines for flannel.1. */

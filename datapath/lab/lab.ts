@@ -1,7 +1,7 @@
 /**
  * A cluster in network namespaces of one machine.
  *
- *      tp-LAB-POD        tp-LAB-NODE                     tp-LAB-net                    tp-LAB-router
+ *      tp-LAB-POD        tp-LAB-NODE                     tp-LAB-net                    tp-LAB-ROUTER
  *      +--------+      +---------------+       +-----------------------------+       +-------------+
  *      |  eth0 ------- | k8s-ctr ------------- segment br10 - br10 - router-eth1 ------- eth1      |
  *      +--------+      |      |        |       |    k8s-w1 -+                |       |    loop1 2  |
@@ -11,7 +11,7 @@
  *
  * Pods' eth0 and the node's tp0 are TUNs. All nodes run in one process in tp-LAB-net, and subnets are segments of it, each
  * with a TAP on the bridge of its name. With a process a node, in its own namespace, every node has a TAP on the bridge
- * itself, called like the node. The router is the kernel's own forwarding. A host's name is its namespace's name without
+ * itself, called like the node. Routers are the kernel's own forwarding. A host's name is its namespace's name without
  * the prefix.
  */
 
@@ -31,12 +31,16 @@ import { configOf, NODES, type NodeOptions, restartNode, startNodes } from './no
 import { identifyProcess, isAlive, type ProcessIdentity } from './processes.ts';
 import { labExists, labNames, namespacesOf, removeLab } from './remains.ts';
 import { API_LOG, startApi, startServers } from './servers.ts';
-import { addressOf, hostsOf, TOPOLOGIES, type Topology } from './topology.ts';
+import { addressOf, hostsOf, type LabPod, type Topology } from './topology.ts';
+import { topologyNamed } from './topology-file.ts';
+
+/** The cluster of article 001. */
+export const DEFAULT_TOPOLOGY = 'cilium';
 
 export interface LabOptions extends ModeOptions, NodeOptions {
   /** Default `lab`. */
   name?: string;
-  /** Default: the cluster of article 001. */
+  /** Default: DEFAULT_TOPOLOGY. */
   topology?: Topology;
   /** A Kubernetes API beside it, whose objects the nodes follow, with a kubeconfig. */
   api?: boolean;
@@ -70,7 +74,7 @@ export interface CaptureOptions {
 /** What one host of a lab is and whether it runs. */
 export interface HostStatus {
   host: string;
-  kind: 'node' | 'pod' | 'router';
+  kind: 'node' | 'pod' | 'router' | 'host';
   node: string;
   address: string;
   namespace: string;
@@ -116,8 +120,13 @@ export class Lab {
    */
   static async up(options: LabOptions): Promise<Lab> {
     const name = checkLabName(options.name ?? 'lab');
-    const { topology = TOPOLOGIES.cilium!, mode, profile, offload, processes } = options;
+    const { topology = topologyNamed(DEFAULT_TOPOLOGY), mode, profile, offload, processes } = options;
     requireRoot('a lab');
+    if (processes && topology.subnets.some(({ impairments }) => impairments !== undefined)) {
+      throw new LabError('a wire that is impaired is in the process of all nodes: not with --processes', {
+        usage: true,
+      });
+    }
     if (Lab.closed.has(name)) throw new LabError(`lab '${name}': interrupted`);
     const present = new LabError(`lab '${name}' is there already: 'tunpath lab down --name ${name}' removes it`);
     if (Lab.exists(name)) throw present;
@@ -276,7 +285,7 @@ export class Lab {
     const colon = point.indexOf(':');
     if (colon >= 0) return [this.namespace(point.slice(0, colon)), point.slice(colon + 1)];
     if (this.hasNode(point)) return [this.namespace(SWITCH), point];
-    return [this.namespace(point), point === this.topology.router.name ? 'any' : 'eth0'];
+    return [this.namespace(point), this.topology.routers.some(({ name }) => name === point) ? 'any' : 'eth0'];
   }
 
   /** Asks a node's control socket; see DESIGN section 5 for what `get` knows. */
@@ -296,11 +305,21 @@ export class Lab {
       const state = !present.has(namespace) ? 'down' : started === undefined ? 'idle' : alive ? 'up' : 'down';
       return { host, kind, node, address, namespace, pid: alive ? started.pid : null, state };
     };
-    const { nodes, pods, router } = this.topology;
+    const { nodes, pods, routers, hosts } = this.topology;
+    const ofNodes = nodes.map(node => row(node.name, 'node', node.name, addressOf(node.address)));
+    // Such a pod is its node.
+    const inMemory = ({ name, node, address }: LabPod): HostStatus => ({
+      ...ofNodes.find(({ host }) => host === node)!,
+      host: name,
+      kind: 'pod',
+      address,
+      namespace: '',
+    });
     return [
-      ...nodes.map(node => row(node.name, 'node', node.name, addressOf(node.address))),
-      ...pods.map(pod => row(pod.name, 'pod', pod.node, pod.address)),
-      row(router.name, 'router', '', addressOf(router.legs[0]!.address)),
+      ...ofNodes,
+      ...pods.map(pod => (pod.memory === undefined ? row(pod.name, 'pod', pod.node, pod.address) : inMemory(pod))),
+      ...routers.map(({ name, legs }) => row(name, 'router', '', addressOf(legs[0]!.address))),
+      ...hosts.map(({ name, address }) => row(name, 'host', '', addressOf(address))),
     ];
   }
 

@@ -10,16 +10,25 @@
  *   geneve       GENEVE          GENEVE
  */
 
+import { writtenImpairments } from '../control/netem.ts';
 import { LabError } from './lab-error.ts';
 import { type MasqueradeRule, masqueradeRules } from './masquerade.ts';
 import { namespaceOf, nodeNameOf } from './names.ts';
-import { addressOf, endpointsOf, gatewayOf, type LabNode, type LabService, type Topology } from './topology.ts';
+import {
+  addressOf,
+  endpointsOf,
+  gatewayOf,
+  type LabNode,
+  type LabPod,
+  type LabService,
+  type MemoryApp,
+  MODES,
+  type Mode,
+  type Profile,
+  type Topology,
+} from './topology.ts';
 
-export const MODES = ['native', 'ipip', 'vxlan', 'geneve', 'crosssubnet'] as const;
-export type Mode = (typeof MODES)[number];
-
-export const PROFILES = ['linux', 'cilium', 'calico', 'flannel', 'rfc'] as const;
-export type Profile = (typeof PROFILES)[number];
+export { MODES, type Mode, PROFILES, type Profile } from './topology.ts';
 
 /** Device that a node opens as its uplink, before the lab moves it into the switch. */
 export const UPLINK_DEVICE = 'ul0';
@@ -40,19 +49,15 @@ export interface LabNodeConfig {
   kind: 'NodeConfig';
   metadata: { name: string };
   spec: {
-    uplink: { mac: string; address: string; gateway: string; mtu: number } & (
+    uplink: { mac: string; address: string; gateway?: string; mtu: number } & (
       | { kind: 'tap'; device: string }
       | { kind: 'segment'; segment: string }
     );
     host: { device: string; address: string; netns?: string };
-    pods: {
-      name: string;
-      netns: string;
-      device: string;
-      address: string;
-      labels: Record<string, string>;
-      identity: number;
-    }[];
+    pods: ({ name: string; address: string; labels: Record<string, string>; identity: number } & (
+      | { netns: string; device: string }
+      | { kind: 'memory'; app: MemoryApp }
+    ))[];
     tunnel: {
       protocol: 'none' | 'ipip' | 'vxlan' | 'geneve';
       port?: number;
@@ -86,7 +91,6 @@ const OVERLAY: Record<Profile, { port: number; vni: number | 'identity' }> = {
 };
 
 const GENEVE_PORT = 6081;
-const UNDERLAY_MTU = 1500;
 
 /** @throws LabError for a mode that is none. */
 export function parseMode(text: string): Mode {
@@ -105,20 +109,20 @@ export function profileFor(topology: Topology, options: ModeOptions): Profile {
 
 /** Whether the packets of `node` for the pods of `peer` leave in a tunnel. */
 export function encapsulates(mode: Mode, node: LabNode, peer: LabNode): boolean {
-  return mode === 'crosssubnet' ? node.bridge !== peer.bridge : mode !== 'native';
+  return mode === 'crosssubnet' ? node.subnet !== peer.subnet : mode !== 'native';
 }
 
 /** The configuration of one node of lab `lab`. */
 export function nodeConfig(lab: string, topology: Topology, node: LabNode, options: ModeOptions): LabNodeConfig {
   const { mode } = options;
   const profile = profileFor(topology, options);
-  const gateway = gatewayOf(topology, node);
+  const gateway = gatewayOf(topology, node.subnet);
   const peers = topology.nodes.filter(other => other !== node);
 
   // A native node installs routes only to neighbours on its own subnet, as Cilium's autoDirectNodeRoutes does: the
   // others' pods fall through to the static routes and so to the router.
   const podRoutes = peers
-    .filter(peer => mode !== 'native' || peer.bridge === node.bridge)
+    .filter(peer => mode !== 'native' || peer.subnet === node.subnet)
     .map(peer => ({
       to: peer.podCidr,
       via: addressOf(peer.address),
@@ -131,29 +135,20 @@ export function nodeConfig(lab: string, topology: Topology, node: LabNode, optio
     metadata: { name: nodeNameOf(lab, node.name) },
     spec: {
       uplink: {
-        ...(options.processes ? { kind: 'tap', device: UPLINK_DEVICE } : { kind: 'segment', segment: node.bridge }),
+        ...(options.processes ? { kind: 'tap', device: UPLINK_DEVICE } : { kind: 'segment', segment: node.subnet }),
         mac: node.mac,
         address: node.address,
-        gateway,
-        mtu: UNDERLAY_MTU,
+        ...(gateway === undefined ? {} : { gateway }),
+        mtu: node.mtu ?? subnetOf(topology, node).mtu,
       },
       host: {
         device: 'tp0',
         address: `${node.hostAddress}/32`,
         ...(options.processes ? {} : { netns: namespaceOf(lab, node.name) }),
       },
-      pods: topology.pods
-        .filter(pod => pod.node === node.name)
-        .map(pod => ({
-          name: `default/${pod.name}`,
-          netns: namespaceOf(lab, pod.name),
-          device: 'eth0',
-          address: `${pod.address}/32`,
-          labels: pod.labels,
-          identity: pod.identity,
-        })),
+      pods: topology.pods.filter(pod => pod.node === node.name).map(pod => podConfig(lab, pod)),
       tunnel: tunnelConfig(mode, profile, node, peers),
-      routes: [...podRoutes, ...topology.staticRoutes.map(to => ({ to, via: gateway }))],
+      routes: [...podRoutes, ...(gateway === undefined ? [] : topology.staticRoutes.map(to => ({ to, via: gateway })))],
       profile,
       offload: options.offload ?? 'auto',
       masquerade: masqueradeRules(topology, node),
@@ -162,19 +157,40 @@ export function nodeConfig(lab: string, topology: Topology, node: LabNode, optio
   };
 }
 
+function subnetOf({ subnets }: Topology, node: LabNode): Topology['subnets'][number] {
+  return subnets.find(({ name }) => name === node.subnet)!;
+}
+
+function podConfig(lab: string, pod: LabPod): LabNodeConfig['spec']['pods'][number] {
+  const { name, address, labels, identity, memory } = pod;
+  return {
+    name: `default/${name}`,
+    ...(memory === undefined
+      ? { netns: namespaceOf(lab, name), device: 'eth0' }
+      : { kind: 'memory' as const, app: memory }),
+    address: `${address}/32`,
+    labels,
+    identity,
+  };
+}
+
 /** The subnets as segments, each with a TAP that the lab puts on the bridge of the same name. */
 export function segmentConfigs(topology: Topology, options: ModeOptions): object[] {
-  return topology.subnets.map(({ bridge }) => ({
+  return topology.subnets.map(({ name, mtu, impairments }) => ({
     apiVersion: 'tunpath.dev/v1',
     kind: 'Segment',
-    metadata: { name: bridge },
-    spec: { mtu: UNDERLAY_MTU, tap: { device: segmentDevice(bridge), offload: options.offload ?? 'auto' } },
+    metadata: { name },
+    spec: {
+      mtu,
+      tap: { device: segmentDevice(name), offload: options.offload ?? 'auto' },
+      ...(impairments === undefined ? {} : { impairments: writtenImpairments(impairments) }),
+    },
   }));
 }
 
 /** The port of a segment on its bridge. */
-export function segmentDevice(bridge: string): string {
-  return `${bridge}-nodes`;
+export function segmentDevice(subnet: string): string {
+  return `${subnet}-nodes`;
 }
 
 function serviceConfig(topology: Topology, service: LabService): LabNodeConfig['spec']['services'][number] {

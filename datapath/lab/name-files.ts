@@ -12,7 +12,7 @@ export const NETNS_FILES = '/etc/netns';
 
 /** For programs that are started in the pods from now on. */
 export function writeNameFiles(lab: string, topology: Topology): void {
-  for (const pod of topology.pods) {
+  for (const pod of topology.pods.filter(({ memory }) => memory === undefined)) {
     const directory = `${NETNS_FILES}/${namespaceOf(lab, pod.name)}`;
     mkdirSync(directory, { recursive: true });
     const server = nameServerOf(topology);

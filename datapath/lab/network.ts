@@ -1,53 +1,94 @@
-/** The kernel's part of a lab: namespaces, bridges, and the router with what is behind it. */
+/** The kernel's part of a lab: namespaces, bridges, hosts, and routers with what is behind them. */
 import { existsSync } from 'node:fs';
 import { ipBatch } from '../control/ip.ts';
 import { AWAY, memberEnvironment, namespaceOf, SWITCH } from './names.ts';
-import { hostsOf, type Topology } from './topology.ts';
+import { routesOf } from './routing.ts';
+import { gatewayOf, hostsOf, type LabRouter, type Topology } from './topology.ts';
 
 /** Makes all namespaces of a lab and what is in them before nodes start. */
 export async function makeNetwork(lab: string, topology: Topology): Promise<void> {
-  const { subnets, nodes, pods, router } = topology;
-  const [net, away, at] = [SWITCH, AWAY, router.name].map(host => namespaceOf(lab, host));
+  const { subnets, nodes, pods, routers, links, hosts } = topology;
+  const at = (host: string): string => namespaceOf(lab, host);
+  const mtuOf = (subnet: string): number => subnets.find(({ name }) => name === subnet)!.mtu;
+  const exits = routers.filter(({ exit }) => exit !== undefined);
   const lines = [
-    ...[SWITCH, AWAY, ...hostsOf(topology)].map(host => `netns add ${namespaceOf(lab, host)}`),
-    ...router.legs.map(
-      leg => `link add name ${leg.device} netns ${at} type veth peer name ${router.name}-${leg.device} netns ${net}`,
+    ...[SWITCH, ...(exits.length > 0 ? [AWAY] : []), ...hostsOf(topology)].map(host => `netns add ${at(host)}`),
+    ...routers.flatMap(({ name, legs }) =>
+      legs.map(leg => {
+        const mtu = leg.mtu ?? mtuOf(leg.subnet);
+        return `${veth(leg.device, at(name), mtu)} peer name ${name}-${leg.device} mtu ${mtuOf(leg.subnet)} netns ${at(SWITCH)}`;
+      }),
     ),
-    `link add name ${router.exit.device} netns ${at} type veth peer name ${router.name} netns ${away}`,
+    ...links.map(
+      ({ ends: [a, b], mtu }) =>
+        `${veth(a.device, at(a.router), mtu)} peer name ${b.device} mtu ${mtu} netns ${at(b.router)}`,
+    ),
+    ...hosts.map(({ name, subnet }) => {
+      const mtu = mtuOf(subnet);
+      return `${veth('eth0', at(name), mtu)} peer name ${name} mtu ${mtu} netns ${at(SWITCH)}`;
+    }),
+    ...exits.map(
+      ({ name, exit }) =>
+        `link add name ${exit!.device} netns ${at(name)} type veth peer name ${name} netns ${at(AWAY)}`,
+    ),
   ];
   await ipBatch(lines, { env: memberEnvironment(lab) });
 
-  const exitPrefix = router.exit.address.slice(router.exit.address.indexOf('/'));
   await Promise.all([
     configureHost(lab, SWITCH, [
-      ...subnets.map(({ bridge }) => `link add ${bridge} type bridge mcast_snooping 0`),
-      ...subnets.map(({ bridge }) => `link set ${bridge} up`),
-      ...router.legs.map(leg => `link set ${router.name}-${leg.device} master ${leg.bridge} up`),
+      ...subnets.map(({ name, mtu }) => `link add ${name} mtu ${mtu} type bridge mcast_snooping 0`),
+      ...subnets.map(({ name }) => `link set ${name} up`),
+      ...routers.flatMap(({ name, legs }) => legs.map(leg => `link set ${name}-${leg.device} master ${leg.subnet} up`)),
+      ...hosts.map(({ name, subnet }) => `link set ${name} master ${subnet} up`),
     ]),
-    configureHost(
-      lab,
-      router.name,
-      [
-        ...router.legs.flatMap(leg => [`addr add ${leg.address} dev ${leg.device}`, `link set ${leg.device} up`]),
-        // Bridges without ports stand in for dummy devices, which not every kernel has.
-        ...router.loops.flatMap(loop => [
-          `link add ${loop.device} type bridge`,
-          `addr add ${loop.address} dev ${loop.device}`,
-          `link set ${loop.device} up`,
+    ...routers.map(router => configureRouter(lab, topology, router)),
+    ...hosts.map(({ name, subnet, address }) => {
+      const gateway = gatewayOf(topology, subnet);
+      return configureHost(lab, name, [
+        ...addressLines('eth0', address),
+        ...(gateway === undefined ? [] : [`route add default via ${gateway}`]),
+      ]);
+    }),
+    ...(exits.length === 0
+      ? []
+      : [
+          configureHost(
+            lab,
+            AWAY,
+            exits.flatMap(({ name, exit }) =>
+              addressLines(name, `${exit!.gateway}${exit!.address.slice(exit!.address.indexOf('/'))}`),
+            ),
+          ),
         ]),
-        `addr add ${router.exit.address} dev ${router.exit.device}`,
-        `link set ${router.exit.device} up`,
-        `route add default via ${router.exit.gateway} dev ${router.exit.device}`,
-        ...(router.routes ?? []).map(({ to, via }) => `route add ${to} via ${via}`),
-      ],
-      { 'net/ipv4/ip_forward': 1 },
-    ),
-    configureHost(lab, AWAY, [
-      `addr add ${router.exit.gateway}${exitPrefix} dev ${router.name}`,
-      `link set ${router.name} up`,
-    ]),
-    ...[...nodes, ...pods].map(host => configureHost(lab, host.name, [])),
+    ...[...nodes, ...pods.filter(({ memory }) => memory === undefined)].map(host => configureHost(lab, host.name, [])),
   ]);
+}
+
+function configureRouter(lab: string, topology: Topology, router: LabRouter): Promise<void> {
+  const { name, legs, loops, exit } = router;
+  const ends = topology.links.flatMap(link => link.ends).filter(end => end.router === name);
+  return configureHost(
+    lab,
+    name,
+    [
+      ...[...legs, ...ends].flatMap(({ device, address }) => addressLines(device, address)),
+      // Bridges without ports stand in for dummy devices, which not every kernel has.
+      ...loops.flatMap(({ device, address }) => [`link add ${device} type bridge`, ...addressLines(device, address)]),
+      ...(exit === undefined
+        ? []
+        : [...addressLines(exit.device, exit.address), `route add default via ${exit.gateway} dev ${exit.device}`]),
+      ...routesOf(topology, router).map(({ to, via }) => `route add ${to} via ${via}`),
+    ],
+    { 'net/ipv4/ip_forward': 1 },
+  );
+}
+
+function veth(device: string, netns: string, mtu: number): string {
+  return `link add name ${device} mtu ${mtu} netns ${netns} type veth`;
+}
+
+function addressLines(device: string, address: string): string[] {
+  return [`addr add ${address} dev ${device}`, `link set ${device} up`];
 }
 
 /** Runs lines for `ip` in a host's namespace, with what all hosts of a lab have set. */

@@ -70,12 +70,12 @@ async function launchNodes({ name: lab, topology, options, processes }: NodePlac
     const log = readFileSync(processes.logOf(NODES), 'utf8').trim();
     throw new LabError(`${missing.map(({ name }) => name).join(', ')} did not start: ${log}`);
   }
-  const joins = topology.subnets.map(({ bridge }) => `link set dev ${segmentDevice(bridge)} master ${bridge}`);
+  const joins = topology.subnets.map(({ name }) => `link set dev ${segmentDevice(name)} master ${name}`);
   await ipBatch(joins, { netns: namespaceOf(lab, SWITCH), env: memberEnvironment(lab) });
 }
 
 /** Starts a node as its file says, and puts its uplink on its bridge. */
-async function launchNode({ name: lab, processes }: NodePlace, { name, bridge }: LabNode, env: NodeJS.ProcessEnv) {
+async function launchNode({ name: lab, processes }: NodePlace, { name, subnet }: LabNode, env: NodeJS.ProcessEnv) {
   const argv = [process.execPath, MAIN, 'node', '--config', configOf(lab, name)];
   await processes.start({ host: name, argv, readyLine: 'ready', env });
 
@@ -84,7 +84,7 @@ async function launchNode({ name: lab, processes }: NodePlace, { name, bridge }:
   const net = namespaceOf(lab, SWITCH);
   const move = `link set dev ${UPLINK_DEVICE} netns ${net} name ${name}`;
   await ipBatch([move], { netns: namespaceOf(lab, name), env: member });
-  await ipBatch([`link set dev ${name} master ${bridge} up`], { netns: net, env: member });
+  await ipBatch([`link set dev ${name} master ${subnet} up`], { netns: net, env: member });
   await untilAtHostPort(lab, name);
 }
 

@@ -11,7 +11,7 @@ import { type ExecResult, Lab } from './lab.ts';
 import { LabError } from './lab-error.ts';
 import type { LabNodeConfig, Mode } from './modes.ts';
 import { SWITCH } from './names.ts';
-import type { Topology } from './topology.ts';
+import { routerOf, type Topology } from './topology.ts';
 
 /** One thing looked at. All text, so that people and programs read the same. */
 export interface Check {
@@ -188,7 +188,8 @@ export class ScenarioContext {
 
   private async showCapture(point: string, filter: string, file: CaptureSummary): Promise<void> {
     if (this.listener === undefined) return;
-    const { nodes, router } = this.lab.topology;
+    const { nodes } = this.lab.topology;
+    const router = routerOf(this.lab.topology);
     const isNode = nodes.some(node => node.name === point);
     const device = isNode ? point : point === router.name ? 'any' : 'eth0';
     const command = ['tcpdump', '-i', device, '-nn', /[[\]()]/.test(filter) ? quote(filter) : filter];

@@ -131,7 +131,7 @@ export function networkSpec(topology: Topology, name: string, nodes: readonly Ku
   );
   const own: Own = {
     subnet: node.address,
-    gateway: gatewayOf(topology, node),
+    gateway: gatewayOf(topology, node.subnet),
     podCidrs: self === undefined ? [node.podCidr] : podCidrsOf(self),
     mac: node.vtepMac,
   };
@@ -140,7 +140,8 @@ export function networkSpec(topology: Topology, name: string, nodes: readonly Ku
   const isShort = tunnels.length === 1 && tunnels[0].name === tunnels[0].protocol;
   const { routes } = routesOf(plan, own, peers, isShort ? () => true : undefined);
   const { name: _name, ...short } = isShort ? tunnels[0] : { name: '', protocol: 'none' };
-  const fixed = topology.staticRoutes.map(to => ({ to, via: own.gateway }));
+  const { gateway } = own;
+  const fixed = gateway === undefined ? [] : topology.staticRoutes.map(to => ({ to, via: gateway }));
   const addresses = nodes.flatMap(one => internalIP(one) ?? []);
   const masquerade = masqueradeOf(plan.settled, own.podCidrs, addresses);
   return {

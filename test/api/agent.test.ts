@@ -9,7 +9,8 @@ import type { Json, KubeObject } from '../../datapath/api/object.ts';
 import { loadConfig } from '../../datapath/control/load-config.ts';
 import { nodeObject, podObject, podStatus, serviceObjects } from '../../datapath/lab/api-objects.ts';
 import { nodeConfig } from '../../datapath/lab/modes.ts';
-import { addressOf, TOPOLOGIES, type Topology } from '../../datapath/lab/topology.ts';
+import { addressOf, type Topology } from '../../datapath/lab/topology.ts';
+import { TOPOLOGIES } from '../../datapath/lab/topology-file.ts';
 
 async function clusterOf(
   topology: Topology,

@@ -23,7 +23,7 @@ describe('tunpath', () => {
     ['unknown format', ['status', '-o', 'xml'], 2, /^$/, /expected one of table, wide, json, jsonl, yaml/],
     ['unknown mode', ['lab', 'up', '--mode', 'gre'], 2, /^$/, /expected one of native, ipip/],
     ['unknown profile', ['lab', 'up', '--profile', 'aws'], 2, /^$/, /expected one of linux, cilium/],
-    ['unknown topology', ['lab', 'up', '--topology', 'gke'], 2, /^$/, /expected one of cilium, calico, flannel/],
+    ['unknown topology', ['lab', 'up', '--topology', 'gke'], 2, /^$/, /expected one of aws, calico, cilium, flannel/],
     ['unknown profile to conform to', ['conformance', '--profile', 'aws'], 2, /^$/, /expected linux, cilium/],
     ['unknown clause', ['conformance', '--clause', '1191/9'], 2, /^$/, /one of 1191 §3, 1191 §4/],
     ['a clause that holds', ['conformance', '--clause', '1191/6.3'], 0, /pass .*after 610 s fits/, /^$/],

@@ -11,6 +11,7 @@ import {
   parseRate,
   parseSize,
   parseTime,
+  writtenImpairments,
 } from '../../datapath/control/netem.ts';
 import { UNIMPAIRED } from '../../datapath/segment/impairments.ts';
 
@@ -178,6 +179,7 @@ describe('segments in configuration', () => {
       const i = impairments.parse(written);
       const words = formatImpairments(i);
       for (const value of Object.values(written)) assert.ok(words.includes(String(value)), `${words}: ${value}`);
+      assert.deepEqual(impairments.parse(writtenImpairments(i)), i);
     }
     assert.equal(formatImpairments(UNIMPAIRED), '');
   });

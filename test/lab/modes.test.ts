@@ -3,7 +3,8 @@ import { stringify } from 'yaml';
 import { formatProblems, loadConfig } from '../../datapath/control/load-config.ts';
 import { LabError } from '../../datapath/lab/lab-error.ts';
 import { type LabNodeConfig, MODES, type ModeOptions, nodeConfig, parseMode } from '../../datapath/lab/modes.ts';
-import { TOPOLOGIES, type Topology } from '../../datapath/lab/topology.ts';
+import { routerOf, type Topology } from '../../datapath/lab/topology.ts';
+import { TOPOLOGIES } from '../../datapath/lab/topology-file.ts';
 
 function configOf(topology: Topology, node: string, options: ModeOptions): LabNodeConfig['spec'] {
   return nodeConfig('t', topology, topology.nodes.find(candidate => candidate.name === node)!, options).spec;
@@ -81,7 +82,7 @@ describe('nodeConfig', () => {
     const node = cilium.nodes[0]!;
     const names = ['one', 'two'].flatMap(lab => {
       const config = nodeConfig(lab, cilium, node, { mode: 'native' });
-      return [config.metadata.name, ...config.spec.pods.map(pod => pod.netns)];
+      return [config.metadata.name, ...config.spec.pods.map(pod => ('netns' in pod ? pod.netns : ''))];
     });
     assert.equal(new Set(names).size, names.length);
   });
@@ -103,7 +104,8 @@ describe('parseMode', () => {
 describe('TOPOLOGIES', () => {
   for (const topology of Object.values(TOPOLOGIES)) {
     it(`${topology.name}: names, addresses and MACs are unique, and every device name fits`, () => {
-      const { nodes, pods, router } = topology;
+      const { nodes, pods } = topology;
+      const router = routerOf(topology);
       const names = [...nodes, ...pods, router].map(host => host.name);
       assert.equal(new Set(names).size, names.length);
       for (const { name } of nodes) assert.ok(name.length <= 15, name);

@@ -7,7 +7,8 @@ import { loadConfig } from '../../datapath/control/load-config.ts';
 import { nodeObject } from '../../datapath/lab/api-objects.ts';
 import { MODES, nodeConfig } from '../../datapath/lab/modes.ts';
 import { networkOfLab, networkSpec, switchObjects } from '../../datapath/lab/switches.ts';
-import { TOPOLOGIES, type Topology } from '../../datapath/lab/topology.ts';
+import type { Topology } from '../../datapath/lab/topology.ts';
+import { TOPOLOGIES } from '../../datapath/lab/topology-file.ts';
 
 const nodesOf = ({ nodes }: Topology): KubeObject[] =>
   nodes.map(node => nodeObject(node, '2026-01-01T00:00:00Z', '6.18')) as KubeObject[];

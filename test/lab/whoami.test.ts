@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import type { Server } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
-import { TOPOLOGIES } from '../../datapath/lab/topology.ts';
+import { TOPOLOGIES } from '../../datapath/lab/topology-file.ts';
 import { createWhoami, noiseDigest } from '../../datapath/lab/whoami.ts';
 
 const LINK_LOCAL = TOPOLOGIES.cilium!.pods.find(pod => pod.name === 'webpod-w0')!.linkLocal!;

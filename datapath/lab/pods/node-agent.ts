@@ -70,7 +70,7 @@ export class NodeAgent {
     this.topology = topology;
     this.name = name;
     this.cluster = cluster;
-    this.ownPods = this.read().spec.pods.filter(({ netns }: Json) => ownPods.has(netns));
+    this.ownPods = this.read().spec.pods.filter(({ netns, kind }: Json) => kind === 'memory' || ownPods.has(netns));
   }
 
   static follows(storage: string): boolean {
@@ -86,7 +86,9 @@ export class NodeAgent {
   /** @param withLabPod its namespace, where it is one of the lab's own */
   remove(name: string, withLabPod?: string): void {
     this.pods.delete(name);
-    const own = this.ownPods.findIndex(({ netns }) => netns === withLabPod);
+    const own = this.ownPods.findIndex(
+      ({ netns, name: ownName }) => netns === withLabPod || (netns === undefined && ownName === name),
+    );
     if (own >= 0) this.ownPods.splice(own, 1);
     this.changed();
   }

@@ -1,7 +1,8 @@
 /** Article 003: pods with addresses of the VPC, and a network load balancer in front of nodes or of pods. */
 
 import type { CapturePoint, Scenario, ScenarioContext } from '../scenario.ts';
-import { addressOf, routerWebAddress, TOPOLOGIES } from '../topology.ts';
+import { addressOf, routerOf, routerWebAddress } from '../topology.ts';
+import { TOPOLOGIES } from '../topology-file.ts';
 import { checkChecksums, checkPing } from './checks.ts';
 import { distinct, type Frame, innerOf, readFrames } from './frames.ts';
 import { ask, bothWays, CURL_TIMEOUT, checkRefused, nodeOf, pairsOf, podOf, rowsOf, seenBy } from './requests.ts';
@@ -19,12 +20,12 @@ const native: Scenario = {
   async run(context) {
     const client = podOf(context, 'netshoot');
     const node = nodeOf(context, client.node);
-    const { router } = context.lab.topology;
+    const router = routerOf(context.lab.topology);
 
     for (const pod of context.lab.topology.pods) {
       const shown = await context.exec(pod.name, ['ip', '-br', '-4', 'addr', 'show', 'eth0']);
       const address = /(\d+\.\d+\.\d+)\.\d+\/32/.exec(shown.stdout)?.[1];
-      const { cidr } = topology.subnets.find(subnet => subnet.bridge === nodeOf(context, pod.node).bridge)!;
+      const { cidr } = topology.subnets.find(({ name }) => name === nodeOf(context, pod.node).subnet)!;
       context.check(`${pod.name}: its address is in the subnet of ${pod.node}`, cidr, `${address}.0/24`);
     }
 
@@ -112,7 +113,7 @@ async function balance(context: ScenarioContext, target: string, preserve: boole
     '  }',
     '}',
   ];
-  const { router } = context.lab.topology;
+  const router = routerOf(context.lab.topology);
   const loaded = await context.exec(router.name, ['nft', ruleset.join('\n')]);
   context.check(
     `the balancer sends to ${target}, ${preserve ? 'client address kept' : 'from its own address'}`,
@@ -215,7 +216,7 @@ const targets: Scenario = {
   topology,
   mode: 'native',
   async run(context) {
-    const client = topology.router.exit.gateway;
+    const client = routerOf(topology).exit!.gateway;
     const [node1, node2] = ['node1', 'node2'].map(name => addressOf(nodeOf(context, name).address)) as [string, string];
     const [echo1, echo3] = ['echo1', 'echo3'].map(name => podOf(context, name).address) as [string, string];
 

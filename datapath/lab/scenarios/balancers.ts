@@ -1,7 +1,8 @@
 /** Article 001: addresses for services of type LoadBalancer out of a pool (LB-IPAM), and whom the pods behind them see. */
 
 import type { Scenario, ScenarioContext } from '../scenario.ts';
-import { addressOf, serviceOf, TOPOLOGIES } from '../topology.ts';
+import { addressOf, routerOf, serviceOf } from '../topology.ts';
+import { TOPOLOGIES } from '../topology-file.ts';
 import { checkChecksums } from './checks.ts';
 import { distinct, readFrames } from './frames.ts';
 import {
@@ -22,8 +23,8 @@ const article = '001';
 
 const webpod = serviceOf(topology, 'default/webpod');
 const webpods = topology.pods.filter(pod => pod.labels.app === 'webpod');
-const ROUTER = topology.router.name;
-const OUTSIDE = addressOf(topology.router.legs[0]!.address);
+const ROUTER = routerOf(topology).name;
+const OUTSIDE = addressOf(routerOf(topology).legs[0]!.address);
 
 /** What the pool gives webpod. */
 export const LBIP = '192.168.10.211';
@@ -290,7 +291,7 @@ const sourceMatrix: Scenario = {
     );
 
     // Nobody announces the address yet, so the router is told which node to ask, as ARP would tell it.
-    for (const leader of topology.nodes.filter(({ bridge }) => bridge === 'br10')) {
+    for (const leader of topology.nodes.filter(({ subnet }) => subnet === 'br10')) {
       await context.exec(ROUTER, ['ip', 'neigh', 'replace', LBIP, 'lladdr', leader.mac, 'dev', 'eth1']);
       let answers: Awaited<ReturnType<typeof ask>> = [];
       const files = await context.capture({ wire: [leader.name, `host ${LBIP}`] }, async () => {

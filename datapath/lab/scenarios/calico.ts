@@ -1,7 +1,8 @@
 /** Article 000: Calico's pools with IPIP always, never, across subnets only, and with VXLAN. */
 
 import type { Scenario, ScenarioContext } from '../scenario.ts';
-import { addressOf, TOPOLOGIES } from '../topology.ts';
+import { addressOf } from '../topology.ts';
+import { TOPOLOGIES } from '../topology-file.ts';
 import {
   addressesOf,
   checkBlackHole,

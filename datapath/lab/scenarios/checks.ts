@@ -1,7 +1,7 @@
 /** What scenarios check in common. Everything is read from captured packets or from what a command printed. */
 
 import type { ScenarioContext } from '../scenario.ts';
-import type { LabNode, LabPod } from '../topology.ts';
+import { type LabNode, type LabPod, routerOf } from '../topology.ts';
 import { distinct, type Frame, innerOf, outerOf, readFrames } from './frames.ts';
 
 /** Two pods, the first of which starts every exchange, and what each one's node writes as VNI. */
@@ -162,10 +162,10 @@ export async function checkMtu(context: ScenarioContext, pair: Pair, mtu: number
  */
 export async function checkBlackHole(context: ScenarioContext, pair: Pair, lookup: string): Promise<void> {
   const { client, server, clientNode, serverNode } = endsOf(context, pair);
-  const { router } = context.lab.topology;
+  const router = routerOf(context.lab.topology);
   const way = [
     `${legOf(context, clientNode)} In ${client.address} > ${server.address}`,
-    `${router.exit.device} Out ${client.address} > ${server.address}`,
+    `${router.exit!.device} Out ${client.address} > ${server.address}`,
   ];
   const files = await context.capture({ router: [router.name, 'icmp'], far: [serverNode.name, 'ip'] }, () =>
     checkNoAnswer(context, client.name, server.address),
@@ -192,7 +192,7 @@ export async function checkBlackHole(context: ScenarioContext, pair: Pair, looku
 
   const looked = await context.exec(router.name, ['ip', 'route', 'get', lookup]);
   const via = new RegExp(`^${lookup} via \\S+ dev \\S+`).exec(looked.stdout)?.[0] ?? looked.stdout;
-  context.check('router: its route there', `${lookup} via ${router.exit.gateway} dev ${router.exit.device}`, via);
+  context.check('router: its route there', `${lookup} via ${router.exit!.gateway} dev ${router.exit!.device}`, via);
 }
 
 /** Each different way in order of appearance, as tcpdump on `any` prints it: `eth1 In A > B`. */
@@ -208,7 +208,7 @@ export async function describeRouted(
 
 /** Interfaces of the router by index. */
 async function interfaceNames(context: ScenarioContext): Promise<Map<number, string>> {
-  const { stdout } = await context.lab.exec(context.lab.topology.router.name, ['ip', '-j', 'link']);
+  const { stdout } = await context.lab.exec(routerOf(context.lab.topology).name, ['ip', '-j', 'link']);
   const links = JSON.parse(stdout) as { ifindex: number; ifname: string }[];
   return new Map(links.map(link => [link.ifindex, link.ifname]));
 }
@@ -230,7 +230,7 @@ export function describeIcmp(frame: Frame): string {
 
 /** The router's device on a node's subnet. */
 function legOf(context: ScenarioContext, node: LabNode): string {
-  return context.lab.topology.router.legs.find(leg => leg.bridge === node.bridge)!.device;
+  return routerOf(context.lab.topology).legs.find(leg => leg.subnet === node.subnet)!.device;
 }
 
 function addressOfPod(context: ScenarioContext, name: string): string {

@@ -1,7 +1,8 @@
 /** Article 001: Cilium in native routing, with VXLAN and with GENEVE. */
 
 import type { Scenario, ScenarioContext } from '../scenario.ts';
-import { addressOf, routerWebAddress, TOPOLOGIES } from '../topology.ts';
+import { addressOf, routerWebAddress } from '../topology.ts';
+import { TOPOLOGIES } from '../topology-file.ts';
 import {
   addressesOf,
   checkBlackHole,

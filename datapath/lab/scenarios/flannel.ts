@@ -1,7 +1,7 @@
 /** Article 004: flannel's VXLAN. */
 
 import type { Scenario } from '../scenario.ts';
-import { TOPOLOGIES } from '../topology.ts';
+import { TOPOLOGIES } from '../topology-file.ts';
 import { checkHandshake, checkMtu, endsOf, type Pair } from './checks.ts';
 import { readFrames } from './frames.ts';
 import { checkSourcePorts, checkTunnel, type Outer } from './tunnel.ts';

@@ -1,7 +1,8 @@
 /** Articles 000 and 004: which packets of pods leave under their node's address. */
 
 import type { Scenario, ScenarioContext } from '../scenario.ts';
-import { addressOf, routerWebAddress, TOPOLOGIES } from '../topology.ts';
+import { addressOf, routerOf, routerWebAddress } from '../topology.ts';
+import { TOPOLOGIES } from '../topology-file.ts';
 import { checkChecksums, checkPing, describeIcmp } from './checks.ts';
 import { distinct, readFrames } from './frames.ts';
 import { ask, bothWays, CURL_TIMEOUT, checkRefused, nodeOf, pairsOf, podOf, rowsOf, seenBy } from './requests.ts';
@@ -69,7 +70,7 @@ const postrouting: Scenario = {
     const [pod, other] = [podOf(context, 'busybox1'), podOf(context, 'busybox2')];
     const node = nodeOf(context, pod.node);
     const address = addressOf(node.address);
-    const { router } = context.lab.topology;
+    const router = routerOf(context.lab.topology);
     const outside = routerWebAddress(flannel);
 
     const rows = await rowsOf<RuleRow>(context, node.name, 'masquerade');
@@ -140,7 +141,7 @@ const natOutgoing: Scenario = {
     const pod = podOf(context, 'pod1');
     const node = nodeOf(context, pod.node);
     const address = addressOf(node.address);
-    const { router } = context.lab.topology;
+    const router = routerOf(context.lab.topology);
     const outside = routerWebAddress(calico);
 
     for (const peer of ['pod2', 'pod3']) {

@@ -1,7 +1,7 @@
 /** Article 002: a NetworkPolicy. */
 
 import type { Scenario, ScenarioContext } from '../scenario.ts';
-import { TOPOLOGIES } from '../topology.ts';
+import { TOPOLOGIES } from '../topology-file.ts';
 import { distinct, readFrames } from './frames.ts';
 import { ask, bothWays, CURL_TIMEOUT, checkRefused, pairsOf, podOf, rowsOf, seenBy } from './requests.ts';
 

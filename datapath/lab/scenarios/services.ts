@@ -1,7 +1,8 @@
 /** Services in articles 001, 002 and 004: one address for several pods, rewritten by the client's node or the one asked. */
 
 import { type Scenario, type ScenarioContext, SEED } from '../scenario.ts';
-import { addressOf, dnsNameOf, type LabService, serviceOf, TOPOLOGIES } from '../topology.ts';
+import { addressOf, dnsNameOf, type LabService, routerOf, serviceOf } from '../topology.ts';
+import { TOPOLOGIES } from '../topology-file.ts';
 import { checkChecksums } from './checks.ts';
 import { distinct, type Frame, innerOf, outerOf, readFrames } from './frames.ts';
 import {
@@ -146,11 +147,11 @@ const nodePort: Scenario = {
   topology: cilium,
   mode: 'geneve',
   async run(context) {
-    const { router } = context.lab.topology;
+    const router = routerOf(context.lab.topology);
     const port = webpod.ports[0]!.nodePort!;
     for (const node of cilium.nodes) {
       const address = addressOf(node.address);
-      const client = addressOf(router.legs.find(leg => leg.bridge === node.bridge)!.address);
+      const client = addressOf(router.legs.find(leg => leg.subnet === node.subnet)!.address);
       let answers: Answer[] = [];
       const files = await context.capture({ outside: [router.name, `tcp port ${port}`] }, async () => {
         answers = await ask(context, router.name, `http://${address}:${port}/`, ROUNDS);

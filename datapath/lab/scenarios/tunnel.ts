@@ -202,7 +202,7 @@ export async function checkUnknownPeer(context: ScenarioContext, pair: Pair, out
   const frame = firstFrame(genuine.wire.path);
   const address = addressOf(serverNode.address).replace(/\d+$/, '66');
 
-  const stranger = await Stranger.join(context.lab, serverNode.bridge);
+  const stranger = await Stranger.join(context.lab, serverNode.subnet);
   try {
     for (const [name, source, arrivals] of [
       ["the peer's address", null, 1],

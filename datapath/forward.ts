@@ -233,7 +233,10 @@ export class Datapath extends Path {
     if (v !== CONTINUE) return v;
     v = this.took(STEP_SOURCE, p, checkForeignSource(this, p));
     if (v !== CONTINUE) return v;
-    if (this.tunnels.list.length === 0 || p.dst !== this.underlay.address) return CONTINUE;
+    if (this.tunnels.list.length === 0 || p.dst !== this.underlay.address) {
+      if (this.ledger !== null) this.ledger.received(p, 0);
+      return CONTINUE;
+    }
     return this.took(STEP_TUNNEL, p, openTunnel(this, p));
   }
 

@@ -20,6 +20,7 @@ import { FlowHistory } from './history.ts';
 import { type KeptNode, PortKeeper } from './keep-ports.ts';
 import { inOwnNamespace } from './kernel-changes.ts';
 import { KINDS } from './kinds.ts';
+import { ledgerProgram } from './ledger.ts';
 import { loadConfig, type Problem } from './load-config.ts';
 import type { LoopClient } from './loop-thread.ts';
 import type { Loops } from './loops.ts';
@@ -126,6 +127,7 @@ export class Node {
   private readonly loop: LoopClient;
   private readonly loops: Loops;
   private readonly started = process.hrtime.bigint();
+  private readonly startedAt = new Date().toISOString();
   private watchContext: WatchContext | null = null;
   private readonly watchClients = new WatchClients({
     request: (method, params) => this.loop.request(method, params),
@@ -359,6 +361,11 @@ export class Node {
         this.onRestart?.();
         setImmediate(() => void this.stop());
         return null;
+      case 'keep-ledger':
+        await this.loop.request('keep-ledger', ledgerProgram(params));
+        return null;
+      case 'ledger':
+        return { since: this.startedAt, rows: await this.loop.request('ledger') };
       case 'watch':
         return this.watchClients.watch(params);
       case 'history':
@@ -369,7 +376,7 @@ export class Node {
         return null;
       default:
         throw new Error(
-          `unknown method "${method}": expected status, get, config, apply, watch, history, segments, impair, mirror, unmirror, restart or stop`,
+          `unknown method "${method}": expected status, get, config, apply, keep-ledger, ledger, watch, history, segments, impair, mirror, unmirror, restart or stop`,
         );
     }
   }

@@ -8,6 +8,7 @@ import { residentMemory } from '../io/huge-memory.ts';
 import type { Uring } from '../io/uring.ts';
 import { rowOf, type TranslatedRow } from '../nat/translation.ts';
 import type { Pool } from '../packet/pool.ts';
+import type { LedgerProgram } from '../path/ledger.ts';
 import { NEIGHBORS } from '../path/path.ts';
 import type { Port } from '../port.ts';
 import type { Change } from '../program/diff.ts';
@@ -214,6 +215,11 @@ export class LoopNode {
       case 'change':
         this.installation.apply(params as Change[], handle => this.open(handle));
         return null;
+      case 'keep-ledger':
+        this.installation.keepLedger(params as LedgerProgram | null);
+        return null;
+      case 'ledger':
+        return this.installation.ledgerRows();
       case 'conflicts':
         return datapath.neighbors.claims.conflicts(monotonicClock.now());
       case 'claim': {

@@ -56,6 +56,8 @@ export type NodeMethod =
   | 'watch'
   | 'unwatch'
   | 'conflicts'
+  | 'keep-ledger'
+  | 'ledger'
   | 'claim';
 
 /** Asked of the loop: `start` and `stop` a node, its segments, and its end. */

@@ -11,7 +11,8 @@ import { type Frame, MemoryDevice } from '../io/memory.ts';
 import { Pool } from '../packet/pool.ts';
 import { PORT_POD, PORT_UPLINK, type Port } from '../port.ts';
 import { compile } from '../program/compile.ts';
-import { createDatapath } from '../program/install.ts';
+import { diff } from '../program/diff.ts';
+import { Installation } from '../program/install.ts';
 import { mtusOf } from '../program/mtus.ts';
 import type { Program } from '../program/program.ts';
 import { Random } from '../random.ts';
@@ -48,11 +49,13 @@ export interface NodeOptions {
 
 export class SimNode {
   readonly name: string;
-  readonly config: ResolvedConfig;
+  config: ResolvedConfig;
   readonly counters: Counters;
   readonly datapath: Datapath;
   /** When its timers want to be looked at. */
   due = 0;
+  readonly installation: Installation;
+  private program: Program;
   private readonly devices: Device[];
 
   constructor(
@@ -77,7 +80,8 @@ export class SimNode {
       if (segment === undefined) throw new RangeError(`no segment ${uplink}`);
       return segment.attach(this.name, offloads);
     });
-    this.datapath = createDatapath(program, this.devices, {
+    this.program = program;
+    this.installation = new Installation(program, this.devices, {
       pool,
       counters: this.counters,
       clock: { now: () => time[0] },
@@ -85,6 +89,7 @@ export class SimNode {
       // Not counted by the collector.
       memory: bytes => new Uint8Array(new SharedArrayBuffer(bytes)),
     });
+    this.datapath = this.installation.datapath;
   }
 
   /** The port of a pod, the host port or the uplink, by name. @throws RangeError */
@@ -108,6 +113,23 @@ export class SimNode {
     const { device } = this.port(name);
     if (device instanceof MemoryDevice) return device;
     throw new RangeError(`port ${name} of node ${this.name} is on a segment`);
+  }
+
+  /**
+   * Makes the node what another configuration says, between two bursts. Its ports stay.
+   * @throws RangeError for one with other ports
+   */
+  apply(config: ResolvedConfig): void {
+    const program = compile(config);
+    const changes = diff(this.program, program);
+    if (changes.some(change => change.kind === 'port' && (change.port === null || change.device !== 'kept'))) {
+      throw new RangeError(`node ${this.name}: its ports stay in a simulation`);
+    }
+    this.installation.apply(changes, () => {
+      throw new RangeError(`node ${this.name}: a new port`);
+    });
+    this.config = config;
+    this.program = program;
   }
 
   /** Works until nothing waits at its ports. @returns whether anything did */

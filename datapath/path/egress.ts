@@ -140,6 +140,7 @@ function encapsulate(path: Path, p: Packet, hop: NextHop, uplink: Port): number 
     if (p.gsoType !== 0) return segmentAndSend(path, p, hop, uplink);
     completeChecksum(path.view, p);
   }
+  if (path.ledger !== null) path.ledger.sent(p, hop.tunnel);
   if (tunnel !== null) {
     p.innerNetwork = p.off;
     tunnel.encap(p, hop.peer);
@@ -154,6 +155,7 @@ function encapsulateAndFragment(path: Path, p: Packet, hop: NextHop, tunnel: Tun
   completeChecksum(path.view, p);
   const pieces = path.outerFragments;
   const l4 = tunnel.overhead + p.l4 - p.off;
+  if (path.ledger !== null) path.ledger.sent(p, hop.tunnel);
   tunnel.encap(p, hop.peer);
   path.counters.event(counters.EVENT_ENCAPSULATED);
   const n = ip.cut(path.pool, p, path.pathMtu.lookup(hop.peerAddress, path.now), KEEP_ID, pieces);

@@ -40,6 +40,7 @@ function decapsulate(path: Path, p: Packet, tunnel: Tunnel): number {
   v = refuseTunnelPacket(path, p);
   if (v !== CONTINUE) return v;
   path.counters.event(counters.EVENT_DECAPSULATED);
+  if (path.ledger !== null) path.ledger.received(p, path.tunnels.byNumber.indexOf(tunnel));
   return CONTINUE;
 }
 

@@ -25,6 +25,7 @@ import * as hops from '../route/nexthop.ts';
 import { Tunnels } from '../tunnel/tunnels.ts';
 import { DONE } from '../verdict.ts';
 import * as ip from './ipv4.ts';
+import type { Ledger } from './ledger.ts';
 import type { Watcher } from './watcher.ts';
 
 /** Linux's gc_thresh3: as many neighbours as a default kernel would keep. */
@@ -99,6 +100,8 @@ export abstract class Path {
   readonly joined: Reassembly;
   readonly pathMtu: PathMtu;
   readonly limiter = new IcmpLimiter();
+  /** Null: nobody keeps account of what goes between nodes. */
+  ledger: Ledger | null = null;
   /** Set by watch(). */
   watcher: Watcher | null = null;
 

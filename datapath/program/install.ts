@@ -12,6 +12,7 @@ import type { DeviceHandle } from '../io/handle.ts';
 import { MasqueradeRules } from '../nat/masquerade.ts';
 import { makeFlows, Nat, type NatProgram } from '../nat/nat.ts';
 import type { Pool } from '../packet/pool.ts';
+import { Ledger, type LedgerProgram, type LedgerRow } from '../path/ledger.ts';
 import { Policies, type PolicyProgram } from '../policy/policies.ts';
 import { CONDITION_GONE, PORT_POD, Port } from '../port.ts';
 import { PROFILES, type Profile } from '../profile.ts';
@@ -284,6 +285,7 @@ export class Installation {
     const number = before?.number ?? this.freeTunnels.shift() ?? tunnels.byNumber.length;
     this.tunnels.set(program.name, { number, program, tunnel });
     tunnels.put(number, tunnel);
+    if (before === undefined) this.datapath.ledger?.clearTunnel(number);
     for (const [hopNumber, hop] of this.hops.entries()) {
       if (hop.tunnel === program.name) this.datapath.nextHops[hopNumber].peer = tunnel.findPeer(hop.peerAddress);
     }
@@ -299,8 +301,28 @@ export class Installation {
     const known = this.tunnels.get(name);
     if (known === undefined) return;
     this.datapath.tunnels.put(known.number, null);
+    this.datapath.ledger?.clearTunnel(known.number);
     this.freeTunnels.push(known.number);
     this.tunnels.delete(name);
+  }
+
+  // ---------------------------------------------------------------- ledger
+
+  /** From now on account is kept with these; null: no longer. */
+  keepLedger(program: LedgerProgram | null): void {
+    const { datapath } = this;
+    if (program === null) {
+      datapath.ledger = null;
+      return;
+    }
+    datapath.ledger ??= new Ledger(datapath.view);
+    datapath.ledger.setProgram(program);
+  }
+
+  /** With the names of tunnels; '' for none. */
+  ledgerRows(): (Omit<LedgerRow, 'tunnel'> & { tunnel: string })[] {
+    const names = new Map(Array.from(this.tunnels, ([name, { number }]) => [number, name]));
+    return (this.datapath.ledger?.rows() ?? []).map(row => ({ ...row, tunnel: names.get(row.tunnel) ?? '' }));
   }
 
   // ---------------------------------------------------------------- routes

@@ -38,7 +38,7 @@ function resource(apiVersions: string, kind: string, namespaced: boolean, option
     shortNames: options.shortNames ?? [],
     categories: options.categories ?? [],
     subresources: options.subresources ?? [],
-    custom: /cilium|calico/.test(group),
+    custom: /cilium|calico|tunpath/.test(group),
     storage: options.storage ?? (group === '' ? plural : `${plural}.${group}`),
   };
 }
@@ -92,6 +92,12 @@ export const RESOURCES: readonly Resource[] = [
   resource('cilium.io/v2', 'CiliumNode', false, {
     shortNames: ['cn', 'ciliumn'],
     categories: ['cilium'],
+    subresources: status,
+  }),
+  // Ours: how the nodes of a lab go over from one network to another.
+  resource('tunpath.dev/v1', 'TunnelSwitch', false, {
+    shortNames: ['tsw'],
+    plural: 'tunnelswitches',
     subresources: status,
   }),
 ];

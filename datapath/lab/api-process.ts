@@ -59,7 +59,7 @@ async function main(): Promise<void> {
     zoneFileOf(lab),
     topology.pods.some(({ dns }) => dns),
   );
-  const network = new LabNetwork(cluster, systemOf(topology, options), agents);
+  const network = new LabNetwork(cluster, topology, systemOf(topology, options), agents, lab);
   kubelet = new Kubelet({ lab, topology, cluster, agents, names, network, onError });
   for (const pod of placed) names.follow(namespaceOf(lab, pod.name), 'default');
   // Before a node hears anything: what runs already stays attached.

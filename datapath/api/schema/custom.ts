@@ -119,6 +119,44 @@ const node = z.object({
   status: anything.optional(),
 });
 
+/** See api/agent/tunnel-switch.ts. */
+const tunnelSwitch = z.object({
+  spec: z.object({
+    /** In words. */
+    from: text,
+    to: text,
+    /** The object that asked for it. */
+    source: z.object({ kind: text, namespace: text.optional(), name: text }),
+  }),
+  status: z
+    .object({
+      phase: text,
+      message: text.optional(),
+      epoch: whole,
+      /** Pairs of nodes that send by the new network, of all. */
+      moved: text,
+      /** Packets; unset where a node has forgotten. */
+      lost: whole.optional(),
+      loose: z.array(text).optional(),
+      ledger: z
+        .array(
+          z.object({
+            epoch: whole,
+            sender: text,
+            receiver: text,
+            tunnel: text,
+            sent: whole,
+            received: whole,
+            lost: whole.nullable(),
+          }),
+        )
+        .optional(),
+      /** What whoever goes on with it has to know. */
+      state: anything,
+    })
+    .optional(),
+});
+
 const identity = z.object({ 'security-labels': labels });
 
 const ZOD = {
@@ -128,6 +166,7 @@ const ZOD = {
   CiliumEndpoint: endpoint,
   CiliumIdentity: identity,
   CiliumNode: node,
+  TunnelSwitch: tunnelSwitch,
 };
 
 /** What of an object of a custom kind is wrong, by path. */

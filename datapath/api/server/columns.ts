@@ -336,6 +336,17 @@ const KINDS: Record<string, Column[]> = {
     column('InternalIP', ({ spec }) => ciliumAddress(spec, 'InternalIP')),
     AGE,
   ],
+  TunnelSwitch: [
+    NAME,
+    column('From', ({ spec }) => spec.from),
+    column('To', ({ spec }) => spec.to),
+    column('Phase', ({ status }) => status?.phase ?? ''),
+    column('Moved', ({ status }) => status?.moved ?? ''),
+    column('Lost', ({ status }) => `${status?.lost ?? NONE}`),
+    AGE,
+    wide('Epoch', ({ status }) => number(status?.epoch)),
+    wide('Message', ({ status }) => status?.message ?? ''),
+  ],
 };
 
 function condition(status: Json, type: string): Json {

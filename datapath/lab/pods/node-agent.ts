@@ -2,12 +2,14 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { parse, stringify } from 'yaml';
 import { type Refused, withoutFaulty } from '../../api/agent/acceptable.ts';
+import { podCidrsOf } from '../../api/agent/network.ts';
 import type { NetworkPlan } from '../../api/agent/node-network.ts';
 import { compilePolicies } from '../../api/agent/policies.ts';
 import { compileServices } from '../../api/agent/services.ts';
 import type { Cluster } from '../../api/controllers/cluster.ts';
 import type { Json } from '../../api/object.ts';
 import { callNode } from '../../control/client.ts';
+import type { Problem } from '../../control/load-config.ts';
 import type { ApplyResult } from '../../control/node.ts';
 import { nodeNameOf, socketOf, stateDirOf } from '../names.ts';
 import { networkSpec } from '../switches.ts';
@@ -99,6 +101,34 @@ export class NodeAgent {
     this.changed();
   }
 
+  /** What the node would not take of such a network, a line each. Where it is not there, what no node would. */
+  async findFaults(plan: NetworkPlan): Promise<string[]> {
+    const { config, problems } = this.compile(plan);
+    if (problems.length > 0) return problems.map(({ path, message }) => `${path}: ${message}`);
+    const request = { text: stringify(config), file: this.path, dryRun: true };
+    try {
+      const result = (await this.call('apply', request)) as ApplyResult;
+      const refused = (result.refused ?? []).map(({ path, message }) => `${path.join('.')}: ${message}`);
+      return [...(result.problems ?? []).map(({ path, message }) => `${path}: ${message}`), ...refused];
+    } catch {
+      return [];
+    }
+  }
+
+  /** Lets the node count what goes to and comes from each other one. @throws ControlError where it is not there */
+  async keepLedger(): Promise<void> {
+    const nodes = this.cluster.list('Node');
+    const own = nodes.filter(({ metadata }) => metadata.name === this.name).flatMap(podCidrsOf);
+    const peers = nodes
+      .filter(({ metadata }) => metadata.name !== this.name)
+      .map(node => ({ name: node.metadata.name, networks: podCidrsOf(node) }));
+    await this.call('keep-ledger', { own, peers });
+  }
+
+  private call(method: string, params: Record<string, unknown>): Promise<unknown> {
+    return callNode(socketOf(this.lab, this.name), method, params, APPLY_TIMEOUT_MS);
+  }
+
   changed(): void {
     this.timer ??= setTimeout(() => this.run(), DEBOUNCE_MS);
   }
@@ -147,7 +177,7 @@ export class NodeAgent {
     await this.tell(refused);
     if (text === this.applied) return;
     const request = { text, file: this.path };
-    const result = (await callNode(socketOf(this.lab, this.name), 'apply', request, APPLY_TIMEOUT_MS)) as ApplyResult;
+    const result = (await this.call('apply', request)) as ApplyResult;
     if (result.applied === undefined) {
       const faults = (result.problems ?? result.refused ?? []).map(({ message }) => message).join('; ');
       const node = this.cluster.find('Node', undefined, this.name);
@@ -159,10 +189,11 @@ export class NodeAgent {
     this.complaint = '';
     // What the lab's other commands read, and a node that is started again, is what the node runs.
     writeFileSync(this.path, text);
+    await this.keepLedger();
   }
 
   /** The configuration that the node should have, without what no node would take. */
-  private compile(): { config: Json; refused: Refused[] } {
+  private compile(plan = this.plan): { config: Json; refused: Refused[]; problems: Problem[] } {
     const nodeName = (name: string): string => nodeNameOf(this.lab, name);
     const { cluster } = this;
     const { services, refused: unable } = compileServices(
@@ -184,10 +215,9 @@ export class NodeAgent {
     spec.pods = [...this.ownPods.map(pod => this.asLabelled(pod)), ...this.pods.values()];
     Object.assign(spec, { namespaces, remotePods });
     Object.assign(spec, { services, policies });
-    if (this.plan !== undefined)
-      Object.assign(spec, networkSpec(this.topology, this.name, cluster.list('Node'), this.plan));
+    if (plan !== undefined) Object.assign(spec, networkSpec(this.topology, this.name, cluster.list('Node'), plan));
     const taken = withoutFaulty(config, this.path);
-    return { config: taken.config, refused: [...refused, ...taken.refused] };
+    return { config: taken.config, refused: [...refused, ...taken.refused], problems: taken.problems };
   }
 
   /** A pod that came with the lab, with the labels that its object has by now. */

@@ -1,0 +1,396 @@
+/**
+ * A cluster goes over from one network to another while packets flow.
+ *
+ *   Preparing    every node takes the packets of both; MTUs are those of the smaller one
+ *   Moving       one sender after the other sends to one peer after the other by the new one, and the peer confirms it
+ *   Draining     what was sent by the old one arrives
+ *   Finishing    nobody takes packets of the old one any more; MTUs are those of the new one
+ *   Done
+ *
+ * A peer that does not confirm takes all back: RollingBack (everybody sends by the old one again), Removing, RolledBack. What
+ * cannot be done without loss is Refused before anything is touched.
+ *
+ * What is intended is saved before it is done, and each step may be done twice: whoever finds a switch that somebody was
+ * killed in goes on with it.
+ */
+import { type Encap, encapsOf, type Network } from './network.ts';
+import type { NetworkPlan } from './node-network.ts';
+
+export type Phase =
+  | 'Preparing'
+  | 'Moving'
+  | 'Draining'
+  | 'Finishing'
+  | 'Done'
+  | 'RollingBack'
+  | 'Removing'
+  | 'RolledBack'
+  | 'Refused';
+
+/** Packets from one node's pods to another's by one tunnel, as long as it was the one that is sent into. */
+export interface Epoch {
+  epoch: number;
+  sender: string;
+  receiver: string;
+  /** Its name; '' for none. */
+  tunnel: string;
+  sent: number;
+  received: number;
+  /** null: one of the nodes was restarted meanwhile, and has forgotten. */
+  lost: number | null;
+}
+
+/** What counts had reached when an epoch ended. */
+export interface Base {
+  /** When each node's counts began. */
+  since: Record<string, string>;
+  counts: Record<string, { sent: number; received: number }>;
+}
+
+/** Plain data: all that is to be known of a switch. */
+export interface SwitchState {
+  from: Network;
+  to: Network;
+  phase: Phase;
+  /** The number of the epoch that begins with it. */
+  epoch: number;
+  /** Who sends to whom by the new one: `SENDER>RECEIVER`. */
+  moved: string[];
+  /** Who may, or may not yet. */
+  pending: string | null;
+  /** Pairs that the new network has no way of its own for: routers decide. */
+  loose: string[];
+  message: string;
+  ledger: Epoch[];
+  base: Base;
+}
+
+/** What a node says of its packets. */
+export interface Account {
+  since: string;
+  rows: { peer: string; tunnel: string; sent: number; received: number }[];
+}
+
+/** What a switch is carried out on. */
+export interface SwitchHost {
+  /** Those that take part. */
+  nodes(): string[];
+  /** @returns the name of the tunnel that leads there; '': none is needed; null: there is no way but what routers know */
+  wayOf(network: Network, sender: string, receiver: string): string | null;
+  /** What is wrong with that plan for a node, a line each. */
+  check(node: string, plan: NetworkPlan): Promise<string[]>;
+  /** Returns when the node has it. @throws Error if it does not take it */
+  apply(node: string, plan: NetworkPlan): Promise<void>;
+  /** Whether a packet gets there by that tunnel, and its answer back. */
+  confirm(sender: string, receiver: string): Promise<boolean>;
+  /** undefined: the node does not say. */
+  account(node: string): Promise<Account | undefined>;
+  /** Returns when the state will outlive whoever runs the switch. */
+  save(state: SwitchState): Promise<void>;
+  wait(ms: number): Promise<void>;
+}
+
+export const TERMINAL: ReadonlySet<Phase> = new Set<Phase>(['Done', 'RolledBack', 'Refused']);
+
+/** Between MTUs that go down and the first packet that needs it. */
+const MTU_SETTLE_MS = 100;
+/** How long what was sent may take to arrive; then it is lost. */
+const DRAIN_MS = 3000;
+const DRAIN_LOOK_MS = 20;
+/** Nothing is said of packets on their way where a node does not keep account. */
+const UNKNOWN_DRAIN_MS = 500;
+const CONFIRM_TRIES = 3;
+
+export function beginSwitch(from: Network, wanted: Network, before: Pick<SwitchState, 'epoch' | 'base'>): SwitchState {
+  return {
+    from,
+    to: distinctFrom(from, wanted),
+    phase: 'Preparing',
+    epoch: before.epoch + 1,
+    moved: [],
+    pending: null,
+    loose: [],
+    message: '',
+    ledger: [],
+    base: before.base,
+  };
+}
+
+/** Whether a switch is needed: packets between nodes go another way. */
+export function differs(from: Network, to: Network): boolean {
+  const ways = ({ pools, plain }: Network): string =>
+    JSON.stringify([plain, pools.map(({ cidr, encap, direct }) => [cidr, direct, encap && contentOf(encap)])]);
+  return ways(from) !== ways(to);
+}
+
+/** The wanted network with names for its tunnels: the same tunnel keeps its name, and no other has that of one of the old. */
+function distinctFrom(from: Network, wanted: Network): Network {
+  const old = encapsOf(from);
+  const named = (encap: Encap): Encap => {
+    const same = old.find(one => contentOf(one) === contentOf(encap));
+    if (same !== undefined) return same;
+    if (!old.some(({ name }) => name === encap.name)) return encap;
+    return { ...encap, name: [encap.protocol, encap.port, encap.vni].filter(part => part !== undefined).join('-') };
+  };
+  return {
+    ...wanted,
+    pools: wanted.pools.map(pool => ({ ...pool, encap: pool.encap === null ? null : named(pool.encap) })),
+  };
+}
+
+function contentOf({ protocol, port, vni }: Encap): string {
+  return `${protocol} ${port} ${vni}`;
+}
+
+/** What a node's network is at that point of a switch. */
+export function planOf({ from, to, phase, moved, pending }: SwitchState, node: string): NetworkPlan {
+  switch (phase) {
+    case 'Finishing':
+    case 'Done':
+      return { accepts: [to], towards: () => to, settled: to };
+    case 'Removing':
+    case 'RolledBack':
+    case 'Refused':
+      return { accepts: [from], towards: () => from, settled: from };
+    default: {
+      const byNew = new Set([...moved, ...(pending === null ? [] : [pending])]);
+      return { accepts: [from, to], towards: peer => (byNew.has(`${node}>${peer}`) ? to : from), settled: from };
+    }
+  }
+}
+
+/** The network that a switch has left. */
+export function outcomeOf({ from, to, phase }: SwitchState): Network {
+  return phase === 'Done' ? to : from;
+}
+
+export class TunnelSwitch {
+  state: SwitchState;
+  private readonly host: SwitchHost;
+
+  /** @param state a new one, or one that somebody else has begun */
+  constructor(host: SwitchHost, state: SwitchState) {
+    this.host = host;
+    this.state = state;
+  }
+
+  /** Goes on to the end. @throws Error only what the host's save() throws; then somebody else may go on */
+  async run(): Promise<SwitchState> {
+    while (!TERMINAL.has(this.state.phase)) await this.step();
+    return this.state;
+  }
+
+  private async step(): Promise<void> {
+    switch (this.state.phase) {
+      case 'Preparing':
+        return this.prepare();
+      case 'Moving':
+        return this.move();
+      case 'Draining':
+        await this.seal(this.state.epoch - 1, this.state.from);
+        return this.enter({ phase: 'Finishing' });
+      case 'Finishing':
+        await this.finish();
+        await this.seal(this.state.epoch, this.state.to, false);
+        return this.enter({ phase: 'Done', base: this.keptBase(this.state.to) });
+      case 'RollingBack':
+        await this.finish();
+        await this.seal(this.state.epoch, this.state.to);
+        return this.enter({ phase: 'Removing' });
+      case 'Removing':
+        await this.finish();
+        return this.enter({ phase: 'RolledBack', base: this.keptBase(this.state.from) });
+    }
+  }
+
+  private async enter(change: Partial<SwitchState>): Promise<void> {
+    this.state = { ...this.state, ...change };
+    await this.host.save(this.state);
+  }
+
+  private async prepare(): Promise<void> {
+    const { host, state } = this;
+    const asked = host.nodes().flatMap(node =>
+      // On the way, and in the end.
+      (['Moving', 'Done'] as const).map(async phase => {
+        const faults = await host.check(node, planOf({ ...state, phase }, node));
+        return faults.map(fault => `${node}: ${fault}`);
+      }),
+    );
+    const faults = (await Promise.all(asked)).flat();
+    if (faults.length > 0) return this.enter({ phase: 'Refused', message: [...new Set(faults)].join('; ') });
+    const loose = this.pairs().flatMap(([sender, receiver]) =>
+      host.wayOf(state.to, sender, receiver) === null ? [`${sender}>${receiver}`] : [],
+    );
+    await this.enter({ loose });
+    const failed = await this.applyAll();
+    if (failed !== undefined) return this.enter({ phase: 'RollingBack', message: failed });
+    await host.wait(MTU_SETTLE_MS);
+    return this.enter({ phase: 'Moving' });
+  }
+
+  /** One sender towards one peer. */
+  private async move(): Promise<void> {
+    const { host, state } = this;
+    const next = this.pairs().find(([sender, receiver]) => !state.moved.includes(`${sender}>${receiver}`));
+    if (next === undefined) return this.enter({ phase: 'Draining' });
+    const [sender, receiver] = next;
+    const pair = `${sender}>${receiver}`;
+    await this.enter({ pending: pair });
+    const failed = await this.apply(sender);
+    if (failed !== undefined) return this.rollBack(failed);
+    const way = host.wayOf(state.to, sender, receiver);
+    const isNew = way !== host.wayOf(state.from, sender, receiver);
+    if (isNew && way !== null && !(await this.isConfirmed(sender, receiver))) {
+      return this.rollBack(`${receiver} does not confirm what ${sender} sends by ${way || 'no tunnel'}`);
+    }
+    return this.enter({ moved: [...state.moved, pair], pending: null });
+  }
+
+  private rollBack(message: string): Promise<void> {
+    return this.enter({ phase: 'RollingBack', moved: [], pending: null, message });
+  }
+
+  private async isConfirmed(sender: string, receiver: string): Promise<boolean> {
+    for (let i = 0; i < CONFIRM_TRIES; i++) if (await this.host.confirm(sender, receiver)) return true;
+    return false;
+  }
+
+  private pairs(): [sender: string, receiver: string][] {
+    const nodes = this.host.nodes();
+    return nodes.flatMap(sender =>
+      nodes.filter(receiver => receiver !== sender).map((receiver): [string, string] => [sender, receiver]),
+    );
+  }
+
+  /** What has been decided is carried out by a node that is not there now as soon as it is: that is its agent's business. */
+  private async finish(): Promise<void> {
+    const failed = await this.applyAll();
+    const { message } = this.state;
+    if (failed !== undefined && !message.includes(failed)) {
+      this.state = { ...this.state, message: [message, failed].filter(text => text !== '').join('; ') };
+    }
+  }
+
+  /** @returns why one of them does not take it; the others have */
+  private async applyAll(): Promise<string | undefined> {
+    const failures = await Promise.all(this.host.nodes().map(node => this.apply(node)));
+    return failures.find(failure => failure !== undefined);
+  }
+
+  private async apply(node: string): Promise<string | undefined> {
+    try {
+      await this.host.apply(node, planOf(this.state, node));
+      return undefined;
+    } catch (error) {
+      return `${node}: ${(error as Error).message}`;
+    }
+  }
+
+  // ---------------------------------------------------------------- the ledger
+
+  /**
+   * Writes down an epoch of a network that nobody sends by any more, once all has arrived.
+   * @param hasEnded false: packets go on, and what is on its way when it is read is not lost
+   */
+  private async seal(epoch: number, network: Network, hasEnded = true): Promise<void> {
+    const { host } = this;
+    const other = network === this.state.from ? this.state.to : this.state.from;
+    const ended = this.pairs().flatMap(([sender, receiver]) => {
+      const tunnel = host.wayOf(network, sender, receiver) ?? '';
+      const isLeft = tunnel !== (host.wayOf(other, sender, receiver) ?? '');
+      return isLeft || !hasEnded ? [{ sender, receiver, tunnel, isLeft: isLeft && hasEnded }] : [];
+    });
+    const first = await this.accounts();
+    const senders = new Map(ended.map(pair => [pair, countOf(first, pair.sender, pair.receiver, pair.tunnel, 'sent')]));
+    const arrived = (accounts: Map<string, Account>): boolean =>
+      ended.every(pair => {
+        const { sent = 0, received = 0 } = this.since(accounts, pair, senders.get(pair)!) ?? {};
+        return received >= sent;
+      });
+    let last = first;
+    const known = host.nodes().every(node => first.has(node));
+    if (!known) await host.wait(UNKNOWN_DRAIN_MS);
+    for (let waited = 0; known && !arrived(last) && waited < DRAIN_MS; waited += DRAIN_LOOK_MS) {
+      await host.wait(DRAIN_LOOK_MS);
+      last = await this.accounts();
+    }
+    const rows = ended.map((pair): Epoch => {
+      const { sender, receiver, tunnel } = pair;
+      const counts = this.since(last, pair, senders.get(pair)!);
+      const { sent = 0, received = 0 } = counts ?? {};
+      const lost = counts === undefined ? null : Math.max(0, sent - received);
+      return { epoch, sender, receiver, tunnel, sent, received: hasEnded ? received : Math.min(sent, received), lost };
+    });
+    const counts = { ...this.state.base.counts };
+    for (const pair of ended) {
+      // Where a node has forgotten, its counts are reckoned with from here on.
+      if (!pair.isLeft && this.since(last, pair, 0) !== undefined) continue;
+      const key = keyOf(pair);
+      counts[key] = {
+        sent: senders.get(pair)!,
+        received: countOf(last, pair.receiver, pair.sender, pair.tunnel, 'received'),
+      };
+    }
+    const since = Object.fromEntries([...last].map(([node, account]) => [node, account.since]));
+    this.state = {
+      ...this.state,
+      ledger: [...this.state.ledger.filter(row => row.epoch !== epoch), ...rows],
+      base: { since, counts },
+    };
+  }
+
+  /** What went since the last epoch of that way ended. @returns undefined where a node has forgotten, or does not say */
+  private since(
+    accounts: ReadonlyMap<string, Account>,
+    pair: { sender: string; receiver: string; tunnel: string },
+    sent: number,
+  ): { sent: number; received: number } | undefined {
+    const { base } = this.state;
+    for (const node of [pair.sender, pair.receiver]) {
+      const account = accounts.get(node);
+      if (account === undefined) return undefined;
+      if (base.since[node] !== undefined && base.since[node] !== account.since) return undefined;
+    }
+    const before = base.counts[keyOf(pair)] ?? { sent: 0, received: 0 };
+    const received = countOf(accounts, pair.receiver, pair.sender, pair.tunnel, 'received');
+    return { sent: sent - before.sent, received: received - before.received };
+  }
+
+  private async accounts(): Promise<Map<string, Account>> {
+    const { host } = this;
+    const found = new Map<string, Account>();
+    await Promise.all(
+      host.nodes().map(async node => {
+        const account = await host.account(node);
+        if (account !== undefined) found.set(node, account);
+      }),
+    );
+    return found;
+  }
+
+  /** Counts of a tunnel begin anew with it: what they had reached means nothing once it is gone. */
+  private keptBase(network: Network): Base {
+    const names = new Set(['', ...encapsOf(network).map(({ name }) => name)]);
+    const { since, counts } = this.state.base;
+    return { since, counts: Object.fromEntries(Object.entries(counts).filter(([key]) => names.has(tunnelIn(key)))) };
+  }
+}
+
+function keyOf({ sender, receiver, tunnel }: { sender: string; receiver: string; tunnel: string }): string {
+  return `${sender}>${receiver} ${tunnel}`;
+}
+
+function tunnelIn(key: string): string {
+  return key.slice(key.indexOf(' ') + 1);
+}
+
+function countOf(
+  accounts: ReadonlyMap<string, Account>,
+  node: string,
+  peer: string,
+  tunnel: string,
+  what: 'sent' | 'received',
+): number {
+  return accounts.get(node)?.rows.find(row => row.peer === peer && row.tunnel === tunnel)?.[what] ?? 0;
+}

@@ -1,0 +1,393 @@
+/**
+ * A cluster of three nodes in memory goes from each encapsulation to each other while every pod sends to every other one:
+ * nothing is lost and nothing reordered, also where whoever runs the switch is killed in the middle of it, and where a peer
+ * does not confirm.
+ */
+import assert from 'node:assert/strict';
+import { ANYWHERE, type Encap, type Network } from '../../datapath/api/agent/network.ts';
+import { type NetworkPlan, type Own, type Peer, routesOf, tunnelsOf } from '../../datapath/api/agent/node-network.ts';
+import {
+  type Account,
+  beginSwitch,
+  differs,
+  outcomeOf,
+  planOf,
+  type SwitchHost,
+  type SwitchState,
+  TunnelSwitch,
+} from '../../datapath/api/agent/tunnel-switch.ts';
+import { loadConfig } from '../../datapath/control/load-config.ts';
+import { type ResolvedConfig, resolveSegment, withUplink } from '../../datapath/control/resolved.ts';
+import { Sim } from '../../datapath/drive/sim.ts';
+import { Random } from '../../datapath/random.ts';
+import { udp4 } from '../fixtures/packets.ts';
+
+const NODES = ['n1', 'n2', 'n3'];
+const WIRE_MS = 2;
+/** What a node takes to be told something. */
+const APPLY_MS = 2;
+
+type Kind = 'native' | 'ipip' | 'vxlan' | 'geneve';
+const KINDS: Kind[] = ['native', 'ipip', 'vxlan', 'geneve'];
+const ENCAPS: Record<Exclude<Kind, 'native'>, Encap> = {
+  ipip: { name: 'ipip', protocol: 'ipip' },
+  vxlan: { name: 'vxlan', protocol: 'vxlan', port: 8472, vni: 'identity' },
+  geneve: { name: 'geneve', protocol: 'geneve', port: 6081, vni: 'identity' },
+};
+
+const networkOf = (encap: Encap | null): Network => ({
+  system: null,
+  pools: [{ cidr: ANYWHERE, encap, direct: false }],
+  plain: 'all',
+  closed: [],
+});
+const network = (kind: Kind): Network => networkOf(kind === 'native' ? null : ENCAPS[kind]);
+
+const podOf = (node: string): string => `10.244.${node.slice(1)}.10`;
+const peersOf = (node: string): Peer[] =>
+  NODES.filter(other => other !== node).map(name => ({
+    name,
+    address: `192.168.10.${name.slice(1)}`,
+    podCidrs: [`10.244.${name.slice(1)}.0/24`],
+  }));
+const ownOf = (node: string): Own => ({
+  subnet: `192.168.10.${node.slice(1)}/24`,
+  podCidrs: [`10.244.${node.slice(1)}.0/24`],
+});
+
+function configOf(node: string, plan: NetworkPlan): { config?: ResolvedConfig; problems: string[] } {
+  const n = node.slice(1);
+  const tunnels = tunnelsOf(plan, ownOf(node), peersOf(node));
+  const { routes } = routesOf(plan, ownOf(node), peersOf(node));
+  const document = {
+    apiVersion: 'tunpath.dev/v1',
+    kind: 'NodeConfig',
+    metadata: { name: node },
+    spec: {
+      uplink: { kind: 'segment', segment: 'lan', mac: `02:00:00:00:00:0${n}`, address: `192.168.10.${n}/24` },
+      host: { device: 'tp0', address: `10.244.${n}.1/32` },
+      pods: [{ name: 'p', netns: 'p', device: 'eth0', address: podOf(node), identity: 100 + Number(n) }],
+      tunnels,
+      routes,
+      conntrack: { size: 1024 },
+    },
+  };
+  const { config, problems = [] } = loadConfig(JSON.stringify(document), node);
+  if (config === undefined) return { problems: problems.map(({ path, message }) => `${path}: ${message}`) };
+  assert.ok(config.spec.uplink.kind === 'segment');
+  return { config: withUplink(config, resolveSegment(config.spec.uplink)), problems: [] };
+}
+
+class Killed extends Error {}
+
+/** Three nodes, and a stream from each pod to each other one that never rests. */
+class World implements SwitchHost {
+  readonly sim = new Sim({ seed: 7 });
+  saved: SwitchState | undefined;
+  /** Peers that are deaf to what is asked of them. */
+  deaf = new Set<string>();
+  /** Ends whoever calls, at that call: before it is done, or after. */
+  fuse = Number.POSITIVE_INFINITY;
+  killsAfter = false;
+  calls = 0;
+  kill: (error: Killed) => void = () => {};
+  private readonly sequence = new Map<string, number>();
+  private readonly expected = new Map<string, number>();
+  readonly faults: string[] = [];
+  private probes = 0;
+  private readonly answered = new Set<number>();
+
+  constructor(kind: Kind | Network) {
+    const first = typeof kind === 'string' ? network(kind) : kind;
+    const plan: NetworkPlan = { accepts: [first], towards: () => first, settled: first };
+    this.sim.addSegment('lan', { impairments: { delay: WIRE_MS } });
+    for (const node of NODES) {
+      const made = this.sim.addNode(configOf(node, plan).config!);
+      const netOf = (other: string) => ({
+        prefix: (10 << 24) | (244 << 16) | (Number(other.slice(1)) << 8),
+        length: 24,
+      });
+      made.installation.keepLedger({
+        own: [netOf(node)],
+        peers: peersOf(node).map(({ name }) => ({ name, networks: [netOf(name)] })),
+      });
+    }
+    // Neighbours are known before anything counts.
+    this.pass(60);
+  }
+
+  /** Time passes, in which every pod sends to every other one once in half a millisecond. */
+  pass(ms: number): void {
+    for (let i = 0; i < ms * 2; i++) {
+      for (const sender of NODES) {
+        for (const { name: receiver } of peersOf(sender)) this.send(sender, receiver);
+      }
+      this.sim.run(0.5);
+      this.collect();
+    }
+  }
+
+  private send(sender: string, receiver: string): void {
+    const key = `${sender}>${receiver}`;
+    const number = this.sequence.get(key) ?? 0;
+    this.sequence.set(key, number + 1);
+    const payload = new Uint8Array(40);
+    new DataView(payload.buffer).setUint32(0, number);
+    this.sim.nodes
+      .get(sender)!
+      .inject(
+        'p',
+        udp4({ src: podOf(sender), dst: podOf(receiver), sport: 1000 + Number(sender.slice(1)), dport: 2000, payload }),
+      );
+  }
+
+  private collect(): void {
+    for (const receiver of NODES) {
+      for (const { bytes } of this.sim.nodes.get(receiver)!.collect('p')) {
+        const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+        const key = `n${view.getUint16(20) - 1000}>${receiver}`;
+        const number = view.getUint32(28);
+        const expected = this.expected.get(key) ?? 0;
+        if (number !== expected) this.faults.push(`${key}: got ${number}, expected ${expected}`);
+        this.expected.set(key, number + 1);
+      }
+      for (const { bytes } of this.sim.nodes.get(receiver)!.collect('tp0')) {
+        this.answered.add(new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength).getUint32(28));
+      }
+    }
+  }
+
+  /** Lets all arrive, and says what was lost or came out of order. */
+  finish(): string[] {
+    for (let i = 0; i < 20; i++) {
+      this.sim.run(5);
+      this.collect();
+    }
+    const lost = [...this.sequence].filter(([key, sent]) => (this.expected.get(key) ?? 0) !== sent);
+    return [...this.faults, ...lost.map(([key, sent]) => `${key}: ${this.expected.get(key)} of ${sent}`)];
+  }
+
+  close(): void {
+    this.sim.close();
+  }
+
+  /** The mark of every call: whoever is killed hears nothing more. */
+  private async call<T>(what: () => T | Promise<T>): Promise<T> {
+    this.calls++;
+    const dies = this.calls === this.fuse;
+    if (dies && !this.killsAfter) return this.die();
+    const result = await what();
+    return dies ? this.die() : result;
+  }
+
+  private die(): Promise<never> {
+    this.kill(new Killed());
+    return new Promise(() => {});
+  }
+
+  nodes(): string[] {
+    return NODES;
+  }
+
+  wayOf({ pools }: Network): string | null {
+    return pools[0]!.encap?.name ?? '';
+  }
+
+  async check(node: string, plan: NetworkPlan): Promise<string[]> {
+    return configOf(node, plan).problems;
+  }
+
+  apply(node: string, plan: NetworkPlan): Promise<void> {
+    return this.call(() => {
+      this.sim.nodes.get(node)!.apply(configOf(node, plan).config!);
+      this.pass(APPLY_MS);
+    });
+  }
+
+  confirm(sender: string, receiver: string): Promise<boolean> {
+    return this.call(() => {
+      if (this.deaf.has(receiver)) return false;
+      const number = 0x8000_0000 + this.probes++;
+      const payload = new Uint8Array(40);
+      new DataView(payload.buffer).setUint32(0, number);
+      const [src, dst] = [`10.244.${sender.slice(1)}.1`, `10.244.${receiver.slice(1)}.1`];
+      this.sim.nodes.get(sender)!.inject('tp0', udp4({ src, dst, sport: 9, dport: 9, payload }));
+      this.pass(3 * WIRE_MS);
+      return this.answered.has(number);
+    });
+  }
+
+  account(node: string): Promise<Account | undefined> {
+    return this.call(() => ({ since: 'start', rows: this.sim.nodes.get(node)!.installation.ledgerRows() }));
+  }
+
+  save(state: SwitchState): Promise<void> {
+    return this.call(() => {
+      this.saved = structuredClone(state);
+    });
+  }
+
+  wait(ms: number): Promise<void> {
+    return this.call(() => this.pass(ms));
+  }
+
+  /** Tunnels of each node, and by which its routes lead. */
+  get shape(): string[] {
+    return NODES.map(node => {
+      const { tunnels, routes } = this.sim.nodes.get(node)!.config.spec;
+      return `${tunnels.map(({ name }) => name)} / ${routes.map(({ encap }) => encap ?? 'native')}`;
+    });
+  }
+}
+
+const FRESH = { epoch: 1, base: { since: {}, counts: {} } };
+
+function atRest(kind: Kind): string[] {
+  const name = kind === 'native' ? '' : kind;
+  return NODES.map(() => `${name} / ${name || 'native'},${name || 'native'}`);
+}
+
+describe('a live switch of tunnels', function () {
+  this.timeout(60_000);
+
+  for (const from of KINDS) {
+    for (const to of KINDS) {
+      if (from === to) continue;
+      it(`${from} to ${to}: nothing is lost or reordered, and the ledger says so`, async () => {
+        const world = new World(from);
+        const state = await new TunnelSwitch(world, beginSwitch(network(from), network(to), FRESH)).run();
+        assert.equal(state.phase, 'Done', state.message);
+        world.pass(10);
+        assert.deepEqual(world.finish(), []);
+        assert.deepEqual(world.shape, atRest(to));
+        const rows = state.ledger;
+        assert.equal(rows.length, 2 * 6);
+        for (const { epoch, tunnel, sent, received, lost } of rows) {
+          const kind = epoch === 1 ? from : to;
+          assert.equal(tunnel, kind === 'native' ? '' : kind);
+          assert.ok(sent > 10, `${sent} sent`);
+          assert.deepEqual([received, lost], [sent, 0]);
+        }
+        assert.deepEqual(outcomeOf(state), state.to);
+        world.close();
+      });
+    }
+  }
+
+  it('there and back again and again: each epoch is counted by itself', async () => {
+    const world = new World('native');
+    let before: Pick<SwitchState, 'epoch' | 'base'> = FRESH;
+    let current = network('native');
+    for (const kind of ['vxlan', 'native', 'vxlan', 'ipip', 'native'] as const) {
+      const state = await new TunnelSwitch(world, beginSwitch(current, network(kind), before)).run();
+      assert.equal(state.phase, 'Done');
+      for (const { sent, received, lost } of state.ledger) {
+        assert.ok(sent > 0 && sent < 2000);
+        assert.deepEqual([received, lost], [sent, 0]);
+      }
+      before = state;
+      current = outcomeOf(state);
+    }
+    assert.deepEqual(world.finish(), []);
+    world.close();
+  });
+
+  it('killed at random moments, and gone on with by another: never a half state, nothing lost', async () => {
+    const random = new Random(20);
+    for (let round = 0; round < 20; round++) {
+      const from = KINDS[random.next() >>> 30]!;
+      const to = KINDS[(KINDS.indexOf(from) + 1 + ((random.next() >>> 16) % 3)) % 4]!;
+      const world = new World(from);
+      let state = beginSwitch(network(from), network(to), FRESH);
+      await world.save(state);
+      let kills = 0;
+      for (;;) {
+        world.calls = 0;
+        world.fuse = kills < 3 ? 1 + ((random.next() >>> 8) % 30) : Number.POSITIVE_INFINITY;
+        world.killsAfter = random.next() < 0;
+        const death = new Promise<never>((_, reject) => {
+          world.kill = reject;
+        });
+        try {
+          state = await Promise.race([new TunnelSwitch(world, state).run(), death]);
+          break;
+        } catch (error) {
+          if (!(error instanceof Killed)) throw error;
+          kills++;
+          // Nobody is there for a while.
+          world.pass(20);
+          state = world.saved!;
+        }
+      }
+      const what = `round ${round}: ${from} to ${to}, killed ${kills} times`;
+      assert.equal(state.phase, 'Done', what);
+      assert.deepEqual(world.finish(), [], what);
+      assert.deepEqual(world.shape, atRest(to), what);
+      world.close();
+    }
+  });
+
+  it('a peer that does not confirm takes all back, without loss', async () => {
+    for (const deaf of NODES) {
+      const world = new World('vxlan');
+      world.deaf.add(deaf);
+      const state = await new TunnelSwitch(world, beginSwitch(network('vxlan'), network('geneve'), FRESH)).run();
+      assert.equal(state.phase, 'RolledBack');
+      assert.match(state.message, new RegExp(`^${deaf} does not confirm what n\\d sends by geneve$`));
+      world.pass(10);
+      assert.deepEqual(world.finish(), []);
+      assert.deepEqual(world.shape, atRest('vxlan'));
+      assert.deepEqual(outcomeOf(state), network('vxlan'));
+      for (const { lost } of state.ledger) assert.equal(lost, 0);
+      world.close();
+    }
+  });
+
+  it('another port, and another VNI, are switches like others', async () => {
+    const vxlan = (port: number, vni: number) => networkOf({ name: 'vxlan', protocol: 'vxlan', port, vni });
+    const world = new World(vxlan(8472, 1));
+    let before: Pick<SwitchState, 'epoch' | 'base'> = FRESH;
+    let current = vxlan(8472, 1);
+    for (const [port, vni, name] of [
+      [4789, 1, 'vxlan-4789-1'],
+      [4789, 2, 'vxlan'],
+      [8472, 1, 'vxlan-8472-1'],
+    ] as const) {
+      assert.ok(differs(current, vxlan(port, vni)));
+      const state = await new TunnelSwitch(world, beginSwitch(current, vxlan(port, vni), before)).run();
+      assert.equal(state.phase, 'Done', state.message);
+      assert.equal(state.to.pools[0]!.encap!.name, name);
+      before = state;
+      current = outcomeOf(state);
+    }
+    assert.ok(!differs(current, vxlan(8472, 1)));
+    assert.deepEqual(world.finish(), []);
+    world.close();
+  });
+
+  it('what cannot be told apart is refused by name, and nothing is touched', async () => {
+    const refused: [Encap, RegExp][] = [
+      [{ name: 'vxlan', protocol: 'vxlan', port: 8472, vni: 5 }, /n1: .*another VNI or another port/],
+      [{ name: 'geneve', protocol: 'geneve', port: 8472, vni: 5 }, /n1: .*another port than 8472/],
+    ];
+    for (const [encap, expected] of refused) {
+      const world = new World('vxlan');
+      const state = await new TunnelSwitch(world, beginSwitch(network('vxlan'), networkOf(encap), FRESH)).run();
+      assert.equal(state.phase, 'Refused');
+      assert.match(state.message, expected);
+      assert.equal(world.calls, 1);
+      assert.deepEqual(world.shape, atRest('vxlan'));
+      world.close();
+    }
+  });
+
+  it('MTUs are those of the smaller network as long as both are there', () => {
+    const state = beginSwitch(network('native'), network('vxlan'), FRESH);
+    const tunnels = (phase: SwitchState['phase']) =>
+      configOf('n1', planOf({ ...state, phase }, 'n1')).config!.spec.tunnels.map(({ name }) => name);
+    assert.deepEqual(tunnels('Moving'), ['vxlan']);
+    assert.deepEqual(tunnels('RollingBack'), ['vxlan']);
+    assert.deepEqual(tunnels('Done'), ['vxlan']);
+    assert.deepEqual(tunnels('RolledBack'), []);
+  });
+});

@@ -142,6 +142,11 @@ export interface Profile {
    * masquerades all of them; Cilium keeps a pod's address, and an outside client's for a backend on the node that was asked.
    */
   readonly externalService: 'always-masquerade' | 'keep-for-local-backend';
+  /**
+   * A cluster address asked by who comes by the uplink and no tunnel. kube-proxy's rules do not look where a packet comes
+   * from; Cilium drops it (bpf/lib/nodeport.h, lb4_svc_is_routable), unless bpf.lbExternalClusterIP is set.
+   */
+  readonly clusterAddressFromOutside: 'serve' | 'drop';
 }
 
 export type EcnVariant = 'linux' | 'rfc6040';
@@ -189,6 +194,7 @@ const linux: Profile = {
   ttlDecrement: 'every-node',
   mtuAt: 'device',
   externalService: 'always-masquerade',
+  clusterAddressFromOutside: 'serve',
 };
 
 const cilium: Profile = {
@@ -209,6 +215,7 @@ const cilium: Profile = {
   ttlDecrement: 'delivery',
   mtuAt: 'route',
   externalService: 'keep-for-local-backend',
+  clusterAddressFromOutside: 'drop',
 };
 
 /** What the RFCs recommend where they leave a choice. */
@@ -249,6 +256,7 @@ const rfc: Profile = {
   ttlDecrement: 'every-node',
   mtuAt: 'device',
   externalService: 'always-masquerade',
+  clusterAddressFromOutside: 'serve',
 };
 
 export const PROFILES: Readonly<Record<ProfileName, Profile>> = {

@@ -95,6 +95,8 @@ export const DROP_CT_BACKEND_PICKUP = 96;
 export const DROP_NAT_PORTS_EXHAUSTED = 100;
 export const DROP_NAT_CANNOT_REWRITE = 101;
 export const DROP_NAT_FILTERED = 102;
+/** Cilium's DROP_IS_CLUSTER_IP. */
+export const DROP_CLUSTER_ADDRESS_FROM_OUTSIDE = 104;
 export const DROP_NO_SERVICE_ENDPOINT = 105;
 export const DROP_NO_LOCAL_SERVICE_ENDPOINT = 106;
 export const DROP_UNKNOWN_SERVICE_PORT = 107;
@@ -219,6 +221,7 @@ export const VERDICT_NAMES: readonly string[] = (() => {
   set(DROP_NAT_PORTS_EXHAUSTED, 'drop-nat-ports-exhausted');
   set(DROP_NAT_CANNOT_REWRITE, 'drop-nat-cannot-rewrite');
   set(DROP_NAT_FILTERED, 'drop-nat-filtered');
+  set(DROP_CLUSTER_ADDRESS_FROM_OUTSIDE, 'drop-cluster-address-from-outside');
   set(DROP_NO_SERVICE_ENDPOINT, 'drop-no-service-endpoint');
   set(DROP_NO_LOCAL_SERVICE_ENDPOINT, 'drop-no-local-service-endpoint');
   set(DROP_UNKNOWN_SERVICE_PORT, 'drop-unknown-service-port');

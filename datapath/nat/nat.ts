@@ -79,7 +79,8 @@ export class Nat {
     });
     // A sequence of its own: which backend a request gets then follows from the seed and the requests before it alone.
     this.random = new Random(random.next());
-    this.services = new Services(this.random, profile.externalService === 'always-masquerade');
+    this.services = new Services(this.random);
+    this.setServiceHabits(profile);
     this.translation.backends = this.services;
     this.services.setNodeAddresses(program.nodeAddresses);
     this.services.setNetworks(program.serviceNetworks ?? []);
@@ -98,7 +99,12 @@ export class Nat {
     flows.verifyQuotes = profile.quotedChecksum === 'verify';
     flows.tcp.forgetReset = profile.unansweredReset === 'forget';
     translation.ports.profile = ports.profile ?? 'linux';
+    this.setServiceHabits(profile);
+  }
+
+  private setServiceHabits(profile: Profile): void {
     this.services.masqueradePods = profile.externalService === 'always-masquerade';
+    this.services.servesOutside = profile.clusterAddressFromOutside === 'serve';
   }
 
   /** Forgets affinities that have run out, a bounded number per call. */

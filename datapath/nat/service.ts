@@ -13,6 +13,7 @@ import type { Packet } from '../packet/packet.ts';
 import type { Random } from '../random.ts';
 import {
   CONTINUE,
+  DROP_CLUSTER_ADDRESS_FROM_OUTSIDE,
   DROP_NO_LOCAL_SERVICE_ENDPOINT,
   DROP_NO_SERVICE_ENDPOINT,
   DROP_SERVICE_SOURCE_RANGE,
@@ -164,6 +165,9 @@ export class Services implements BackendOwner {
    */
   masqueradePods: boolean;
 
+  /** Whether cluster addresses answer whoever comes from outside. */
+  servesOutside = true;
+
   /** @param seed of the maglev hash; the same on all nodes */
   constructor(random: Random, masqueradePods = true, seed = 0x5eed) {
     this.random = random;
@@ -240,7 +244,7 @@ export class Services implements BackendOwner {
    * @returns CONTINUE: to a service if `p.backend` is not 0 (then backendAddress, backendPort, servicePort, via and
    *   masquerade are set, too); to no service's address if it is 0. DROP_NO_SERVICE_ENDPOINT and
    *   DROP_UNKNOWN_SERVICE_PORT are answered as kube-proxy's REJECT (ICMP 3/3); DROP_NO_LOCAL_SERVICE_ENDPOINT,
-   *   DROP_SERVICE_SOURCE_RANGE and DROP_UNALLOCATED_SERVICE_ADDRESS are silent.
+   *   DROP_SERVICE_SOURCE_RANGE, DROP_CLUSTER_ADDRESS_FROM_OUTSIDE and DROP_UNALLOCATED_SERVICE_ADDRESS are silent.
    */
   select(p: Packet, client: number, now: number): number {
     p.backend = 0;
@@ -270,6 +274,7 @@ export class Services implements BackendOwner {
     if (candidates.size === 0) {
       return port.cluster.size > 0 ? DROP_NO_LOCAL_SERVICE_ENDPOINT : DROP_NO_SERVICE_ENDPOINT;
     }
+    if (via === VIA_CLUSTER && client === FROM_OUTSIDE && !this.servesOutside) return DROP_CLUSTER_ADDRESS_FROM_OUTSIDE;
     const backend =
       port.affinityMs > 0 ? this.pickSticky(number, port, candidates, p, now | 0) : this.pick(port, candidates, p);
     p.backend = backend;

@@ -74,6 +74,7 @@ export const CILIUM_DROP_REASONS: Readonly<Record<string, { name: string; number
   'drop-no-service-endpoint': { name: 'SERVICE_BACKEND_NOT_FOUND', number: 158 },
   'drop-no-tunnel-peer': { name: 'NO_TUNNEL_OR_ENCAPSULATION_ENDPOINT', number: 160 },
   'drop-nat-ports-exhausted': { name: 'SNAT_NO_MAPPING', number: 167 },
+  'drop-cluster-address-from-outside': { name: 'IS_A_CLUSTERIP', number: 174 },
   'drop-ct-fragment': { name: 'DATAGRAM_FRAGMENT_NOT_FOUND', number: 175 },
   'drop-tunnel-unknown-vni': { name: 'INVALID_VNI', number: 183 },
   'drop-ttl-exceeded': { name: 'TTL_EXCEEDED', number: 196 },

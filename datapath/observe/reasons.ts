@@ -381,6 +381,12 @@ export const REASONS: Readonly<Record<string, Reason>> = {
     cause: 'As configured.',
     look: '`tunpath get services -o json`',
   },
+  'drop-cluster-address-from-outside': {
+    meaning:
+      'From outside to the cluster address of a service, in profile cilium: silent, as Cilium drops it (DROP_IS_CLUSTER_IP).',
+    cause: 'A router or a host outside has a route to the service network.',
+    look: 'the node port, load balancer or external address of the service in `tunpath get services`; or another profile',
+  },
   'drop-unallocated-service-address': {
     meaning: 'An address of the service network (`serviceCIDR`) that no service has. Silent, as kube-proxy drops it.',
     cause: 'A service that is gone, or a stale DNS answer.',

@@ -6,7 +6,7 @@ import type { Packet } from '../../datapath/packet/packet.ts';
 import { parseIpv4 } from '../../datapath/packet/parse.ts';
 import { Pool } from '../../datapath/packet/pool.ts';
 import { Random } from '../../datapath/random.ts';
-import { CONTINUE, VERDICT_NAMES } from '../../datapath/verdict.ts';
+import { CONTINUE, DROP_CLUSTER_ADDRESS_FROM_OUTSIDE, VERDICT_NAMES } from '../../datapath/verdict.ts';
 import { dotted, icmpEcho, ip, load, tcp4 } from '../fixtures/packets.ts';
 import { endpoint, service } from './box.ts';
 
@@ -190,6 +190,24 @@ describe('Services', () => {
           assert.equal(services.select(p, client, 0), CONTINUE);
           assert.equal(p.masquerade, wanted, `${src} to ${dst}, ${externalTrafficPolicy}, ${masqueradePods}`);
         }
+      }
+    }
+  });
+
+  it('refuses a cluster address from outside where the profile does, and no other address', () => {
+    const LB = '192.168.10.211';
+    const rows: [src: string, client: number, dst: string, verdict: number][] = [
+      [STRANGER, FROM_OUTSIDE, VIP, DROP_CLUSTER_ADDRESS_FROM_OUTSIDE],
+      [STRANGER, FROM_OUTSIDE, LB, CONTINUE],
+      [POD, FROM_POD, VIP, CONTINUE],
+      ['10.244.1.1', FROM_NODE, VIP, CONTINUE],
+    ];
+    for (const servesOutside of [false, true]) {
+      const services = make(service({ loadBalancerAddresses: [ip(LB)] }, [`${POD}:1@`]));
+      services.servesOutside = servesOutside;
+      for (const [src, client, dst, verdict] of rows) {
+        const wanted = servesOutside ? CONTINUE : verdict;
+        assert.equal(services.select(packet(src, dst), client, 0), wanted, `${src} to ${dst}, ${servesOutside}`);
       }
     }
   });

@@ -98,12 +98,12 @@ function isLocalTo(side: 'a' | 'b', backend: Backend): boolean {
 }
 
 /**
- * Cilium with kube-proxy replacement and bpf.lbExternalClusterIP, by its sources (cilium/cilium, bpf/):
+ * Cilium with kube-proxy replacement, by its sources (cilium/cilium, bpf/):
  *   __sock4_xlate_fwd (bpf_sock.c)     a pod or a node connects to the backend itself, so nothing is left to masquerade
  *   nodeport_svc_lb4 (lib/nodeport.h)  from outside: SNAT where __lookup_ip4_endpoint(backend) finds none; the node is one
  *   snat_v4_needs_masquerade (lib/nat.h)  what a pod sends out of the cluster's network has the node's address
- * Without lbExternalClusterIP a cluster address is refused from outside (DROP_IS_CLUSTER_IP); nor does the socket layer touch
- * an external address that is not the node's (sock4_skip_xlate). Neither is asked here.
+ *   lb4_svc_is_routable (lib/lb.h)     a cluster address is dropped from outside (DROP_IS_CLUSTER_IP), without lbExternalClusterIP
+ * The socket layer does not touch an external address that is not the node's (sock4_skip_xlate), which is not asked here.
  */
 function byCilium(client: Client, { backend, policy }: Case, kind: string, kubeProxy: string): string {
   // The socket layer chooses the backend in connect(), so a pod keeps its address; outside of all pods it is masqueraded as ever.
@@ -111,6 +111,7 @@ function byCilium(client: Client, { backend, policy }: Case, kind: string, kubeP
     if (backend === 'the pod itself') return 'node towards pods';
     return backend === 'outside' || backend === 'other node' ? 'node' : 'pod';
   }
+  if (client === 'outside' && kind === 'ClusterIP') return 'silent';
   // A node port of another node is asked from outside, as by anybody.
   const fromOutside = client === 'outside' || (client === 'other node' && kind === 'NodePort');
   if (!fromOutside) return kubeProxy;

@@ -253,6 +253,7 @@ class Loop {
           : {
               full: datapath.flows!.table.whenFull,
               masqueradePods: nat.services.masqueradePods,
+              servesOutside: nat.services.servesOutside,
               timeout: datapath.flows!.timeouts[UDP_NEW],
               services: Array.from(nat.services.rows(), ({ service, port, backends }) => [
                 service.name,

@@ -499,5 +499,13 @@ async function run(): Promise<void> {
   }
 }
 
-// What makes pages of the commands, and tests, import this file. npm starts it by a symbolic link.
-if (realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) await run();
+/** What makes pages of the commands, and tests, import this file. npm starts it by a symbolic link. */
+function isStarted(): boolean {
+  try {
+    return realpathSync(process.argv[1]) === fileURLToPath(import.meta.url);
+  } catch {
+    return false;
+  }
+}
+
+if (isStarted()) await run();

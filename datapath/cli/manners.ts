@@ -4,7 +4,8 @@ import { nearest } from '../control/nearest.ts';
 import { COLORS, type ColorWhen, setColor } from './color.ts';
 import { EXAMPLES } from './examples.ts';
 
-const EXIT_CODES = '\nExit codes: 0 done, 1 it ran and the answer is no, 2 wrong usage or bad input.';
+/** What they mean, for --help and man pages. */
+export const EXIT_CODES = 'Exit codes: 0 done, 1 it ran and the answer is no, 2 wrong usage or bad input.';
 /** Room for a command beside its explanation. */
 const COMMAND_WIDTH = 60;
 
@@ -18,7 +19,7 @@ export function* allCommands(program: Command, words: readonly string[] = []): G
 }
 
 export function addManners(program: Command): void {
-  program.addHelpText('after', `${examplesText('')}\n${EXIT_CODES}`);
+  program.addHelpText('after', `${examplesText('')}\n\n${EXIT_CODES}`);
   for (const [command, words] of allCommands(program)) {
     if (command.commands.length > 0) continue;
     command.addOption(

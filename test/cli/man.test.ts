@@ -26,7 +26,10 @@ describe('manual pages', function () {
   it('say of every command what --help says', () => {
     for (const command of buildProgram().commands) {
       const text = pages.get(`tunpath-${command.name()}.1`) ?? assert.fail(command.name());
-      const flags = command.options.map(({ long, short }) => (long ?? short) as string);
+      const flags = command
+        .createHelp()
+        .visibleOptions(command)
+        .map(({ long, short }) => (long ?? short) as string);
       for (const flag of flags) assert.ok(text.includes(flag.replaceAll('-', '\\-')), flag);
     }
   });

@@ -6,6 +6,7 @@ import { balancerScenarios } from './balancers.ts';
 import { calicoScenarios } from './calico.ts';
 import { ciliumScenarios } from './cilium.ts';
 import { flannelScenarios } from './flannel.ts';
+import { liveSwitchScenarios } from './live-switch.ts';
 import { masqueradeScenarios } from './masquerade.ts';
 import { policyScenarios } from './policy.ts';
 import { serviceScenarios } from './services.ts';
@@ -17,6 +18,7 @@ export const SCENARIOS: readonly Scenario[] = [
   ...serviceScenarios,
   ...balancerScenarios,
   ...policyScenarios,
+  ...liveSwitchScenarios,
   ...masqueradeScenarios,
   ...awsScenarios,
 ];

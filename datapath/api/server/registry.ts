@@ -66,6 +66,8 @@ export interface RegistryOptions {
 
 /** A patch is tried again when somebody else writes meanwhile. */
 const PATCH_TRIES = 8;
+/** As kube-apiserver's admission of namespaces has them. */
+const IMMORTAL: ReadonlySet<string> = new Set(['default', 'kube-public', 'kube-system']);
 const MAX_NAME = 63;
 const SUFFIX_LETTERS = 'bcdfghjklmnpqrstvwxz2456789'; // apimachinery/pkg/util/rand: no vowels, so no words
 
@@ -267,6 +269,9 @@ export class Registry {
     options: DeleteOptions = {},
   ): Promise<{ object: KubeObject; gone: boolean }> {
     const { resource, version } = target;
+    if (resource.kind === 'Namespace' && IMMORTAL.has(name)) {
+      throw new ApiError(403, 'Forbidden', `namespaces "${name}" is forbidden: this namespace may not be deleted`);
+    }
     for (let tries = 1; ; tries++) {
       const before = this.get(target, name);
       const { uid, resourceVersion } = options.preconditions ?? {};

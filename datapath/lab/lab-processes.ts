@@ -6,7 +6,7 @@ import { LabError } from './lab-error.ts';
 import { memberEnvironment, namespaceOf, stateDirOf } from './names.ts';
 import { END_GRACE_MS, endProcesses, identifyProcess, isAlive, type ProcessIdentity } from './processes.ts';
 
-export const READY_TIMEOUT_MS = 10_000;
+export const READY_TIMEOUT_MS = 30_000;
 
 /** One of them, and the host that it runs on, or what else it is called. */
 export interface LabProcess extends ProcessIdentity {

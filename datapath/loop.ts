@@ -6,6 +6,7 @@
 import { receiveMessageOnPort, workerData } from 'node:worker_threads';
 import './inlining.ts';
 import { Counters } from './counters.ts';
+import { BusyPoll } from './drive/busy-poll.ts';
 import { LoopNode, type LoopShare } from './drive/loop-node.ts';
 import { Poller, type Source } from './drive/poll.ts';
 import type {
@@ -63,7 +64,7 @@ class Loop {
   private readonly share: LoopShare;
   private readonly eventWord = new Int32Array(2);
   private readonly eventAddress = libc.addressOf(this.eventWord);
-  private busyPollMs = 0;
+  private busyPoll = new BusyPoll(0);
   /** Whether any node has ports without a descriptor: on a segment, or pods in memory. */
   private isInMemory = false;
   private running = true;
@@ -110,7 +111,7 @@ class Loop {
     const wake: Source = { fd: this.data.wakeFd, read: () => this.handleRequests() };
     this.poller.set([...this.nodes.flatMap(({ sources }) => sources), ...this.kernelSources, wake]);
     this.isInMemory = this.segmentList.length > 0 || this.nodes.some(node => node.isInMemory);
-    this.busyPollMs = this.nodes.reduce((most, { busyPollMs }) => Math.max(most, busyPollMs), 0);
+    this.busyPoll = new BusyPoll(busiest(this.nodes.map(({ busyPoll }) => busyPoll)));
   }
 
   /** Runs until it is told to stop. */
@@ -119,7 +120,7 @@ class Loop {
     while (this.running) {
       readTime(time);
       const wait = this.runTimers() - time[0];
-      const ready = poller.wait(wait, this.busyPollMs);
+      const ready = poller.wait(wait, this.busyPoll);
       readTime(time);
       if (ready > 0) poller.read();
       this.carryOver();
@@ -271,6 +272,11 @@ class Loop {
     }
     return segment;
   }
+}
+
+/** The thread waits for all of its nodes at once: as the most impatient of them wants. */
+function busiest(settings: readonly (number | 'auto')[]): number | 'auto' {
+  return settings.includes('auto') ? 'auto' : Math.max(0, ...(settings as number[]));
 }
 
 const data = workerData as LoopData;

@@ -282,7 +282,7 @@ const conntrack = record({
 /** How the loop's thread spends its time. */
 const loop = record({
   ioUring: choice('auto', 'off').default('auto'),
-  busyPoll: whole(0, 1000).default(0), // microseconds, as net.core.busy_poll
+  busyPoll: numberOr(0, 1000, 'auto').default(0), // microseconds, as net.core.busy_poll
 });
 
 const spec = record({

@@ -217,7 +217,8 @@ const NODE_CONFIG: Readonly<Record<string, string>> = {
   'spec.flowHistory': 'Flows and drops that the node remembers for `observe --last` and Hubble; 0 costs nothing.',
   'spec.loop': 'How the thread that moves packets spends its time.',
   'spec.loop.ioUring': 'Whether device calls go through io_uring, where the kernel allows it.',
-  'spec.loop.busyPoll': 'Microseconds that it looks for packets before it sleeps, as net.core.busy_poll.',
+  'spec.loop.busyPoll':
+    'Microseconds that it looks for packets before it sleeps, as net.core.busy_poll; auto: as long as that pays (up to 5 ms), and no longer where others want the processor.',
 };
 
 const SEGMENT: Readonly<Record<string, string>> = {

@@ -43,7 +43,7 @@ const timeOfDay = () => Date.now() % DAY_MS;
 export class LoopNode {
   readonly name: string;
   readonly datapath: Datapath;
-  readonly busyPollMs: number;
+  readonly busyPoll: number | 'auto';
   /** Its ports that have a descriptor. */
   sources: Source[] = [];
   /** When its timers want to be looked at, as the clock. */
@@ -67,7 +67,7 @@ export class LoopNode {
     this.name = data.name;
     this.share = share;
     this.ioUring = data.ioUring;
-    this.busyPollMs = data.busyPoll / 1000;
+    this.busyPoll = data.busyPoll;
     this.counters = new Counters(data.counters);
     const { counters } = this;
     const random = new Random(data.seed);

@@ -2,12 +2,16 @@
  * Waiting for descriptors. One struct pollfd for each source stays in memory that the kernel reads and writes; a source whose
  * device is gone stays in the list, and is not waited for any more.
  */
+import { readTime } from '../io/clock.ts';
 import * as libc from '../io/libc.ts';
+import type { BusyPoll } from './busy-poll.ts';
 
 const POLLIN = 1;
 const POLLERR = 8;
 const POLLHUP = 16;
 const POLLNVAL = 32;
+/** Who gives the processor away, and gets it back so late, was not alone in wanting it. */
+const CROWDED_MS = 0.2;
 /** struct pollfd: int fd; short events; short revents. */
 const POLLFD_BYTES = 8;
 
@@ -29,6 +33,8 @@ export class Poller {
   /** struct timespec. */
   private readonly timeout = new Int32Array(4);
   private readonly timeoutAddress = libc.addressOf(this.timeout);
+  /** Now, in ms. */
+  private readonly time = new Float64Array(1);
 
   /** What is waited for from now on; those that are gone stay so. */
   set(sources: readonly Source[]): void {
@@ -46,27 +52,46 @@ export class Poller {
   /**
    * Waits until a source is ready, or `ms` are over.
    * @param ms Infinity: for ever; a fraction counts
-   * @param busyMs it looks again and again for so long before it sleeps
+   * @param busy for how long it looks again and again before it sleeps
    * @returns how many are
    */
-  wait(ms: number, busyMs: number): number {
+  wait(ms: number, busy: BusyPoll): number {
+    if (ms <= 0) return libc.poll(this.address, this.sources.length, 0);
+    if (!busy.isOn) return this.sleep(ms);
+    const { time } = this;
+    readTime(time);
+    const began = time[0];
+    let ready = busy.ms > 0 ? this.look(began + Math.min(busy.ms, ms), busy) : 0;
+    if (ready === 0) ready = this.sleep(ms - (time[0] - began));
+    readTime(time);
+    busy.waited(time[0] - began);
+    return ready;
+  }
+
+  /** Looks until `end`, or until somebody else wants the processor, as the kernel's busy polling does (sk_busy_loop_end). */
+  private look(end: number, busy: BusyPoll): number {
+    const { address, sources, time } = this;
+    do {
+      const ready = libc.poll(address, sources.length, 0);
+      if (ready !== 0) return ready;
+      const before = time[0];
+      libc.schedYield();
+      readTime(time);
+      if (time[0] - before > CROWDED_MS) {
+        busy.crowded();
+        return 0;
+      }
+    } while (time[0] < end);
+    return 0;
+  }
+
+  private sleep(ms: number): number {
     const { address, sources } = this;
-    if (ms <= 0) return libc.poll(address, sources.length, 0);
-    let left = ms;
-    if (busyMs > 0) {
-      const began = performance.now();
-      const end = began + Math.min(busyMs, ms);
-      do {
-        const ready = libc.poll(address, sources.length, 0);
-        if (ready !== 0) return ready;
-      } while (performance.now() < end);
-      left -= performance.now() - began;
-      if (left <= 0) return 0;
-    }
-    if (left > 0x7fffffff) return libc.poll(address, sources.length, -1);
-    const seconds = Math.floor(left / 1000);
+    if (ms <= 0) return 0;
+    if (ms > 0x7fffffff) return libc.poll(address, sources.length, -1);
+    const seconds = Math.floor(ms / 1000);
     this.timeout[0] = seconds;
-    this.timeout[2] = Math.ceil((left - 1000 * seconds) * 1e6);
+    this.timeout[2] = Math.ceil((ms - 1000 * seconds) * 1e6);
     if (this.timeout[2] === 1e9) {
       this.timeout[0]++;
       this.timeout[2] = 0;

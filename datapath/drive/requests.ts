@@ -36,8 +36,8 @@ export interface NodeData {
   counters: SharedArrayBuffer;
   seed: number;
   ioUring: 'auto' | 'off';
-  /** Microseconds to look for packets again and again before the thread sleeps; 0: it sleeps at once. */
-  busyPoll: number;
+  /** Microseconds to look for packets again and again before the thread sleeps; 0: it sleeps at once; auto: busy-poll.ts. */
+  busyPoll: number | 'auto';
 }
 
 /** Asked of one node of the loop. */

@@ -895,6 +895,18 @@ describe('control/load-config: good files', () => {
     });
   });
 
+  it('takes microseconds of busy polling, or auto', () => {
+    const minimal = read('good/minimal.yaml');
+    for (const busyPoll of [0, 50, 1000, 'auto']) {
+      assert.equal(accepted(`${minimal}  loop: { busyPoll: ${busyPoll} }\n`).spec.loop.busyPoll, busyPoll);
+    }
+    for (const wrong of ['1001', '-1', '"always"']) {
+      assert.deepEqual(refused(`${minimal}  loop: { busyPoll: ${wrong} }\n`), [
+        `11:21: spec.loop.busyPoll: got ${wrong}, expected auto, or a whole number from 0 to 1000`,
+      ]);
+    }
+  });
+
   it('loads each kind of uplink with its own fields', () => {
     assert.deepEqual(accepted(read('good/uplink-raw.yaml')).spec.uplink, { kind: 'raw', interface: 'eth0' });
     assert.deepEqual(accepted(read('good/uplink-routed.yaml')).spec.uplink, {

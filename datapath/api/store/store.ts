@@ -7,7 +7,7 @@
  *
  * Objects in here are shared by everybody who reads them: nobody changes one, a change is a new object.
  */
-import { entityTooLarge, expired } from '../errors.ts';
+import { entityTooLarge, expired, serviceUnavailable } from '../errors.ts';
 import type { KubeObject } from '../object.ts';
 
 /** One accepted write. */
@@ -126,9 +126,15 @@ export class Store {
     return [...this.kinds.keys()];
   }
 
-  /** Returns when reads see whatever any process wrote before the call. */
+  /** Returns when reads see whatever any process wrote before the call. @throws ApiError (503) where the backend is away */
   async catchUp(): Promise<void> {
-    await this.until(await this.backend.newest());
+    let newest: number;
+    try {
+      newest = await this.backend.newest();
+    } catch (error) {
+      throw serviceUnavailable(`the store cannot be read: ${(error as Error).message}`);
+    }
+    await this.until(newest);
   }
 
   /**

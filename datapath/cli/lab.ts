@@ -24,6 +24,7 @@ export interface UpFlags {
   profile?: string;
   offload: string;
   api: boolean;
+  etcd?: string;
   processes?: boolean;
   simulate?: boolean;
   nodes?: number;
@@ -61,6 +62,7 @@ export async function up(flags: UpFlags): Promise<number> {
     name: flags.name,
     topology,
     api: flags.api,
+    etcd: etcdAddress(flags),
     processes: flags.processes,
     ...options,
   });
@@ -70,6 +72,14 @@ export async function up(flags: UpFlags): Promise<number> {
   if (flags.api) process.stderr.write(`for kubectl: export KUBECONFIG=${kubeconfigOf(lab.name)}\n`);
   await printRows(flags.output, lab.status(), STATUS_COLUMNS);
   return DONE;
+}
+
+/** @throws UsageError */
+function etcdAddress({ etcd, api }: UpFlags): string | undefined {
+  if (etcd === undefined) return undefined;
+  if (!api) throw new UsageError('--etcd: expected without --no-api');
+  if (!/^(\[[0-9a-f:.]+\]|[\w.-]+):\d{1,5}$/i.test(etcd)) throw new UsageError(`--etcd ${etcd}: expected HOST:PORT`);
+  return etcd;
 }
 
 /** `everyPod` -> `every-pod` */

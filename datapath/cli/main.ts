@@ -199,6 +199,7 @@ function addLab(lab: Command): void {
     .option('--profile <profile>', 'linux, cilium, calico, flannel, rfc; default: by mode and topology')
     .option('--offload <which>', 'auto, none', 'auto')
     .option('--no-api', 'without the Kubernetes API that kubectl talks to')
+    .option('--etcd <address:port>', "keep the API's objects in this etcd; default: a journal beside the lab")
     .option('--processes', 'a process for each node, with TAPs on bridges; default: all nodes in one, with segments')
     .option('--simulate', 'instead: many nodes and pods in memory, asked once who reaches whom; no root')
     .option('--nodes <n>', 'with --simulate; default 200', Number)

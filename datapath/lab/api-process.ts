@@ -3,7 +3,7 @@
  * the pods, and keeps every node's datapath as the objects say. Prints `ready` on stderr. What it holds is in a journal and in
  * records of its pods, so that it may be killed and started again: clients find it where it was, and pods run on.
  */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { openApi } from '../api/api.ts';
 import { Cluster } from '../api/controllers/cluster.ts';
@@ -11,6 +11,7 @@ import { startControllers } from '../api/controllers/index.ts';
 import { Manager } from '../api/controllers/manager.ts';
 import { makeCredentials, makeToken, writeKubeconfig } from '../api/kubeconfig.ts';
 import type { ApiServer, Credentials } from '../api/server/server.ts';
+import { Etcd } from '../api/store/etcd.ts';
 import { podStreams } from '../api/streams/pod-streams.ts';
 import { nodeObject, podObject, podStatus, serviceObjects } from './api-objects.ts';
 import { LabNetwork } from './lab-network.ts';
@@ -36,7 +37,7 @@ async function main(): Promise<void> {
   const access = await accessOf(`${stateDirOf(lab)}/access.json`);
   let kubelet: Kubelet | undefined;
   const api = await openApi({
-    directory: `${stateDirOf(lab)}/api`,
+    ...(options.etcd === undefined ? { directory: `${stateDirOf(lab)}/api` } : { backend: await inEtcd(options.etcd) }),
     token: access.token,
     // Both systems have ippools.
     untold: topology.profile === 'cilium' ? CALICO : [],
@@ -87,6 +88,15 @@ async function main(): Promise<void> {
   };
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
+}
+
+/** Of a lab that was there before under this name, etcd may hold the objects still. */
+async function inEtcd(address: string): Promise<Etcd> {
+  const etcd = new Etcd({ address, prefix: `/tunpath/${lab}` });
+  const started = `${stateDirOf(lab)}/etcd`;
+  if (!existsSync(started)) await etcd.clear();
+  writeFileSync(started, address);
+  return etcd;
 }
 
 interface Access {

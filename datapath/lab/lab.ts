@@ -120,7 +120,7 @@ export class Lab {
    */
   static async up(options: LabOptions): Promise<Lab> {
     const name = checkLabName(options.name ?? 'lab');
-    const { topology = topologyNamed(DEFAULT_TOPOLOGY), mode, profile, offload, processes } = options;
+    const { topology = topologyNamed(DEFAULT_TOPOLOGY), mode, profile, offload, processes, etcd } = options;
     requireRoot('a lab');
     if (processes && topology.subnets.some(({ impairments }) => impairments !== undefined)) {
       throw new LabError('a wire that is impaired is in the process of all nodes: not with --processes', {
@@ -136,7 +136,13 @@ export class Lab {
     } catch {
       throw present;
     }
-    const lab = new Lab({ name, topology, options: { mode, profile, offload, processes }, owner: null, processes: [] });
+    const lab = new Lab({
+      name,
+      topology,
+      options: { mode, profile, offload, processes, etcd },
+      owner: null,
+      processes: [],
+    });
     try {
       lab.writeState();
       // Before anything is awaited, so that whatever takes the lab down finds them.

@@ -7,9 +7,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { ApiClient } from '../../datapath/api/client/client.ts';
+import { readKubeconfig } from '../../datapath/api/client/kubeconfig.ts';
+import type { Json } from '../../datapath/api/object.ts';
+import { Etcd } from '../../datapath/api/store/etcd.ts';
+import { EtcdClient } from '../../datapath/api/store/etcd-client.ts';
+import { Store } from '../../datapath/api/store/store.ts';
 import { callNode } from '../../datapath/control/client.ts';
 import { Lab } from '../../datapath/lab/lab.ts';
 import { apiDirOf, kubeconfigOf, NETNS_DIR } from '../../datapath/lab/names.ts';
+import { EtcdServer } from '../api/etcd.ts';
 import { kubectlPath } from '../api/kubectl.ts';
 import { MAIN } from './rig.ts';
 
@@ -310,5 +317,43 @@ describe('a lab and kubectl', function () {
       readdirSync(NETNS_DIR).filter(name => name.startsWith(`tp-${NAME}-default.`)),
       [],
     );
+  });
+});
+
+describe('a lab whose API is in etcd', function () {
+  this.timeout(90_000);
+  const ETCD_NAME = 'labetcd';
+  let etcd: EtcdServer;
+  before(async () => {
+    await Lab.down(ETCD_NAME);
+    etcd = await EtcdServer.start();
+  });
+  after(async () => {
+    await Lab.down(ETCD_NAME);
+    await etcd.stop();
+  });
+
+  it('has its pods and services there, and nothing of a lab before it', async () => {
+    const left = new Etcd({ address: etcd.address, prefix: `/tunpath/${ETCD_NAME}` });
+    const store = await Store.open(left);
+    const metadata = { name: 'left', namespace: 'default' };
+    await store.put('configmaps', 'default/left', { apiVersion: 'v1', kind: 'ConfigMap', metadata }, 0);
+    await store.close();
+    await Lab.up({ name: ETCD_NAME, mode: 'vxlan', api: true, etcd: etcd.address });
+    const client = new ApiClient(readKubeconfig(kubeconfigOf(ETCD_NAME)));
+    const maps = await client.get('/api/v1/namespaces/default/configmaps');
+    assert.deepEqual(maps.items, []);
+    const [pods, rows] = [await client.get('/api/v1/pods'), new EtcdClient(etcd.address)];
+    const keys: string[] = [];
+    for await (const page of rows.pages(`/tunpath/${ETCD_NAME}/objects/pods/`, 0)) {
+      keys.push(...page.map(({ key }) => key));
+    }
+    assert.deepEqual(
+      keys,
+      pods.items.map(({ metadata: { name } }: Json) => `/tunpath/${ETCD_NAME}/objects/pods/default/${name}`),
+    );
+    assert.ok(keys.length > 0);
+    rows.close();
+    client.close();
   });
 });

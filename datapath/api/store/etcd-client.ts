@@ -11,7 +11,8 @@ message KeyValue { bytes key = 1; int64 mod_revision = 3; bytes value = 5; }
 message RangeRequest { bytes key = 1; bytes range_end = 2; int64 limit = 3; int64 revision = 4; }
 message RangeResponse { ResponseHeader header = 1; repeated KeyValue kvs = 2; bool more = 3; }
 message PutRequest { bytes key = 1; bytes value = 2; }
-message DeleteRangeRequest { bytes key = 1; }
+message DeleteRangeRequest { bytes key = 1; bytes range_end = 2; }
+message DeleteRangeResponse { ResponseHeader header = 1; }
 message Compare { int32 result = 1; int32 target = 2; bytes key = 3; oneof target_union { int64 mod_revision = 6; } }
 message RequestOp { oneof request { PutRequest request_put = 2; DeleteRangeRequest request_delete_range = 3; } }
 message TxnRequest { repeated Compare compare = 1; repeated RequestOp success = 2; }
@@ -66,6 +67,8 @@ interface Received {
 const CODECS = {
   RangeRequest: codec('RangeRequest'),
   RangeResponse: codec('RangeResponse'),
+  DeleteRangeRequest: codec('DeleteRangeRequest'),
+  DeleteRangeResponse: codec('DeleteRangeResponse'),
   TxnRequest: codec('TxnRequest'),
   TxnResponse: codec('TxnResponse'),
   WatchRequest: codec('WatchRequest'),
@@ -107,6 +110,14 @@ export class EtcdClient {
       if (!more || rows.length === 0) return;
       from = `${rows.at(-1)!.key}\0`;
     }
+  }
+
+  /** Removes all keys that begin with a text. */
+  async removeAll(prefix: string): Promise<void> {
+    await this.call('KV/DeleteRange', 'DeleteRangeRequest', 'DeleteRangeResponse', {
+      key: Buffer.from(prefix),
+      range_end: endOf(prefix),
+    });
   }
 
   /** The newest revision of the whole of etcd. */

@@ -39,6 +39,11 @@ export class Etcd implements Backend {
     this.newestKey = `${prefix}/newest`;
   }
 
+  /** Removes everything under the prefix, before it is opened. @throws Error where etcd does not answer */
+  async clear(): Promise<void> {
+    await this.client.removeAll(this.objects);
+  }
+
   /** @throws Error where etcd does not answer */
   async open(feed: (entry: Entry) => void): Promise<{ revision: number; completeFrom: number }> {
     this.feed = feed;

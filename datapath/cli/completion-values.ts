@@ -3,6 +3,7 @@
  * on this machine now. Only what is asked for is imported, and a node that does not answer has no values.
  */
 import type { Argument, Option } from 'commander';
+import { RESOURCES } from '../api/resources.ts';
 import { callNode } from '../control/client.ts';
 import { KINDS } from '../control/kinds.ts';
 import type { SegmentState } from '../control/loops.ts';
@@ -136,8 +137,7 @@ async function askNodes(line: TypedLine, method: string, params: Record<string, 
   return answers.flat() as Rows;
 }
 
-async function kinds(): Promise<Values> {
-  const { RESOURCES } = await import('../api/resources.ts');
+function kinds(): Values {
   return [...new Set([...KINDS, ...RESOURCES.map(({ plural }) => plural)])];
 }
 

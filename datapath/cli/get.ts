@@ -3,11 +3,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { callNode, streamFromNode } from '../control/client.ts';
 import { listNodes, pickNode, socketPathOf } from './client.ts';
 import { DONE, NO, UsageError } from './exit.ts';
+import type { FlowFlags } from './flow-flags.ts';
 import { type Format, isForPeople } from './format.ts';
 import { findKind, type Kind } from './kinds.ts';
 import { formatConntrack, formatRoute } from './lines.ts';
 import { print } from './output.ts';
-import { type FlowFlags, flowFilter, namedRows, type Row, sortRows } from './select.ts';
+import { namedRows, type Row, sortRows } from './select.ts';
 import { columnsOf, type Layout, layOut, noRoomFor, printDocument, printRows, terminal, titleOf } from './table.ts';
 
 /** Kinds that are lines of a known tool rather than a table; `-o wide` has the table. */
@@ -28,7 +29,7 @@ export async function get(kindText: string, name: string | undefined, flags: Get
   const { output, sortBy, watch } = flags;
   const kind = findKind(kindText);
   if (name !== undefined) checkNamed(kind, name);
-  const filters = filterOf(kind, flags);
+  const filters = await filterOf(kind, flags);
   const node = pickNode(flags.node, listNodes());
   const socket = socketPathOf(node);
   if (watch === true) return watchRows(socket, kind, name, flags);
@@ -88,15 +89,15 @@ const FLOW_FLAGS: readonly (keyof FlowFlags)[] = [
 ];
 
 /** @throws UsageError where flags of conntrack stand beside another kind */
-function filterOf(kind: Kind, flags: GetFlags): (row: Row) => boolean {
+async function filterOf(kind: Kind, flags: GetFlags): Promise<(row: Row) => boolean> {
   const used = FLOW_FLAGS.find(flag => flags[flag] !== undefined);
   if (used === undefined) return () => true;
-  if (kind.name === 'conntrack') return flowFilter(flags);
+  if (kind.name === 'conntrack') return (await import('./flow-flags.ts')).flowFilter(flags);
   throw new UsageError(`--${used.replace(/[A-Z]/g, letter => `-${letter.toLowerCase()}`)} goes with get conntrack`);
 }
 
 async function readRows(socket: string, kind: Kind, name: string | undefined, flags: GetFlags): Promise<Row[]> {
-  const filter = filterOf(kind, flags);
+  const filter = await filterOf(kind, flags);
   const all: Row[] = [];
   for await (const piece of streamFromNode<Row>(socket, 'get', { kind: kind.name })) {
     for (const row of piece) if (filter(row)) all.push(row);

@@ -509,4 +509,5 @@ function isStarted(): boolean {
   }
 }
 
-if (isStarted()) await run();
+// Not awaited here: in one file, what a command imports stands below.
+if (isStarted()) void run();

@@ -1,6 +1,7 @@
 import { strict as assert } from 'node:assert';
+import { type FlowFlags, flowFilter } from '../../datapath/cli/flow-flags.ts';
 import { ALL_KINDS, findKind } from '../../datapath/cli/kinds.ts';
-import { type FlowFlags, flowFilter, namedRows, sortRows } from '../../datapath/cli/select.ts';
+import { namedRows, sortRows } from '../../datapath/cli/select.ts';
 import { KINDS } from '../../datapath/control/kinds.ts';
 
 const FLOWS = [

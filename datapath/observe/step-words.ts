@@ -6,7 +6,7 @@ import type { MasqueradeRuleConfig } from '../control/config.ts';
 import type { ResolvedConfig } from '../control/resolved.ts';
 import type { SimNode } from '../drive/sim.ts';
 import type { FlowRow } from '../flow/flows.ts';
-import { ORIGINAL } from '../flow/table.ts';
+import { EGRESS_RULE, ENTRY_SHIFT, INGRESS_RULE, ORIGINAL } from '../flow/table.ts';
 import { rowOf } from '../nat/translation.ts';
 import { dotted } from '../packet/build.ts';
 import type { Packet } from '../packet/packet.ts';
@@ -134,10 +134,10 @@ function routeWords({ datapath, config }: SimNode, p: Packet): string {
 }
 
 function policyWords({ datapath, config }: SimNode, p: Packet, direction: Direction, verdict: number): string {
-  const { policies } = datapath;
-  if (policies === null) return '';
+  const { policies, flows } = datapath;
+  if (policies === null || flows === null) return '';
   if (p.isNew === 0) return 'judged when the flow began';
-  const { rule } = policies;
+  const rule = flows.table.words[(p.flow << ENTRY_SHIFT) + (direction === 'egress' ? EGRESS_RULE : INGRESS_RULE)];
   if (rule > 0) return `allowed by ${policies.program.rules[rule].policy}, rule ${policies.program.rules[rule].rule}`;
   const who = direction === 'egress' ? p.src : p.newDst;
   const selecting = selectingPolicies(config, who, direction);

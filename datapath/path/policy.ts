@@ -17,14 +17,12 @@ import {
   R_SRC,
 } from '../flow/table.ts';
 import type { Packet } from '../packet/packet.ts';
-import type { Policies } from '../policy/policies.ts';
+import { DENIED, type Policies } from '../policy/policies.ts';
 import { CONTINUE, DROP_POLICY_DENIED_EGRESS, DROP_POLICY_DENIED_INGRESS } from '../verdict.ts';
 import type { Path } from './path.ts';
 
 /** How long a denied flow is remembered after its last packet. */
 const DENIED_MS = 120_000;
-/** In place of a rule: none allows it any more. */
-const DENIED = -1;
 
 /** Step 5, on the destination that the flow really has. @returns CONTINUE or DROP_POLICY_DENIED_* */
 export function judgeEgress(path: Path, p: Packet, flows: Flows, policies: Policies): number {
@@ -37,21 +35,21 @@ export function judgeEgress(path: Path, p: Packet, flows: Flows, policies: Polic
     return judgeAgain(path, p, words, p.probe === 0 ? base : flows.table.ownScratch << ENTRY_SHIFT, policies);
   }
   // What its answers will come from: the backend, where a service has chosen one.
-  const v = policies.judgeEgress(p.src, words[base + R_SRC], p.protocol, words[base + R_PORTS] >>> 16);
-  words[base + EGRESS_RULE] = policies.rule;
-  p.policy = policies.rule;
-  return v;
+  const rule = policies.judgeEgress(p.src, words[base + R_SRC], p.protocol, words[base + R_PORTS] >>> 16);
+  words[base + EGRESS_RULE] = rule;
+  p.policy = rule;
+  return rule === DENIED ? DROP_POLICY_DENIED_EGRESS : CONTINUE;
 }
 
 /** Step 7, of a new flow: where the destination is a pod of this node. */
 export function judgeIngress(p: Packet, flows: Flows, policies: Policies): number {
   const { words } = flows.table;
   const base = p.flow << ENTRY_SHIFT;
-  const v = policies.judgeIngress(p.src, words[base + R_SRC], p.protocol, words[base + R_PORTS] >>> 16);
-  words[base + INGRESS_RULE] = policies.rule;
+  const rule = policies.judgeIngress(p.src, words[base + R_SRC], p.protocol, words[base + R_PORTS] >>> 16);
+  words[base + INGRESS_RULE] = rule;
   words[base + POLICY_EPOCH] = policies.epoch;
-  if (policies.rule !== 0) p.policy = policies.rule;
-  return v;
+  if (rule !== 0) p.policy = rule;
+  return rule === DENIED ? DROP_POLICY_DENIED_INGRESS : CONTINUE;
 }
 
 /** A flow of before the last change, or one that has been denied since. */
@@ -62,14 +60,14 @@ function judgeAgain(path: Path, p: Packet, words: Int32Array, base: number, poli
     const server = words[base + R_SRC];
     const protocol = words[base + META] & PROTOCOL_MASK;
     const port = words[base + R_PORTS] >>> 16;
-    let v = policies.judgeEgress(client, server, protocol, port);
-    words[base + EGRESS_RULE] = v === CONTINUE ? policies.rule : DENIED;
-    if (v === CONTINUE) {
-      v = policies.judgeIngress(client, server, protocol, port);
-      words[base + INGRESS_RULE] = v === CONTINUE ? policies.rule : DENIED;
+    let rule = policies.judgeEgress(client, server, protocol, port);
+    words[base + EGRESS_RULE] = rule;
+    if (rule !== DENIED) {
+      rule = policies.judgeIngress(client, server, protocol, port);
+      words[base + INGRESS_RULE] = rule;
     }
-    words[base + POLICY_EPOCH] = v === CONTINUE ? policies.epoch : ~policies.epoch;
-    if (v === CONTINUE) return CONTINUE;
+    words[base + POLICY_EPOCH] = rule !== DENIED ? policies.epoch : ~policies.epoch;
+    if (rule !== DENIED) return CONTINUE;
   }
   words[base + DEADLINE] = (path.now + DENIED_MS) | 0;
   p.policy = DENIED;

@@ -15,7 +15,6 @@
  */
 import { CountTable } from '../memory/count-table.ts';
 import type { Random } from '../random.ts';
-import { CONTINUE, DROP_POLICY_DENIED_EGRESS, DROP_POLICY_DENIED_INGRESS } from '../verdict.ts';
 import { PROTO_SCTP, PROTO_TCP, PROTO_UDP } from '../wire/ipv4.ts';
 
 export type Direction = 'ingress' | 'egress';
@@ -58,12 +57,13 @@ export interface PolicyProgram {
 
 const PORTS = 65536;
 
+/** In place of a rule: none allows it. */
+export const DENIED = -1;
+
 export class Policies {
   readonly program: PolicyProgram;
   /** Another for every change of policies; never 0, which flows have that no policy has judged. */
   readonly epoch: number;
-  /** The rule that allowed what was judged last; 0 if none had to. */
-  rule = 0;
 
   /** address -> identity, and 1 + its place among the local pods. */
   private readonly pods: CountTable;
@@ -84,29 +84,23 @@ export class Policies {
   }
 
   /**
-   * May a flow leave its pod?
+   * Which rule lets a flow leave its pod?
    * @param dst where it goes, a service's backend chosen; `port` of the destination (of no meaning without ports)
-   * @returns CONTINUE or DROP_POLICY_DENIED_EGRESS; `rule` says why
+   * @returns its number, 0 where none has to, or DENIED
    */
   judgeEgress(src: number, dst: number, protocol: number, port: number): number {
-    this.rule = 0;
     const pod = this.localPod(src);
-    if (pod < 0) return CONTINUE;
+    if (pod < 0) return 0;
     const table = this.program.egressTables[pod];
-    if (table === 0 || src === dst || this.isOwn(dst)) return CONTINUE;
-    this.rule = this.find(table, dst, protocol, port);
-    return this.rule === 0 ? DROP_POLICY_DENIED_EGRESS : CONTINUE;
+    return table === 0 || src === dst || this.isOwn(dst) ? 0 : this.find(table, dst, protocol, port);
   }
 
-  /** May a flow enter its pod? As judgeEgress. */
+  /** Which rule lets a flow enter its pod? As judgeEgress. */
   judgeIngress(src: number, dst: number, protocol: number, port: number): number {
-    this.rule = 0;
     const pod = this.localPod(dst);
-    if (pod < 0) return CONTINUE;
+    if (pod < 0) return 0;
     const table = this.program.ingressTables[pod];
-    if (table === 0 || src === dst || this.isOwn(src)) return CONTINUE;
-    this.rule = this.find(table, src, protocol, port);
-    return this.rule === 0 ? DROP_POLICY_DENIED_INGRESS : CONTINUE;
+    return table === 0 || src === dst || this.isOwn(src) ? 0 : this.find(table, src, protocol, port);
   }
 
   /** Place among the local pods, or -1. */
@@ -115,7 +109,7 @@ export class Policies {
     return at < 0 ? -1 : this.pods.extra(at) - 1;
   }
 
-  /** The first rule of a table that allows this peer and port, or 0. */
+  /** The first rule of a table that allows this peer and port, or DENIED. */
   private find(table: number, peer: number, protocol: number, port: number): number {
     const { program } = this;
     const { identityCount, identityRows, intervals, intervalRows, rows, portClassCount } = program;
@@ -125,7 +119,8 @@ export class Policies {
     const byInterval = intervalRows[(table - 1) * intervals.length + this.intervalOf(peer)];
     const a = rows[byIdentity * portClassCount + portClass];
     const b = rows[byInterval * portClassCount + portClass];
-    return a === 0 || (b !== 0 && b < a) ? b : a;
+    const first = a === 0 || (b !== 0 && b < a) ? b : a;
+    return first === 0 ? DENIED : first;
   }
 
   private classOf(protocol: number, port: number): number {

@@ -8,6 +8,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import type { KubeObject } from '../../datapath/api/object.ts';
+import type { IndexOf } from '../../datapath/api/store/index.ts';
 import { Journal } from '../../datapath/api/store/journal.ts';
 import { Store, type StoreEvent, WriteConflict } from '../../datapath/api/store/store.ts';
 
@@ -157,5 +158,42 @@ describe('the store', () => {
       assert.equal(events.at(-1)?.revision, store.revision);
       await store.close();
     }
+  });
+});
+
+describe('an index of the store', () => {
+  const BY_VALUE: IndexOf = { storage: 'configmaps', keysOf: ({ data }) => (data.value === '' ? [] : [data.value]) };
+  const EVERYTHING: IndexOf = { keysOf: ({ metadata }) => [metadata.name] };
+
+  it('finds what a look at every object finds, after any writes', async () => {
+    const write = fc.record({
+      storage: fc.constantFrom('configmaps', 'secrets'),
+      name: fc.constantFrom('a', 'b', 'c'),
+      value: fc.constantFrom('', 'x', 'y', null),
+    });
+    await fc.assert(
+      fc.asyncProperty(fc.array(write), fc.nat(20), async (writes, asked) => {
+        const store = await Store.open(new Journal(null));
+        for (const [n, { storage, name, value }] of writes.entries()) {
+          // From then on it is kept up.
+          if (n === asked) store.by(BY_VALUE, 'x');
+          const place = `default/${name}`;
+          const expected = Number(store.get(storage, place)?.metadata.resourceVersion ?? 0);
+          if (value !== null) await store.put(storage, place, configMap(name, value), expected);
+          else if (expected > 0) await store.remove(storage, place, expected);
+        }
+        const sorted = (objects: Iterable<KubeObject>) => [...objects].map(object => JSON.stringify(object)).sort();
+        for (const value of ['', 'x', 'y']) {
+          const wanted = value === '' ? [] : store.list('configmaps').filter(({ data }) => data.value === value);
+          assert.deepEqual(sorted(store.by(BY_VALUE, value)), sorted(wanted));
+        }
+        for (const name of ['a', 'b', 'c']) {
+          const wanted = ['configmaps', 'secrets'].flatMap(storage => store.get(storage, `default/${name}`) ?? []);
+          assert.deepEqual(sorted(store.by(EVERYTHING, name)), sorted(wanted));
+        }
+        await store.close();
+      }),
+      { numRuns: 60 },
+    );
   });
 });

@@ -81,11 +81,9 @@ export function compileNode(
   const { services, refused } = compileServices(objects.services, objects.slices);
   const ownName = base.metadata.name;
   // Endpoints name their node as the cluster does; the datapath knows itself by its own name.
-  for (const service of services) {
-    for (const endpoint of service.endpoints) if (endpoint.nodeName === nodeName) endpoint.nodeName = ownName;
-  }
+  const renamed = ownName === nodeName ? services : services.map(service => withOwnName(service, nodeName, ownName));
   for (const { place, message } of refused) missing.push(`Service ${place}: ${message}`);
-  spec.services = [...(base.spec.services ?? []), ...services];
+  spec.services = [...(base.spec.services ?? []), ...renamed];
   const compiled = compilePolicies(
     objects.policies,
     objects.namespaces,
@@ -94,6 +92,15 @@ export function compileNode(
   spec.policies = [...(base.spec.policies ?? []), ...compiled.policies];
   Object.assign(spec, { namespaces: compiled.namespaces, remotePods: compiled.remotePods });
   return { config: { ...base, spec }, missing };
+}
+
+/** The service itself, where no endpoint of it is on this node. */
+function withOwnName(service: Json, nodeName: string, ownName: string): Json {
+  if (!service.endpoints.some((endpoint: Json) => endpoint.nodeName === nodeName)) return service;
+  const endpoints = service.endpoints.map((endpoint: Json) =>
+    endpoint.nodeName === nodeName ? { ...endpoint, nodeName: ownName } : endpoint,
+  );
+  return { ...service, endpoints };
 }
 
 /** As it stands where nothing says how packets go between nodes: as they are. */

@@ -18,17 +18,31 @@ export function compilePolicies(
   if (policies.length === 0) return { policies: [], namespaces: [], remotePods: [] };
   return {
     policies: policies
-      .map(compilePolicy)
+      .map(policy => once(madeOfPolicy, policy, compilePolicy))
       .sort((a, b) => (placeOf({ metadata: a }) < placeOf({ metadata: b }) ? -1 : 1)),
     namespaces: namespaces.map(({ metadata }) => ({ name: metadata.name, labels: metadata.labels ?? {} })),
-    remotePods: others.flatMap(pod => {
-      const address = pod.status?.podIP;
-      const ended = pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed';
-      if (ended || pod.spec.hostNetwork === true || address === undefined || parseAddress(address) === undefined)
-        return [];
-      return [{ name: placeOf(pod), address, labels: pod.metadata.labels ?? {}, ports: namedPorts(pod) }];
-    }),
+    remotePods: others.flatMap(pod => once(madeOfPod, pod, remotePod) ?? []),
   };
+}
+
+/** What has been made of an object: nobody changes either, and a change is another object. */
+const madeOfPolicy = new WeakMap<KubeObject, Json>();
+const madeOfPod = new WeakMap<KubeObject, Json>();
+
+function once(known: WeakMap<KubeObject, Json>, object: KubeObject, make: (object: KubeObject) => Json): Json {
+  if (known.has(object)) return known.get(object);
+  const made = make(object);
+  known.set(object, made);
+  return made;
+}
+
+/** @returns undefined for one that no policy of another node is about */
+function remotePod(pod: KubeObject): Json {
+  const address = pod.status?.podIP;
+  const ended = pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed';
+  if (ended || pod.spec.hostNetwork === true || address === undefined || parseAddress(address) === undefined)
+    return undefined;
+  return { name: placeOf(pod), address, labels: pod.metadata.labels ?? {}, ports: namedPorts(pod) };
 }
 
 /** What named ports of policies mean in a pod. */

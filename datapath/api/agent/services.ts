@@ -4,6 +4,8 @@ import { type Json, type KubeObject, placeOf } from '../object.ts';
 
 const SERVICE_NAME = 'kubernetes.io/service-name';
 
+const asItIs = (name: string): string => name;
+
 export interface CompiledServices {
   /** As a NodeConfig writes them, by name. */
   services: Json[];
@@ -18,15 +20,9 @@ export interface CompiledServices {
 export function compileServices(
   services: readonly KubeObject[],
   slices: readonly KubeObject[],
-  nodeName: (name: string) => string = name => name,
+  nodeName: (name: string) => string = asItIs,
 ): CompiledServices {
-  const byService = new Map<string, KubeObject[]>();
-  for (const slice of slices) {
-    const name = slice.metadata.labels?.[SERVICE_NAME];
-    if (name === undefined || slice.addressType !== 'IPv4') continue;
-    const place = `${slice.metadata.namespace}/${name}`;
-    byService.set(place, [...(byService.get(place) ?? []), slice]);
-  }
+  const byService = slicesByService(slices);
   const compiled: Json[] = [];
   const refused: CompiledServices['refused'] = [];
   for (const service of services) {
@@ -38,9 +34,49 @@ export function compileServices(
       refused.push({ place, message: `${spec.clusterIP}: only IPv4 is forwarded` });
       continue;
     }
-    compiled.push(compileService(service, byService.get(place) ?? [], nodeName));
+    compiled.push(compiledService(service, byService.get(place) ?? [], nodeName));
   }
   return { services: compiled.sort((a, b) => (a.name < b.name ? -1 : 1)), refused };
+}
+
+/** What has been made of a service, and of what: objects of the API do not change, a change is another object. */
+interface Made {
+  slices: readonly KubeObject[];
+  nodeName: (name: string) => string;
+  compiled: Json;
+}
+const made = new WeakMap<KubeObject, Made>();
+const grouped = new WeakMap<readonly KubeObject[], Map<string, KubeObject[]>>();
+
+/** The same list, as of several nodes of one process, is gone through once. */
+function slicesByService(slices: readonly KubeObject[]): Map<string, KubeObject[]> {
+  let byService = grouped.get(slices);
+  if (byService !== undefined) return byService;
+  byService = new Map();
+  for (const slice of slices) {
+    const name = slice.metadata.labels?.[SERVICE_NAME];
+    if (name === undefined || slice.addressType !== 'IPv4') continue;
+    const place = `${slice.metadata.namespace}/${name}`;
+    const known = byService.get(place);
+    if (known === undefined) byService.set(place, [slice]);
+    else known.push(slice);
+  }
+  grouped.set(slices, byService);
+  return byService;
+}
+
+/** The same as before where nothing of it has changed. Nobody changes it. */
+function compiledService(service: KubeObject, slices: readonly KubeObject[], nodeName: (name: string) => string): Json {
+  const before = made.get(service);
+  const isSame =
+    before !== undefined &&
+    before.nodeName === nodeName &&
+    before.slices.length === slices.length &&
+    before.slices.every((slice, i) => slice === slices[i]);
+  if (isSame) return before.compiled;
+  const compiled = compileService(service, slices, nodeName);
+  made.set(service, { slices, nodeName, compiled });
+  return compiled;
 }
 
 function compileService(service: KubeObject, slices: readonly KubeObject[], nodeName: (name: string) => string): Json {

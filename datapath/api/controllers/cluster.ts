@@ -2,12 +2,20 @@
 import { createHash } from 'node:crypto';
 import { ApiError } from '../errors.ts';
 import { controllerOf, type Json, type KubeObject, timestamp } from '../object.ts';
-import { apiVersionOf, RESOURCES, type Resource } from '../resources.ts';
+import { RESOURCES, type Resource } from '../resources.ts';
 import type { Registry, Target } from '../server/registry.ts';
+import type { IndexOf } from '../store/index.ts';
 
 /** Kinds by name; of kinds in several groups the first. */
 const byKind = new Map<string, Resource>();
 for (const resource of RESOURCES) if (!byKind.has(resource.kind)) byKind.set(resource.kind, resource);
+
+/** By the uids of their owners. */
+export const DEPENDENTS: IndexOf = {
+  keysOf: ({ metadata }) => metadata.ownerReferences?.map(({ uid }) => uid) ?? [],
+};
+/** By their uids. */
+export const BY_UID: IndexOf = { keysOf: ({ metadata }) => [metadata.uid!] };
 
 export class Cluster {
   readonly registry: Registry;
@@ -40,9 +48,17 @@ export class Cluster {
     return this.registry.store.values(byKind.get(kind)!.storage);
   }
 
-  /** Objects of a kind that an owner looks after. */
+  /** By something else than their names, in no order. */
+  by(of: IndexOf, key: string): Iterable<KubeObject> {
+    return this.registry.store.by(of, key);
+  }
+
+  /** Objects of a kind that an owner looks after, by name. */
   ownedBy(owner: KubeObject, kind: string): KubeObject[] {
-    return this.list(kind, owner.metadata.namespace).filter(object => controllerOf(object)?.uid === owner.metadata.uid);
+    const { uid } = owner.metadata;
+    return [...this.by(DEPENDENTS, uid!)]
+      .filter(object => object.kind === kind && controllerOf(object)?.uid === uid)
+      .sort((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1));
   }
 
   /** @returns undefined where an object of that name is there already */
@@ -144,15 +160,6 @@ function targetOf(kind: string, namespace: string | undefined): Target {
   const resource = byKind.get(kind)!;
   const version = resource.versions[0]!;
   return namespace === undefined ? { resource, version } : { resource, version, namespace };
-}
-
-/** `apps/v1` for `Deployment` */
-export function apiVersionOfKind(kind: string): string {
-  return apiVersionOf(byKind.get(kind)!);
-}
-
-export function storageOfKind(kind: string): string {
-  return byKind.get(kind)!.storage;
 }
 
 function isGone(error: unknown): boolean {

@@ -2,6 +2,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { controllerReference, type Json, type KubeObject, placeOf } from '../object.ts';
 import { matchesLabels } from '../selector.ts';
+import type { IndexOf } from '../store/index.ts';
 import { type Cluster, isReady, shortHash } from './cluster.ts';
 import type { Controller } from './manager.ts';
 
@@ -12,6 +13,19 @@ const MANAGER = 'endpointslice-controller.k8s.io';
 const HEADLESS = 'service.kubernetes.io/headless';
 const ZONE = 'topology.kubernetes.io/zone';
 const MAX_ENDPOINTS = 100; // --max-endpoints-per-slice of kube-controller-manager
+
+const PODS_BY_LABEL: IndexOf = {
+  storage: 'pods',
+  keysOf: ({ metadata }) =>
+    Object.entries(metadata.labels ?? {}).map(([key, value]) => `${metadata.namespace} ${key}=${value}`),
+};
+const SLICES_BY_SERVICE: IndexOf = {
+  storage: 'endpointslices.discovery.k8s.io',
+  keysOf: ({ metadata }) => {
+    const name = metadata.labels?.[SERVICE_NAME];
+    return name === undefined ? [] : [`${metadata.namespace}/${name}`];
+  },
+};
 
 export const endpoints: Controller = {
   name: 'endpoints',
@@ -38,11 +52,11 @@ export const endpoints: Controller = {
     const service = cluster.find('Service', namespace, name);
     // What a service leaves behind is collected by its owner's name.
     if (service === undefined || !isMapped(service)) return undefined;
-    const chosen: KubeObject[] = [];
-    for (const pod of cluster.values('Pod')) {
-      if (pod.metadata.namespace === namespace && matchesLabels(service.spec.selector, pod.metadata.labels))
-        chosen.push(pod);
-    }
+    const { selector } = service.spec;
+    const [[label, value]] = Object.entries(selector) as [[string, string]];
+    const chosen = [...cluster.by(PODS_BY_LABEL, `${namespace} ${label}=${value}`)].filter(({ metadata }) =>
+      matchesLabels(selector, metadata.labels),
+    );
     const pods = chosen.filter(pod => isEndpoint(pod)).sort((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1));
     const zoneOf = (node: string): string | undefined => cluster.find('Node', undefined, node)?.metadata.labels?.[ZONE];
     await writeSlices(cluster, service, MANAGER, desiredSlices(service, pods, zoneOf));
@@ -188,9 +202,9 @@ export async function writeSlices(
     [MANAGED_BY]: manager,
     ...(owner.spec?.clusterIP === 'None' ? { [HEADLESS]: '' } : {}),
   };
-  const present = cluster
-    .list('EndpointSlice', namespace)
-    .filter(({ metadata }) => metadata.labels?.[SERVICE_NAME] === name && metadata.labels?.[MANAGED_BY] === manager);
+  const present = [...cluster.by(SLICES_BY_SERVICE, `${namespace}/${name}`)].filter(
+    ({ metadata }) => metadata.labels?.[MANAGED_BY] === manager,
+  );
   const names = desired.map((_, index) => `${name}-${shortHash(`${owner.metadata.uid} ${index}`).slice(0, 5)}`);
   for (const [index, { ports, endpoints: all }] of desired.entries()) {
     const slice = present.find(({ metadata }) => metadata.name === names[index]);

@@ -1,7 +1,7 @@
 /** What has to go when something else goes: objects of an owner, and everything in a namespace. */
 import type { KubeObject } from '../object.ts';
 import { RESOURCES } from '../resources.ts';
-import type { Cluster } from './cluster.ts';
+import { BY_UID, type Cluster, DEPENDENTS } from './cluster.ts';
 import type { Controller } from './manager.ts';
 
 const FOREGROUND = 'foregroundDeletion';
@@ -35,14 +35,8 @@ export const garbage: Controller = {
     for (const owner of ownerReferences) if (type !== 'MODIFIED') yield owner.uid;
   },
   async reconcile(uid, cluster) {
-    let owner: KubeObject | undefined;
-    const dependents: KubeObject[] = [];
-    for (const kind of KINDS) {
-      for (const object of cluster.values(kind)) {
-        if (object.metadata.uid === uid) owner = object;
-        if (object.metadata.ownerReferences?.some(reference => reference.uid === uid)) dependents.push(object);
-      }
-    }
+    const [owner] = cluster.by(BY_UID, uid);
+    const dependents = [...cluster.by(DEPENDENTS, uid)];
     if (owner !== undefined && !isHeld(owner)) return undefined;
     const finalizers = owner?.metadata.finalizers ?? [];
     const leaves = finalizers.includes(ORPHAN);
@@ -83,7 +77,7 @@ function isHeld({ metadata }: KubeObject): boolean {
 }
 
 function exists(cluster: Cluster, uid: string): boolean {
-  return KINDS.some(kind => [...cluster.values(kind)].some(({ metadata }) => metadata.uid === uid));
+  return [...cluster.by(BY_UID, uid)].length > 0;
 }
 
 /** A namespace that is to go takes everything in it along, and then goes. */

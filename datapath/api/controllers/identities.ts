@@ -3,12 +3,17 @@
  * a CiliumEndpoint that says which it has.
  */
 import { controllerReference, type Json, type KubeObject, placeOf } from '../object.ts';
+import type { IndexOf } from '../store/index.ts';
 import type { Cluster } from './cluster.ts';
 import { isActive } from './cluster.ts';
 import type { Controller } from './manager.ts';
 
 const FIRST = 256; // below are reserved ones
 const LAST = 65535;
+const BY_LABELS: IndexOf = {
+  storage: 'ciliumidentities.cilium.io',
+  keysOf: identity => [JSON.stringify(identity['security-labels'])],
+};
 const MANAGED = 'app.kubernetes.io/managed-by';
 /** Labels that change from pod to pod, or with every rollout, say nothing of who a pod is. */
 const IGNORED =
@@ -66,14 +71,13 @@ export function identityLabels({ metadata, spec }: KubeObject): string[] {
 /** The number of a set of labels, given the first time that it is met. */
 export async function identityOf(cluster: Cluster, labels: readonly string[]): Promise<number> {
   const wanted = Object.fromEntries(labels.map(label => splitLabel(label)));
-  const text = JSON.stringify(wanted);
-  const taken = new Set<number>();
-  for (const { metadata, 'security-labels': given } of cluster.values('CiliumIdentity')) {
-    if (JSON.stringify(given) === text) return Number(metadata.name);
-    taken.add(Number(metadata.name));
-  }
-  for (let id = FIRST; id <= LAST; id++) {
-    if (taken.has(id)) continue;
+  const [known] = cluster.by(BY_LABELS, JSON.stringify(wanted));
+  if (known !== undefined) return Number(known.metadata.name);
+  // Where none was ever taken back, this is the first that is free.
+  const likely = FIRST + cluster.registry.store.countOf(BY_LABELS.storage!);
+  for (let n = 0; n <= LAST - FIRST; n++) {
+    const id = FIRST + ((likely - FIRST + n) % (LAST - FIRST + 1));
+    if (cluster.find('CiliumIdentity', undefined, `${id}`) !== undefined) continue;
     const made = await cluster.create('CiliumIdentity', {
       metadata: { name: `${id}`, labels: { [MANAGED]: 'tunpath' } },
       'security-labels': wanted,

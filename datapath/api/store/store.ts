@@ -9,6 +9,7 @@
  */
 import { entityTooLarge, expired, serviceUnavailable } from '../errors.ts';
 import type { KubeObject } from '../object.ts';
+import { Index, type IndexOf } from './index.ts';
 
 /** One accepted write. */
 export interface Entry {
@@ -72,6 +73,7 @@ export class Store {
   private readonly backend: Backend;
   private readonly limits: StoreLimits;
   private readonly kinds = new Map<string, Map<string, KubeObject>>();
+  private readonly indexes = new Map<IndexOf, Index>();
   private readonly listeners = new Set<(event: StoreEvent) => void>();
   private readonly waiting: { revision: number; done: () => void }[] = [];
   private events: StoreEvent[] = [];
@@ -119,6 +121,24 @@ export class Store {
   /** All of a kind in no order, for those who look at every one. */
   values(storage: string): Iterable<KubeObject> {
     return this.kinds.get(storage)?.values() ?? [];
+  }
+
+  /** Objects by what an index finds them by, in no order; the index is made when it is first asked. */
+  by(of: IndexOf, key: string): Iterable<KubeObject> {
+    let index = this.indexes.get(of);
+    if (index === undefined) {
+      index = new Index(of);
+      for (const [storage, objects] of this.kinds) {
+        for (const [place, object] of objects) index.change(storage, place, undefined, object);
+      }
+      this.indexes.set(of, index);
+    }
+    return index.get(key);
+  }
+
+  /** How many objects of a kind there are. */
+  countOf(storage: string): number {
+    return this.kinds.get(storage)?.size ?? 0;
   }
 
   /** Names of kinds that have objects. */
@@ -203,6 +223,8 @@ export class Store {
       event = { type: 'DELETED', storage, place, revision, object: withRevision(previous, revision), previous };
     }
     if (event !== undefined) {
+      const after = event.type === 'DELETED' ? undefined : event.object;
+      for (const index of this.indexes.values()) index.change(storage, place, previous, after);
       this.remember(event);
       for (const listener of this.listeners) listener(event);
     }

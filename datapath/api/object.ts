@@ -56,12 +56,6 @@ export function placeOf({ metadata }: { metadata: { name: string; namespace?: st
   return metadata.namespace === undefined ? metadata.name : `${metadata.namespace}/${metadata.name}`;
 }
 
-/** `apps/v1` -> `apps`; the core group is ''. */
-export function groupOf(apiVersion: string): string {
-  const slash = apiVersion.indexOf('/');
-  return slash < 0 ? '' : apiVersion.slice(0, slash);
-}
-
 /** RFC 3339 in whole seconds, as metav1.Time is written. */
 export function timestamp(nowMs: number): string {
   return new Date(Math.floor(nowMs / 1000) * 1000).toISOString().replace('.000Z', 'Z');

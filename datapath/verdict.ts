@@ -138,6 +138,8 @@ export const DROP_WIRE_SAME_PORT = 154;
 export const DROP_WIRE_CANNOT_CUT = 155;
 /** Its port was closed, or the segment was. */
 export const DROP_WIRE_CLOSED = 156;
+/** Not from, or not for, an address that the fabric has given the port. */
+export const DROP_WIRE_SOURCE_DEST_CHECK = 157;
 
 /** Numbers below this are reserved for verdicts and drop reasons; counters are laid out by it. */
 export const VERDICTS = 160;
@@ -246,6 +248,7 @@ export const VERDICT_NAMES: readonly string[] = (() => {
   set(DROP_WIRE_SAME_PORT, 'drop-wire-same-port');
   set(DROP_WIRE_CANNOT_CUT, 'drop-wire-cannot-cut');
   set(DROP_WIRE_CLOSED, 'drop-wire-closed');
+  set(DROP_WIRE_SOURCE_DEST_CHECK, 'drop-wire-source-dest-check');
   return names;
 })();
 

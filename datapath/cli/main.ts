@@ -160,6 +160,7 @@ function addSegment(segment: Command): void {
     .option('--ce-threshold <size>', 'waiting bytes from which on ECN marks Congestion Experienced')
     .option('--mtu <bytes>', 'longest IP packet')
     .option('--icmp <what>', 'passed, filtered')
+    .option('--source-dest-check <addresses>', "with --from or --to: the port's own, which alone may send and get; off")
     .option('--clear', 'no impairments, but those named beside it')
     .option(...NODE)
     .action(ends(async (name, flags) => (await import('./segment.ts')).set(name, flags)));

@@ -245,6 +245,8 @@ const SEGMENT: Readonly<Record<string, string>> = {
   'spec.impairments.ceThreshold': 'From how much that waits ECN is marked.',
   'spec.impairments.mtu': 'Longest IP packet here, bytes.',
   'spec.impairments.icmp': 'Whether ICMP errors pass.',
+  'spec.impairments.sourceDestCheck':
+    'Of a port, its own addresses: what it sends from others, or gets for others, is lost. `off`: nothing is.',
   'spec.ports': 'Nodes whose port differs from the rest.',
   'spec.ports[].node': 'Name of the node.',
   'spec.ports[].from': 'What happens to frames that the node sends.',

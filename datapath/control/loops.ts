@@ -128,6 +128,9 @@ export class Loops {
     }
     const now = (await thread.request('impairments', spot)) as Impairments;
     const impairments = changeImpairments(clear ? UNIMPAIRED : now, written);
+    if (spot.port === undefined && impairments.sourceDestCheck.length > 0) {
+      throw new Error('sourceDestCheck: expected a port beside it, of what it sends or of what it gets');
+    }
     await thread.request('impair', { ...spot, impairments });
     return formatImpairments(impairments);
   }

@@ -10,6 +10,7 @@ import {
   type Impairments,
   UNIMPAIRED,
 } from '../segment/impairments.ts';
+import { formatAddress, parseAddress } from './address.ts';
 import { choice, mtu, record, text } from './schema.ts';
 
 const TIME_UNITS: Record<string, number> = { s: 1000, sec: 1000, ms: 1, msec: 1, us: 1e-3, usec: 1e-3, ns: 1e-6 };
@@ -42,6 +43,8 @@ const MAX_MS = 600_000;
 const MAX_PACKETS = 1_000_000;
 const MAX_RATE = 1e13;
 const MAX_SIZE = 2 ** 40;
+/** Looked through for each packet. EC2 gives a NIC at most 50. */
+const MAX_ADDRESSES = 64;
 
 /** A number with one of these units, or undefined. */
 function quantity(value: string, units: Record<string, number>): number | undefined {
@@ -94,6 +97,13 @@ export function parseLimit(value: string): Impairments['limit'] | undefined {
   return bytes === undefined || bytes < 1 ? undefined : { bytes };
 }
 
+/** Addresses of "192.168.10.1,192.168.10.2"; none of "off". */
+export function parseAddresses(value: string): number[] | undefined {
+  if (value === 'off') return [];
+  const addresses = value.split(',').map(text => parseAddress(text.trim()));
+  return addresses.includes(undefined) || addresses.length > MAX_ADDRESSES ? undefined : (addresses as number[]);
+}
+
 function parsed<T>(parse: (value: string) => T | undefined, expected: string) {
   // A plain 0 is a number to YAML.
   return z
@@ -122,6 +132,10 @@ const fields = {
   ceThreshold: size.optional(),
   mtu: mtu.optional(),
   icmp: choice('passed', 'filtered').optional(),
+  sourceDestCheck: parsed(
+    parseAddresses,
+    `up to ${MAX_ADDRESSES} addresses such as 192.168.10.1,192.168.10.2, or off`,
+  ).optional(),
 };
 
 /** Names of all fields: options of `tunpath segment set`, too. */
@@ -212,6 +226,7 @@ export function writtenImpairments(i: Impairments): Record<string, string | numb
   if (i.ceThreshold > 0) written.ceThreshold = `${i.ceThreshold}b`;
   if (i.mtu > 0) written.mtu = i.mtu;
   if (i.icmp === 'filtered') written.icmp = 'filtered';
+  if (i.sourceDestCheck.length > 0) written.sourceDestCheck = i.sourceDestCheck.map(formatAddress).join(',');
   return written;
 }
 

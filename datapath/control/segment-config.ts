@@ -40,7 +40,12 @@ export const segmentConfig = record({
     ports: list(port).default([]),
     seed: whole(1, maxSeed).default(1), // of losses and everything else that happens by chance
   }).default({ mtu: 1500, impairments: UNIMPAIRED, ports: [], seed: 1 }),
-}).superRefine(({ spec: { ports } }, context) => {
+}).superRefine(({ spec: { ports, impairments: wire } }, context) => {
+  // Of one with faults, only what was read.
+  if ((wire.sourceDestCheck ?? []).length > 0) {
+    const path = ['spec', 'impairments', 'sourceDestCheck'];
+    context.addIssue({ code: 'custom', path, message: 'it at a port: the wire is of all' });
+  }
   ports.forEach(({ node }, i) => {
     if (ports.findIndex(other => other.node === node) === i) return;
     const path = ['spec', 'ports', i, 'node'];

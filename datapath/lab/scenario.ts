@@ -39,6 +39,8 @@ export interface Scenario {
   mode: Mode;
   /** Whether the article's commands are kubectl's, so that the lab has its API. */
   api?: true;
+  /** Whether each node has a process of its own, which may be stopped and killed. */
+  processes?: true;
   /** What each node's configuration has besides its mode. */
   configure?: (config: LabNodeConfig) => void;
   /** Does the experiment on a lab that is up. What it throws becomes a failed check. */
@@ -173,7 +175,8 @@ export class ScenarioContext {
     this.record(what, expected, print(seen), pass);
   }
 
-  private tell(line: string): void {
+  /** Shows a line of what is done. */
+  tell(line: string): void {
     this.listener?.(line);
   }
 
@@ -226,6 +229,7 @@ export async function runScenario(scenario: Scenario, options: RunOptions): Prom
       offload: 'none',
       seed: SEED,
       api: scenario.api,
+      processes: scenario.processes,
       adjust: config => {
         scenario.configure?.(config);
         options.adjust?.(config);

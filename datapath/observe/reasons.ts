@@ -487,6 +487,12 @@ export const REASONS: Readonly<Record<string, Reason>> = {
     cause: 'A node that was stopped.',
     look: '`tunpath segment list`',
   },
+  'drop-wire-source-dest-check': {
+    meaning:
+      'Sent with a source, or for a destination, that is none of the addresses that the fabric has given the port.',
+    cause: "Pods' own addresses on a network that knows only its nodes' (EC2's source/destination check).",
+    look: '`tunpath segment list`: `sourceDestCheck`; a tunnel between the nodes',
+  },
 };
 
 /** Where the documentation of a reason stands, relative to the repository. */

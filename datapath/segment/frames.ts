@@ -25,6 +25,18 @@ export function protocolOf(view: DataView, p: Packet): number {
 }
 
 /**
+ * Whether a frame may pass a source/destination check: what is IPv4 and for one station has one of these addresses.
+ * @param field of the IPv4 header: its source, or its destination
+ * @param addresses int32
+ */
+export function passesCheck(view: DataView, p: Packet, field: number, addresses: readonly number[]): boolean {
+  if (protocolOf(view, p) === 0 || ethernet.isGroup(ethernet.macHi(view, p.off + ethernet.DST))) return true;
+  const address = view.getInt32(p.off + ethernet.HEADER_LEN + field);
+  for (let i = 0; i < addresses.length; i++) if (addresses[i] === address) return true;
+  return false;
+}
+
+/**
  * Cuts a superpacket into the frames that a wire carries: new packets of the pool; `p` stays the caller's. All or nothing.
  * @returns how many; 0 when the pool has too few, or when it is none that can be cut (IPv6, or its headers are not right)
  */

@@ -40,6 +40,11 @@ export interface Impairments {
   mtu: number;
   /** Whether ICMP is lost. */
   icmp: 'passed' | 'filtered';
+  /**
+   * Addresses (int32) of which one must be the source of what a port sends, or the destination of what it gets: the
+   * source/destination check of a cloud's fabric. Empty: anything passes.
+   */
+  sourceDestCheck: number[];
 }
 
 /** Of netem. */
@@ -60,4 +65,5 @@ export const UNIMPAIRED: Impairments = {
   ceThreshold: 0,
   mtu: 0,
   icmp: 'passed',
+  sourceDestCheck: [],
 };

@@ -13,7 +13,7 @@ import { Random } from '../random.ts';
 import * as verdict from '../verdict.ts';
 import { PROTO_ICMP } from '../wire/ipv4.ts';
 import { sample } from './delay.ts';
-import { cutFrame, flipBit, MAX_PIECES, markCe, protocolOf, wireLength } from './frames.ts';
+import { cutFrame, flipBit, MAX_PIECES, markCe, passesCheck, protocolOf, wireLength } from './frames.ts';
 import { Held } from './held.ts';
 import { type Impairments, UNIMPAIRED } from './impairments.ts';
 
@@ -33,6 +33,8 @@ export interface LineOptions {
   /** Of all that happens by chance. */
   seed: number;
   end: LineEnd;
+  /** Offset in an IPv4 header of the address that `sourceDestCheck` is about. */
+  checked: number;
 }
 
 export class Line {
@@ -42,6 +44,7 @@ export class Line {
   /** [0]: now, in milliseconds. */
   private readonly time: Float64Array;
   private readonly end: LineEnd;
+  private readonly checked: number;
   private readonly held = new Held();
   private readonly pieces: Packet[] = [];
   /** Packets that the pool keeps for the path itself: what a wire holds is taken from the rest. */
@@ -69,6 +72,7 @@ export class Line {
     this.counters = options.counters;
     this.time = options.time;
     this.end = options.end;
+    this.checked = options.checked;
     const seeds = new Random(options.seed);
     // The first few numbers of neighbouring seeds are alike.
     for (let i = 0; i < 8; i++) seeds.next();
@@ -95,7 +99,7 @@ export class Line {
     this.impairments = i;
     this.cuts = i.loss !== 0 || i.duplicate > 0 || i.corrupt > 0 || i.reorder > 0 || i.jitter > 0 || i.rate > 0;
     this.timed = i.delay > 0 || i.jitter > 0 || i.rate > 0;
-    this.isPlain = !this.cuts && !this.timed && i.mtu === 0 && i.icmp === 'passed';
+    this.isPlain = !this.cuts && !this.timed && i.mtu === 0 && i.icmp === 'passed' && i.sourceDestCheck.length === 0;
     this.msPerByte = i.rate > 0 ? 8000 / i.rate : 0;
     this.burstMs = i.burst * this.msPerByte;
     this.maxPackets = 'packets' in i.limit ? i.limit.packets : Number.POSITIVE_INFINITY;
@@ -115,6 +119,11 @@ export class Line {
     }
     if (impairments.icmp === 'filtered' && protocolOf(pool.view, p) === PROTO_ICMP) {
       this.drop(p, verdict.DROP_WIRE_ICMP_FILTERED);
+      return;
+    }
+    const { sourceDestCheck } = impairments;
+    if (sourceDestCheck.length > 0 && !passesCheck(pool.view, p, this.checked, sourceDestCheck)) {
+      this.drop(p, verdict.DROP_WIRE_SOURCE_DEST_CHECK);
       return;
     }
     if (!this.cuts || p.gsoType === 0) {

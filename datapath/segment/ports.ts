@@ -14,6 +14,7 @@ import { HEADROOM, type Packet } from '../packet/packet.ts';
 import type { Pool } from '../packet/pool.ts';
 import { completeChecksum } from '../packet/segment.ts';
 import * as verdict from '../verdict.ts';
+import * as ipv4 from '../wire/ipv4.ts';
 import { cutFrame, MAX_PIECES, protocolOf } from './frames.ts';
 import type { Impairments } from './impairments.ts';
 import type { Line, LineEnd } from './line.ts';
@@ -49,7 +50,7 @@ export interface PortOwner {
   readonly counters: Counters;
   /** Whether frames may wait, or the packets are needed elsewhere. */
   readonly hasRoom: boolean;
-  makeLine(name: string, end: LineEnd): Line;
+  makeLine(name: string, end: LineEnd, checked: number): Line;
   /** A frame of a port's comes in, and has crossed the port's line. */
   enter(p: Packet, port: SegmentPort): void;
   cross(p: Packet, from: number): void;
@@ -73,8 +74,8 @@ export abstract class SegmentPort {
     this.segment = segment;
     this.index = index;
     this.name = name;
-    this.from = segment.makeLine(`from ${name}`, { arrive: (p, by) => segment.cross(p, by) });
-    this.to = segment.makeLine(`to ${name}`, { arrive: p => this.arrive(p) });
+    this.from = segment.makeLine(`from ${name}`, { arrive: (p, by) => segment.cross(p, by) }, ipv4.SRC);
+    this.to = segment.makeLine(`to ${name}`, { arrive: p => this.arrive(p) }, ipv4.DST);
   }
 
   abstract readonly kind: string;

@@ -25,6 +25,7 @@ import type { Pool } from '../packet/pool.ts';
 import { segmentsOf, wireBytes } from '../packet/segment.ts';
 import * as verdict from '../verdict.ts';
 import * as ethernet from '../wire/ethernet.ts';
+import * as ipv4 from '../wire/ipv4.ts';
 import { wireLength } from './frames.ts';
 import { type Impairments, UNIMPAIRED } from './impairments.ts';
 import { Line, type LineEnd } from './line.ts';
@@ -88,7 +89,7 @@ export class Segment implements PortOwner {
     this.seed = options.seed;
     this.reserve = Math.min(RESERVE, Math.floor(options.pool.packets.length / RESERVE_SHARE));
     this.stations = new Stations(options.time);
-    this.line = this.makeLine('wire', { arrive: (p, from) => this.switchFrame(p, from) });
+    this.line = this.makeLine('wire', { arrive: (p, from) => this.switchFrame(p, from) }, ipv4.DST);
     this.line.set(options.impairments ?? UNIMPAIRED);
   }
 
@@ -222,10 +223,10 @@ export class Segment implements PortOwner {
     };
   }
 
-  /** A line of this segment. Its chances follow from its name. */
-  makeLine(name: string, end: LineEnd): Line {
+  /** A line of this segment. Its chances follow from its name. @param checked as LineOptions */
+  makeLine(name: string, end: LineEnd, checked: number): Line {
     const { pool, reserve, counters, time } = this;
-    return new Line({ pool, reserve, counters, time, seed: mix(this.seed, name), end });
+    return new Line({ pool, reserve, counters, time, seed: mix(this.seed, name), end, checked });
   }
 
   /** From a port's own line onto the wire. */

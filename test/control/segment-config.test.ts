@@ -144,6 +144,7 @@ describe('segments in configuration', () => {
       ['{ burst: 1kb }', 'burst', 'a rate beside it'],
       ['{ limit: 1kb }', 'limit', 'packets, or a rate beside it'],
       ['{ ceThreshold: 1kb }', 'ceThreshold', 'a rate beside it'],
+      ['{ sourceDestCheck: 192.168.10.1 }', 'sourceDestCheck', 'it at a port: the wire is of all'],
     ]) {
       const [line, ...more] = problems(`${NODE}---\n${SEGMENT.replace('{ delay: 5ms, loss: 0.1% }', fields)}`);
       assert.deepEqual(more, []);

@@ -282,6 +282,38 @@ describe('impairments', () => {
     assert.equal(a.receive().length, 1, 'the other direction is as it was');
   });
 
+  it('source/destination check: a port sends with its own addresses, and gets what is for them', () => {
+    const rig = new Rig();
+    const [here, there, other] = ['10.0.0.1', '10.0.0.2', '10.0.0.9'];
+    const numbers = [0x0a000009, 0x0a000001];
+    const [a, b] = [rig.end('a'), rig.end('b')];
+    const send = (src: string, dst: string, ends: typeof ENDS) => ethernet(udp4({ src, dst }), ends);
+    const seen = (from: string, to: string): [there: number, back: number] => {
+      a.send(send(from, to, ENDS));
+      b.send(send(to, from, { src: ENDS.dst, dst: ENDS.src }));
+      return [b.receive().length, a.receive().length];
+    };
+    rig.segment.impairPort('a', 'from', { ...UNIMPAIRED, sourceDestCheck: numbers });
+    assert.deepEqual(
+      [seen(here, there), seen('10.0.0.5', there)],
+      [
+        [1, 1],
+        [0, 1],
+      ],
+    );
+    rig.segment.impairPort('a', 'to', { ...UNIMPAIRED, sourceDestCheck: [0x0a000001] });
+    assert.deepEqual(
+      [seen(here, there), seen(other, there)],
+      [
+        [1, 1],
+        [1, 0],
+      ],
+    );
+    assert.equal(rig.counters.dropped(verdict.DROP_WIRE_SOURCE_DEST_CHECK), 2);
+    b.send(ethernet(udp4({ src: there, dst: '10.0.0.5' }), { src: ENDS.dst, dst: 'ff:ff:ff:ff:ff:ff' }));
+    assert.equal(a.receive().length, 1, 'what is for all is for nobody alone');
+  });
+
   it('both directions of a port and the wire add up', () => {
     const rig = new Rig({ impairments: { delay: 10 } });
     rig.segment.impairPort('a', 'from', { ...UNIMPAIRED, delay: 3 });

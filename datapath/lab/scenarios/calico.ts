@@ -1,5 +1,7 @@
 /** Article 000: Calico's pools with IPIP always, never, across subnets only, and with VXLAN. */
 
+import type { SegmentState } from '../../control/loops.ts';
+import { nodeNameOf } from '../names.ts';
 import type { Scenario, ScenarioContext } from '../scenario.ts';
 import { addressOf } from '../topology.ts';
 import { TOPOLOGIES } from '../topology-file.ts';
@@ -147,4 +149,65 @@ const overVxlan: Scenario = {
   },
 };
 
-export const calicoScenarios: readonly Scenario[] = [always, never, crossSubnet, overVxlan];
+/** Turns the fabric's source/destination check on or off, at the NICs of all nodes. */
+async function setCheck(context: ScenarioContext, isOn: boolean): Promise<void> {
+  for (const node of topology.nodes) {
+    const addresses = isOn ? addressOf(node.address) : 'off';
+    const name = nodeNameOf(context.lab.name, node.name);
+    for (const direction of ['from', 'to'] as const) {
+      context.tell(`$ tunpath segment set ${node.subnet} --${direction} ${name} --source-dest-check ${addresses}`);
+      const spot = { segment: node.subnet, port: { name, direction } };
+      await context.lab.control(node.name, 'impair', { spot, impairments: { sourceDestCheck: addresses } });
+    }
+  }
+}
+
+/** Packets that the check has dropped on a segment. */
+async function checkDrops(context: ScenarioContext, subnet: string): Promise<number> {
+  const segments = (await context.lab.control(topology.nodes[0]!.name, 'segments')) as SegmentState[];
+  const { drops } = segments.find(({ name }) => name === subnet)!;
+  return drops.find(({ name }) => name === 'drop-wire-source-dest-check')?.packets ?? 0;
+}
+
+const srcDstCheck: Scenario = {
+  name: 'calico-src-dst-check',
+  article,
+  shows:
+    "with the NIC's SRC/DST check on, Direct fails even in one subnet, for the fabric knows no pod's address; a tunnel passes; with the check off both do",
+  topology,
+  mode: 'crosssubnet',
+  async run(context) {
+    const { client, server, clientNode, serverNode } = endsOf(context, BESIDE);
+    const ping = ['ping', '-c', '2', '-i', '0.2', '-W', '1', server.address];
+    await setCheck(context, true);
+    await checkPing(context, clientNode.name, addressOf(serverNode.address), 64);
+    await checkTunnel(context, ACROSS, ipip, TTL);
+    const before = await checkDrops(context, clientNode.subnet);
+    const files = await context.capture(
+      { here: [clientNode.name, 'icmp'], there: [serverNode.name, 'icmp'] },
+      async () => {
+        const { stdout } = await context.exec(client.name, ping);
+        context.check(`check on: ${client.name} pings ${server.name}`, '0 received', receivedIn(stdout));
+      },
+    );
+    const [here, there] = await Promise.all([readFrames(files.here), readFrames(files.there)]);
+    const request = `${client.address} > ${server.address} echo request`;
+    context.check(`${clientNode.name}: what it gives the fabric`, [request], distinct(here, describeIcmp));
+    context.check(`${serverNode.name}: what arrives`, [], there.map(describeIcmp));
+    context.check(
+      `${clientNode.subnet}: drop-wire-source-dest-check counts`,
+      2,
+      (await checkDrops(context, clientNode.subnet)) - before,
+    );
+
+    await setCheck(context, false);
+    await checkDirect(context, BESIDE);
+    await checkPing(context, ACROSS.client, endsOf(context, ACROSS).server.address, TTL);
+  },
+};
+
+function receivedIn(ping: string): string {
+  return /\d+ received/.exec(ping)?.[0] ?? ping;
+}
+
+export const calicoScenarios: readonly Scenario[] = [always, never, crossSubnet, overVxlan, srcDstCheck];

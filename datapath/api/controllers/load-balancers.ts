@@ -12,6 +12,7 @@ import type { Controller } from './manager.ts';
 const REQUESTED = ['lbipam.cilium.io/ips', 'io.cilium/lb-ipam-ips'];
 const SHARING = ['lbipam.cilium.io/sharing-key', 'io.cilium/lb-ipam-sharing-key'];
 const CROSS = ['lbipam.cilium.io/sharing-cross-namespace', 'io.cilium/lb-ipam-sharing-cross-namespace'];
+const SATISFIED = 'cilium.io/IPAMRequestSatisfied';
 const CLASS = 'io.cilium/l2-announcer';
 
 interface Range {
@@ -53,20 +54,21 @@ export const loadBalancers: Controller = {
       const given = addresses.get(place) ?? [];
       const ingress = given.map(ip => ({ ip, ipMode: 'VIP' }));
       const before = service.status?.loadBalancer?.ingress ?? [];
-      // Without pools nobody of ours gives addresses; another's stay.
       if (!isBalanced(service) && !(before.length > 0 && service.spec.type !== 'LoadBalancer')) continue;
+      // It sleeps until there is a pool: addresses that another has given stay. What it has given itself goes with the pool.
+      const isOurs = anyPool || service.status?.conditions?.some(({ type }: Json) => type === SATISFIED) === true;
+      if (isBalanced(service) && !isOurs) continue;
       const fault = faults.get(place);
       const condition = {
-        type: 'cilium.io/IPAMRequestSatisfied',
+        type: SATISFIED,
         status: fault === undefined ? 'True' : 'False',
         reason: fault?.reason ?? 'satisfied',
         message: fault?.message ?? '',
       };
       const loadBalancer = ingress.length > 0 ? { ingress } : {};
-      const conditions =
-        anyPool && isBalanced(service)
-          ? withCondition(service.status?.conditions, condition, cluster.now)
-          : service.status?.conditions;
+      const conditions = isBalanced(service)
+        ? withCondition(service.status?.conditions, condition, cluster.now)
+        : service.status?.conditions;
       if (isDeepStrictEqual([before, service.status?.conditions], [ingress, conditions])) continue;
       await cluster.setStatus(service, { loadBalancer, conditions });
     }
@@ -132,7 +134,7 @@ export function allocate(poolObjects: readonly KubeObject[], services: readonly 
         (wanted === undefined || wanted.includes(formatAddress(address | 0))) &&
         // A disabled pool gives nothing more, but takes nothing away.
         pools.some(pool => pool.conflict === undefined && within(pool.ranges, address) && selects(pool, service)) &&
-        canShare(service, owners.get(address) ?? []),
+        incompatibility(service, owners.get(address) ?? []) === undefined,
     );
     const enough = wanted === undefined ? 1 : wanted.length;
     if (has.length > 0 && may.length === has.length && may.length === enough)
@@ -148,24 +150,30 @@ export function allocate(poolObjects: readonly KubeObject[], services: readonly 
     const wanted = requested(service);
     const fault = (reason: string, message: string) => result.faults.set(placeOf(service), { reason, message });
     if (wanted !== undefined) {
-      const addresses = wanted.map(text => parseAddress(text));
-      for (const [index, address] of addresses.entries()) {
-        const text = wanted[index]!;
-        if (address === undefined) fault('invalid_ip', `The requested IP '${text}' is not a valid IP`);
-        else if (isDisabled(address >>> 0))
-          fault('no_pool', `No pool exists with a CIDR containing the requested IP '${text}'`);
-        else if (!usable.some(pool => within(pool.ranges, address >>> 0) && selects(pool, service))) {
-          fault('pool_selector_mismatch', `The pool with the CIDR containing '${text}' doesn't select this service`);
-        } else if (!canShare(service, owners.get(address >>> 0) ?? [])) {
+      for (const text of wanted) {
+        const parsed = parseAddress(text);
+        const address = (parsed ?? 0) >>> 0;
+        const holders = owners.get(address) ?? [];
+        const why = incompatibility(service, holders);
+        if (parsed === undefined) fault('invalid_ip', `The requested IP '${text}' is not a valid IP`);
+        else if (isDisabled(address)) fault('no_pool', `No pool exists with a CIDR containing '${text}'`);
+        else if (!usable.some(pool => within(pool.ranges, address) && selects(pool, service))) {
+          fault('pool_selector_mismatch', `The pool with the CIDR containing '${text}', doesn't select this service`);
+        } else if (holders.length > 0 && annotation(service, SHARING) === undefined) {
           fault('already_allocated', `The IP '${text}' is already allocated to another service`);
-        } else give(service, address >>> 0);
+        } else if (why !== undefined) {
+          fault(
+            'already_allocated_incompatible_service',
+            `The IP '${text}' is already allocated to an incompatible service. Reason: ${why}`,
+          );
+        } else give(service, address);
       }
       continue;
     }
-    const address = shared(service, owners) ?? free(usable, service, owners);
+    const address = shared(usable, service, owners) ?? free(usable, service, owners);
     if (address !== undefined) give(service, address);
     else if (usable.some(pool => selects(pool, service)))
-      fault('out_of_ips', 'All pools that select this service are out of IPs');
+      fault('out_of_ips', 'All enabled CiliumLoadBalancerIPPools that match this service ran out of allocatable IPs');
     else fault('no_pool', 'There are no enabled CiliumLoadBalancerIPPools that match this service');
   }
   result.pools = pools.map(({ object, ranges, conflict }) => {
@@ -193,18 +201,25 @@ function selects({ object }: Pool, { metadata }: KubeObject): boolean {
   return matchesSelector(selector, labels);
 }
 
-/** Services share an address that have the same key, no port in common, and are in one namespace or allow others. */
-function canShare(service: KubeObject, owners: readonly KubeObject[]): boolean {
-  if (owners.length === 0) return true;
+/**
+ * Why a service may not have an address beside those that have it, in Cilium's words; undefined: it may. They have the same
+ * key, no port in common whatever its protocol, are in one namespace or allow each other's, and send what comes from outside
+ * to the same pods where that matters.
+ */
+function incompatibility(service: KubeObject, owners: readonly KubeObject[]): string | undefined {
   const key = annotation(service, SHARING);
-  if (key === undefined) return false;
-  return owners.every(owner => {
-    if (annotation(owner, SHARING) !== key) return false;
+  for (const owner of owners) {
+    if (key === undefined || annotation(owner, SHARING) !== key) return 'different sharing key';
     if (owner.metadata.namespace !== service.metadata.namespace && !(allows(owner, service) && allows(service, owner)))
-      return false;
-    const taken = new Set((owner.spec.ports ?? []).map(({ protocol, port }: Json) => `${protocol} ${port}`));
-    return !(service.spec.ports ?? []).some(({ protocol, port }: Json) => taken.has(`${protocol} ${port}`));
-  });
+      return 'different and not permitted namespace';
+    const taken = new Set((owner.spec.ports ?? []).map(({ port }: Json) => port));
+    if ((service.spec.ports ?? []).some(({ port }: Json) => taken.has(port))) return 'same port';
+    const [policy, other] = [service, owner].map(({ spec }) => spec.externalTrafficPolicy ?? 'Cluster');
+    if (policy !== other) return 'different ExternalTrafficPolicy';
+    if (policy === 'Local' && !isDeepStrictEqual(service.spec.selector, owner.spec.selector))
+      return 'compatible ExternalTrafficPolicy local but selecting different set of pods';
+  }
+  return undefined;
 }
 
 function allows(service: KubeObject, other: KubeObject): boolean {
@@ -215,9 +230,17 @@ function allows(service: KubeObject, other: KubeObject): boolean {
   return list.includes('*') || list.includes(other.metadata.namespace!);
 }
 
-function shared(service: KubeObject, owners: ReadonlyMap<number, KubeObject[]>): number | undefined {
+function shared(
+  pools: readonly Pool[],
+  service: KubeObject,
+  owners: ReadonlyMap<number, KubeObject[]>,
+): number | undefined {
   if (annotation(service, SHARING) === undefined) return undefined;
-  return [...owners].find(([, list]) => canShare(service, list))?.[0];
+  const mine = pools.filter(pool => selects(pool, service));
+  return [...owners].find(
+    ([address, list]) =>
+      incompatibility(service, list) === undefined && mine.some(({ ranges }) => within(ranges, address)),
+  )?.[0];
 }
 
 function free(
@@ -244,6 +267,8 @@ function readPools(objects: readonly KubeObject[]): Pool[] {
     Date.parse(metadata.creationTimestamp!) + (isRight(status?.conditions) ? 0 : 1);
   const ordered = [...objects].sort((a, b) => age(a) - age(b));
   const pools: Pool[] = [];
+  /** Ranges of pools that are in no conflict. */
+  const right: { range: Range; object: KubeObject }[] = [];
   for (const object of ordered) {
     const ranges: Range[] = [];
     let conflict: Pool['conflict'];
@@ -256,16 +281,26 @@ function readPools(objects: readonly KubeObject[]): Pool[] {
         };
       else if (range.last >= range.first) ranges.push(range);
     }
-    const other = pools.find(pool => pool.ranges.some(a => ranges.some(b => a.first <= b.last && b.first <= a.last)));
-    if (other !== undefined) {
+    const rivals = [...ranges.map(range => ({ range, object })), ...right];
+    const clash = ranges
+      .flatMap(mine => rivals.map(({ range, object: of }) => ({ mine, range, of })))
+      .find(({ mine, range }) => mine !== range && mine.first <= range.last && range.first <= mine.last);
+    if (clash !== undefined) {
+      const [mine, other] = [clash.mine, clash.range].map(textOf);
+      const of = clash.of.metadata.name;
       conflict = {
         reason: 'cidr_overlap',
-        message: `Pool conflicts since range overlaps with pool '${other.object.metadata.name}'`,
+        message: `Pool conflicts since range '${mine}' overlaps range '${other}' from IP Pool '${of}'`,
       };
     }
+    if (conflict === undefined) right.push(...ranges.map(range => ({ range, object })));
     pools.push({ object, ranges, conflict });
   }
   return pools;
+}
+
+function textOf({ first, last }: Range): string {
+  return `${formatAddress(first | 0)} - ${formatAddress(last | 0)}`;
 }
 
 function isRight(conditions: Json[] | undefined): boolean {

@@ -88,13 +88,23 @@ async function checkPool(context: ScenarioContext, what: string, available: numb
 }
 
 /** @param address that it is to have; `<pending>`: none */
-async function checkService(context: ScenarioContext, what: string, name: string, address: string): Promise<void> {
+export async function checkService(
+  context: ScenarioContext,
+  what: string,
+  name: string,
+  address: string,
+): Promise<void> {
   const seen = (text: string): string => rowIn(text, name, 4).split(' ')[3] ?? 'none';
   const { stdout } = await context.kubectlUntil(['get', 'svc', name], text => seen(text) === address);
   context.check(`kubectl get svc ${name}, ${what}`, address, seen(stdout));
 }
 
-async function annotate(context: ScenarioContext, name: string, annotations: Record<string, string>): Promise<void> {
+/** @param annotations without `lbipam.cilium.io/` */
+export async function annotate(
+  context: ScenarioContext,
+  name: string,
+  annotations: Record<string, string>,
+): Promise<void> {
   const list = Object.entries(annotations).map(([key, value]) => `lbipam.cilium.io/${key}=${value}`);
   const { exitCode } = await context.kubectl(['annotate', 'svc', name, ...list, '--overwrite']);
   context.check(`kubectl annotate svc ${name} exits with`, 0, exitCode);
@@ -224,7 +234,9 @@ const lbIpam: Scenario = {
     context.check('a pool that overlaps', 'overlapping false True', rowIn(stdout, 'overlapping', 3));
     context.check(
       'why',
-      ["cilium.io/PoolConflict True cidr_overlap 'Pool conflicts since range overlaps with pool 'cilium-lb-ippool''"],
+      [
+        "cilium.io/PoolConflict True cidr_overlap 'Pool conflicts since range '192.168.10.214 - 192.168.10.220' overlaps range '192.168.10.211 - 192.168.10.215' from IP Pool 'cilium-lb-ippool''",
+      ],
       await conditionsOf(context, ['ippools', 'overlapping'], isConflict),
     );
   },

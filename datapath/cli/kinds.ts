@@ -57,6 +57,12 @@ const DETAILS: Record<KindName, Omit<Kind, 'name'>> = {
     wide: [],
     spared: ['device'],
   },
+  'l2-announce': {
+    aliases: ['l2announce', 'l2-announcements'],
+    keys: ['ip'],
+    wide: [],
+    spared: [],
+  },
   pmtu: { aliases: ['pmtus', 'path-mtu', 'pathmtu'], keys: ['peer'], wide: [], spared: [] },
   counters: { aliases: ['counter', 'drops', 'drop', 'stats'], keys: ['name'], wide: [], spared: ['bytes'] },
 };

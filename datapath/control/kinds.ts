@@ -9,6 +9,7 @@ export const KINDS = [
   'policies',
   'ports',
   'neighbors',
+  'l2-announce',
   'pmtu',
   'counters',
 ] as const;

@@ -41,6 +41,7 @@ import { type HealthChange, PortHealth } from './port-health.ts';
 import type { ResolvedConfig, ResolvedUplink } from './resolved.ts';
 import { serve, socketPath } from './server.ts';
 import {
+  announcementRows,
   type ConflictRow,
   conflictRows,
   describeConflict,
@@ -51,6 +52,7 @@ import {
   portRows,
   portStates,
   type RouteRow,
+  readAnnouncements,
   routeRows,
   statusOf,
 } from './status.ts';
@@ -357,6 +359,8 @@ export class Node {
       case 'unmirror':
         await this.loops.endMirror(this.config.metadata.name);
         return null;
+      case 'lead':
+        return this.loop.request('lead', readAnnouncements(params.addresses));
       case 'restart':
         this.onRestart?.();
         setImmediate(() => void this.stop());
@@ -376,7 +380,7 @@ export class Node {
         return null;
       default:
         throw new Error(
-          `unknown method "${method}": expected status, get, config, apply, keep-ledger, ledger, watch, history, segments, impair, mirror, unmirror, restart or stop`,
+          `unknown method "${method}": expected status, get, config, apply, keep-ledger, ledger, watch, history, segments, impair, mirror, unmirror, lead, restart or stop`,
         );
     }
   }
@@ -482,6 +486,11 @@ export class Node {
         return portRows(ports, this.counters, this.health);
       case 'neighbors':
         return neighborRows((await loop.request('neighbors')) as NeighborRow[], config.spec.uplink.device);
+      case 'l2-announce':
+        return announcementRows(
+          (await loop.request('led')) as { address: number; remainingMs: number }[],
+          config.spec.uplink.device,
+        );
       case 'pmtu':
         return pathMtuRows(await this.pathMtus(), config);
       case 'services':

@@ -15,9 +15,10 @@ import { PORT_KINDS } from '../port.ts';
 import { configuredOverhead, outerHeaderOf } from '../program/compile-tunnel.ts';
 import { innerMtu, mtusOf } from '../program/mtus.ts';
 import { type HopProgram, type PortProgram, portKey } from '../program/program.ts';
+import type { Announcement } from '../route/announcements.ts';
 import type { AddressConflict } from '../route/claims.ts';
 import { TOO_BIG_NAMES } from '../route/nexthop.ts';
-import { formatAddress, formatCidr, formatMac } from './address.ts';
+import { formatAddress, formatCidr, formatMac, parseAddress } from './address.ts';
 import type { TunnelConfig } from './config.ts';
 import type { PortHealth } from './port-health.ts';
 import type { ResolvedConfig } from './resolved.ts';
@@ -179,6 +180,31 @@ export function neighborRows(rows: NeighborRow[], device: string): unknown[] {
     device,
     ...rest,
   }));
+}
+
+/** Addresses of load balancers that the node answers for, as `cilium-dbg shell -- db/show l2-announce` has them. */
+export function announcementRows(rows: readonly { address: number; remainingMs: number }[], device: string): unknown[] {
+  return rows.map(({ address, remainingMs }) => ({
+    ip: formatAddress(address),
+    networkInterface: device,
+    leaseSeconds: Math.round(remainingMs / 1000),
+  }));
+}
+
+/**
+ * Reads what a node is to answer ARP for.
+ * @param written of the request: addresses, each with the end of its lease in ms of the machine's CLOCK_MONOTONIC
+ * @throws Error that says what was expected
+ */
+export function readAnnouncements(written: unknown): Announcement[] {
+  const list: unknown[] = Array.isArray(written) ? written : [null];
+  return list.map(item => {
+    const { address, until } = (item ?? {}) as { address?: unknown; until?: unknown };
+    const parsed = parseAddress(typeof address === 'string' ? address : '');
+    if (parsed === undefined || typeof until !== 'number' || !Number.isFinite(until))
+      throw new Error('lead needs addresses, a list of objects with address and until');
+    return { address: parsed, until };
+  });
 }
 
 export interface PathMtuState {

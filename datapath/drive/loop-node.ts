@@ -1,7 +1,7 @@
 /** A node as its loop has it: a datapath over its devices, what it is asked, and how it ends. */
 import { Counters, EVENT_WAKEUPS } from '../counters.ts';
 import { BURST, type Datapath } from '../forward.ts';
-import { monotonicClock } from '../io/clock.ts';
+import { fromMachineTime, monotonicClock } from '../io/clock.ts';
 import type { Device } from '../io/device.ts';
 import { closeHandle, createDevice, type DeviceHandle } from '../io/handle.ts';
 import { residentMemory } from '../io/huge-memory.ts';
@@ -14,6 +14,7 @@ import type { Port } from '../port.ts';
 import type { Change } from '../program/diff.ts';
 import { Installation } from '../program/install.ts';
 import { Random } from '../random.ts';
+import type { Announcement } from '../route/announcements.ts';
 import { HOP_NAMES } from '../route/nexthop.ts';
 import type { Segment } from '../segment/segment.ts';
 import { LoopWatches, type WatchRequest } from '../watch/watches.ts';
@@ -231,6 +232,21 @@ export class LoopNode {
         else neighbors.claims.claim(underlay.address, now);
         datapath.flush();
         return null;
+      }
+      case 'lead': {
+        const list = (params as Announcement[]).map(({ address, until }) => ({
+          address,
+          until: fromMachineTime(until),
+        }));
+        datapath.neighbors.lead(list, monotonicClock.now());
+        datapath.flush();
+        return null;
+      }
+      case 'led': {
+        const now = monotonicClock.now();
+        return datapath.neighbors.announced
+          .rows(now)
+          .map(({ address, until }) => ({ address, remainingMs: until - now }));
       }
       case 'ports':
         return this.installation.portNumbers();

@@ -58,7 +58,9 @@ export type NodeMethod =
   | 'conflicts'
   | 'keep-ledger'
   | 'ledger'
-  | 'claim';
+  | 'claim'
+  | 'lead'
+  | 'led';
 
 /** Asked of the loop: `start` and `stop` a node, its segments, and its end. */
 export type LoopMethod = 'start' | 'stop' | 'segments' | 'impairments' | 'impair' | 'mirror' | 'unmirror' | 'end';

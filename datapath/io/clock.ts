@@ -21,6 +21,11 @@ libc.clockGettime(libc.CLOCK_MONOTONIC, address);
 /** Counting from here, a reading stays small enough for V8 to keep it off the heap for 24 days of the process, not of the machine. */
 const firstSecond = timespec[0];
 
+/** A reading of the machine's CLOCK_MONOTONIC, in ms since it was started, as this clock says it. */
+export function fromMachineTime(ms: number): number {
+  return ms - firstSecond * 1000;
+}
+
 /** The same clock with its fraction, into `cell[0]`: whoever reads it there gets no number on the heap. */
 export function readTime(cell: Float64Array): void {
   libc.clockGettime(libc.CLOCK_MONOTONIC, address);

@@ -10,7 +10,10 @@ export function nodeObject(node: Topology['nodes'][number], now: string, kernel:
   return {
     apiVersion: 'v1',
     kind: 'Node',
-    metadata: { name: node.name },
+    metadata: {
+      name: node.name,
+      labels: { 'kubernetes.io/arch': 'amd64', 'kubernetes.io/hostname': node.name, 'kubernetes.io/os': 'linux' },
+    },
     spec: { podCIDR: node.podCidr, podCIDRs: [node.podCidr] },
     status: {
       addresses: [
@@ -121,7 +124,7 @@ export function serviceObjects({ services }: Topology): Json[] {
     return {
       apiVersion: 'v1',
       kind: 'Service',
-      metadata: { name, namespace },
+      metadata: { name, namespace, labels: service.selector },
       spec: {
         type: service.ports.some(port => port.nodePort !== undefined) ? 'NodePort' : 'ClusterIP',
         clusterIP: service.address,

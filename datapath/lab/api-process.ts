@@ -13,6 +13,7 @@ import { makeCredentials, makeToken, writeKubeconfig } from '../api/kubeconfig.t
 import type { ApiServer, Credentials } from '../api/server/server.ts';
 import { Etcd } from '../api/store/etcd.ts';
 import { podStreams } from '../api/streams/pod-streams.ts';
+import { announceServices } from './announcers.ts';
 import { nodeObject, podObject, podStatus, serviceObjects } from './api-objects.ts';
 import { LabNetwork } from './lab-network.ts';
 import { renewLeases } from './leases.ts';
@@ -68,10 +69,12 @@ async function main(): Promise<void> {
   const leases = await renewLeases(kubelet, [...agents.keys()]);
   const controllers = startControllers(api.registry, {}, onError);
   const pods = new Manager(api.store, cluster, [kubelet.controller, network.controller], onError);
+  const announcers = announceServices(lab, cluster, [...agents.keys()], onError);
   await controllers.settle();
   for (const agent of agents.values()) agent.changed();
   names.refresh();
   api.store.listen(({ storage }) => {
+    announcers.heard(storage);
     if (NodeAgent.follows(storage)) for (const agent of agents.values()) agent.changed();
     if (storage !== 'services' && storage !== 'endpointslices.discovery.k8s.io') return;
     names.changed();
@@ -84,6 +87,7 @@ async function main(): Promise<void> {
     controllers.stop();
     pods.stop();
     leases.stop();
+    announcers.stop();
     void api.close().finally(() => process.exit(0));
   };
   process.on('SIGTERM', stop);

@@ -166,6 +166,7 @@ export abstract class Path {
       pool,
       counters,
       random,
+      clock: options.clock,
       capacity: NEIGHBORS,
       address: underlay.address,
       prefixLength: underlay.prefixLength,

@@ -1,4 +1,5 @@
 /** What a table of neighbours is made with, asks of its owner, and shows of itself. */
+import type { Clock } from '../clock.ts';
 import type { Counters } from '../counters.ts';
 import type { Packet } from '../packet/packet.ts';
 import type { Pool } from '../packet/pool.ts';
@@ -32,6 +33,8 @@ export interface NeighborOptions {
   /** Length of the subnet's prefix, 0 to 32. */
   prefixLength: number;
   mac: Mac;
+  /** Read for each request for an announced address; default: the time of the burst. */
+  clock?: Clock;
   /** Spreads reachable times (0.5 to 1.5 of reachableMs, RFC 4861 section 6.3.2) and seeds the hash; without it both are fixed. */
   random?: Random;
   /** Packets held for one neighbour, 64. Linux counts bytes (unres_qlen_bytes 212992), which a single superpacket nearly fills. */

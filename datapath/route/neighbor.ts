@@ -20,6 +20,8 @@
  *
  * All memory is made once. An index is good until its entry is deleted: find() or resolve() again for every packet.
  */
+
+import type { Clock } from '../clock.ts';
 import {
   type Counters,
   EVENT_ARP_RECEIVED,
@@ -47,6 +49,7 @@ import {
 } from '../verdict.ts';
 import * as arp from '../wire/arp.ts';
 import * as ethernet from '../wire/ethernet.ts';
+import { type Announcement, Announcements } from './announcements.ts';
 import { ARP_FRAME, writeArp } from './arp-frame.ts';
 import { AddressClaims } from './claims.ts';
 import { HeldPackets } from './held-packets.ts';
@@ -119,6 +122,9 @@ export class NeighborTable {
 
   /** The node's own addresses, and who else uses them. */
   readonly claims: AddressClaims;
+  /** Addresses of load balancers that the node leads. */
+  readonly announced = new Announcements();
+  private readonly clock: Clock | null;
   private ownAddress: number;
   private mask: number;
   private own: ethernet.Mac;
@@ -153,6 +159,7 @@ export class NeighborTable {
     this.counters = o.counters;
     this.events = o.events;
     this.random = o.random ?? null;
+    this.clock = o.clock ?? null;
     this.ownAddress = o.address | 0;
     this.mask = o.prefixLength === 0 ? 0 : -1 << (32 - o.prefixLength);
     this.own = { hi: o.mac.hi, lo: o.mac.lo | 0 };
@@ -331,7 +338,7 @@ export class NeighborTable {
       return DROP_INVALID_SOURCE;
     }
     const target = view.getInt32(packet + arp.TPA);
-    const asksUs = operation === arp.REQUEST && this.claims.has(target);
+    const asksUs = operation === arp.REQUEST && (this.claims.has(target) || this.leads(target));
     // RFC 5227 section 2.1.1: somebody asks whether the address is free. It is not; who asks has no address to learn.
     if (sender === 0) {
       if (!asksUs) return CONTINUE;
@@ -364,7 +371,22 @@ export class NeighborTable {
     return CONTINUE;
   }
 
+  private leads(addr: number): boolean {
+    return !this.announced.isEmpty && this.announced.answers(addr, this.clock === null ? this.now : this.clock.now());
+  }
+
   // ---- Control
+
+  /** The node leads these addresses and no others. Of those that it has not led until now the link is told at once. */
+  lead(list: readonly Announcement[], now: number): void {
+    this.now = now;
+    for (const address of this.announced.replace(list, now)) {
+      this.delete(address);
+      // Linux' hosts heed either; others only one of the two.
+      this.sendArp(arp.REQUEST, 0xffff, -1, 0, 0, address, address);
+      this.sendArp(arp.REPLY, 0xffff, -1, this.own.hi, this.own.lo, address, address);
+    }
+  }
 
   /** Answers for `addr` (int32) from now on. An entry for it as a neighbour is deleted: the address has moved to us. */
   addOwnAddress(addr: number): void {

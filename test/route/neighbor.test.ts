@@ -475,6 +475,43 @@ describe('neighbor: answering', () => {
     );
     assert.equal(link.table.announce(ip(PEER)), false);
   });
+
+  it('answers for addresses that it leads, tells the link of each once, and is silent when the lease has ended', () => {
+    const clock = new ManualClock();
+    const link = new Link({ clock });
+    const [vip, other] = ['192.168.10.211', '192.168.10.212'];
+    const lead = (...list: [address: string, until: number][]) =>
+      link.table.lead(
+        list.map(([address, until]) => ({ address: ip(address), until })),
+        clock.now(),
+      );
+    assert.notEqual(link.request(PEER, PEER_MAC, vip), 'taken');
+    lead([vip, 3000]);
+    assert.deepEqual(
+      link.frames.splice(0).map(f => [f[21], Buffer.from(f.subarray(22, 32)).toString('hex')]),
+      [1, 2].map(oper => [oper, '020000000001c0a80ad3']),
+      'gratuitous ARP, as request and as reply',
+    );
+    const answersTo = (address: string) => {
+      link.request(PEER, PEER_MAC, address);
+      return link.frames.splice(0).length;
+    };
+    assert.deepEqual([answersTo(vip), answersTo(other)], [1, 0]);
+    clock.advance(2000);
+    lead([vip, 5000], [other, 5000]);
+    assert.equal(link.frames.splice(0).length, 2, 'of the new one alone');
+    assert.deepEqual([answersTo(vip), answersTo(other)], [1, 1]);
+    lead([vip, 5000]);
+    assert.equal(answersTo(other), 0);
+    // The time of the burst stands still, as for one that was stopped in the middle of it.
+    clock.advance(3000);
+    assert.equal(link.clock.now(), 0);
+    assert.equal(answersTo(vip), 0);
+    assert.deepEqual(link.table.announced.rows(clock.now()), []);
+    // Another has taken it over: that is no conflict, and nothing is defended.
+    assert.notEqual(link.receive(arpFrame({ sha: OTHER_MAC, spa: vip, tpa: vip })), 'drop-address-conflict');
+    assert.deepEqual(link.frames, []);
+  });
 });
 
 describe('neighbor: learning', () => {

@@ -128,12 +128,28 @@ const BREAKAGES: Breakage[] = [
     fails: ['instance target: requests answered', 'instance target: the request on node2', 'instance target: hops'],
   },
   {
+    what: 'pods of the own subnet in the tunnel as well, as with ipipMode Always',
+    scenario: 'calico-src-dst-check',
+    adjust: spec => {
+      for (const route of spec.routes) if (route.to.startsWith('172.16.')) route.encap = true;
+    },
+    fails: ['check on: pod1 pings pod2', 'drop-wire-source-dest-check counts', 'k8s-w1: what it gives the fabric'],
+  },
+  {
     what: "every client under the node's address, as kube-proxy has it",
     scenario: 'cilium-source-matrix',
     adjust: spec => {
       spec.profile = 'linux';
     },
     fails: ['curl-pod asks: whom pods see', 'outside, by k8s-ctr: whom pods see', 'outside, by k8s-w1: whom pods see'],
+  },
+  {
+    what: 'nodes with other MAC addresses',
+    scenario: 'cilium-l2-announce',
+    adjust: spec => {
+      spec.uplink.mac = spec.uplink.mac.replace('08:00:27', '0a:00:27');
+    },
+    fails: ['gratuitous ARP, as request and as reply', 'who answers for 192.168.10.211', 'its neighbour'],
   },
   {
     what: 'pods masqueraded towards each other, so that a policy does not know them',

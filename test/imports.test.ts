@@ -19,8 +19,9 @@ const FLOORS: readonly (readonly string[])[] = [
   ['forward.ts'],
   ['program', 'watch'],
   ['control', 'drive', 'loop.ts'],
-  ['conformance', 'mtu-prove', 'observe', 'host', 'api', 'ui'],
+  ['conformance', 'mtu-prove', 'observe', 'host', 'api'],
   ['lab'],
+  ['ui'],
   ['cli'],
 ];
 

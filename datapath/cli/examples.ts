@@ -47,6 +47,10 @@ export const EXAMPLES: Readonly<Record<string, readonly (readonly [command: stri
     ['tunpath capture --at default/p1 -w p1.pcapng tcp and port 80', 'at a port'],
     ['tunpath capture -w - | wireshark -k -i -', 'everywhere, live'],
   ],
+  ui: [
+    ['tunpath ui', 'prints the address to open'],
+    ['tunpath ui --static tunpath.html', 'a file to open: a lab and the datapath, no node, no root'],
+  ],
   metrics: [['tunpath metrics --listen 127.0.0.1:9090', 'for Prometheus to scrape']],
   replay: [['tunpath replay in.pcap --config a.yaml -w out.pcapng', 'what the node makes of a capture']],
   conformance: [

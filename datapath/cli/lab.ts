@@ -4,9 +4,10 @@ import { isDeepStrictEqual } from 'node:util';
 import { Lab } from '../lab/lab.ts';
 import { LabError, requireRoot } from '../lab/lab-error.ts';
 import { type Mode, type ModeOptions, PROFILES, parseMode } from '../lab/modes.ts';
-import { checkLabName, kubeconfigOf } from '../lab/names.ts';
+import { checkLabName, kubeconfigOf, namespacePrefix } from '../lab/names.ts';
 import type { Topology } from '../lab/topology.ts';
 import { printTopology } from '../lab/topology-file.ts';
+import { listNodes } from './client.ts';
 import { DONE, NO, UsageError } from './exit.ts';
 import type { Format } from './format.ts';
 import { openLab } from './lab-look.ts';
@@ -26,6 +27,7 @@ export interface UpFlags {
   api: boolean;
   etcd?: string;
   processes?: boolean;
+  ui?: boolean;
   simulate?: boolean;
   nodes?: number;
   pods?: number;
@@ -56,7 +58,7 @@ export async function up(flags: UpFlags): Promise<number> {
     return DONE;
   }
   const started = performance.now();
-  if (await repair(flags, topology)) return DONE;
+  if (await repair(flags, topology)) return flags.ui ? serveLab(flags.name) : DONE;
   // A lab of that name that is there already has been refused when this returns: what a signal takes down is our own.
   const rising = Lab.up({
     name: flags.name,
@@ -71,7 +73,14 @@ export async function up(flags: UpFlags): Promise<number> {
   process.stderr.write(`lab '${lab.name}' is up: ${lab.mode}, ${seconds(started)}\n`);
   if (flags.api) process.stderr.write(`for kubectl: export KUBECONFIG=${kubeconfigOf(lab.name)}\n`);
   await printRows(flags.output, lab.status(), STATUS_COLUMNS);
-  return DONE;
+  return flags.ui ? serveLab(lab.name) : DONE;
+}
+
+/** A page about the nodes of the lab, until SIGINT; the lab stays. */
+async function serveLab(name: string): Promise<number> {
+  const { serve } = await import('./ui.ts');
+  const prefix = namespacePrefix(name);
+  return serve('127.0.0.1:0', () => listNodes().filter(node => node.startsWith(prefix)));
 }
 
 /** @throws UsageError */

@@ -32,6 +32,14 @@ export function addLooking(program: Command): void {
     .action(ends(async (filter, flags) => (await import('./capture.ts')).capture(filter, flags)));
 
   program
+    .command('ui')
+    .description('a page about running nodes: the network, flows, packets, explain, in a browser of this machine')
+    .option('--listen <address:port>', 'of this machine; port 0: any', '127.0.0.1:0')
+    .option('--static <file>', 'instead: the page as one file with the datapath in it, which needs no node')
+    .option('--node <name>', 'a running node: NAME, or LAB/NODE; default: all of them')
+    .action(ends(async flags => (await import('./ui.ts')).ui(flags)));
+
+  program
     .command('metrics')
     .description('counters, ports and tables of running nodes in the text format of Prometheus')
     .option('--node <name>', 'a running node: NAME, or LAB/NODE; default: all of them')

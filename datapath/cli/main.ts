@@ -202,6 +202,7 @@ function addLab(lab: Command): void {
     .option('--no-api', 'without the Kubernetes API that kubectl talks to')
     .option('--etcd <address:port>', "keep the API's objects in this etcd; default: a journal beside the lab")
     .option('--processes', 'a process for each node, with TAPs on bridges; default: all nodes in one, with segments')
+    .option('--ui', 'then serve a page about it until SIGINT, as tunpath ui')
     .option('--simulate', 'instead: many nodes and pods in memory, asked once who reaches whom; no root')
     .option('--nodes <n>', 'with --simulate; default 200', Number)
     .option('--pods <n>', 'with --simulate, of each node; default 20', Number)

@@ -90,6 +90,48 @@ describe('observe and capture', function () {
     );
   });
 
+  it('ui tells pages of flows, explains one, and tries a change', async () => {
+    const ui = rig.command(process.execPath, MAIN, 'ui', '--node', rig.full('node'));
+    await ui.until('SIGINT ends it');
+    const { origin, searchParams } = new URL(/^http:\S+/m.exec(ui.output)![0]);
+    const headers = { Authorization: `Bearer ${searchParams.get('token')}`, 'Content-Type': 'application/json' };
+    const ask = async (path: string, body: object) =>
+      (await fetch(`${origin}/api/${path}`, { method: 'POST', headers, body: JSON.stringify(body) })).json();
+    const events = (await fetch(`${origin}/api/events`, { headers })).body!.pipeThrough(new TextDecoderStream());
+    let heard = '';
+    const listening = events
+      .pipeTo(
+        new WritableStream({
+          write: text => {
+            heard += text;
+          },
+        }),
+      )
+      .catch(() => {});
+    await until('the picture', () => heard.includes('event: picture') && heard.includes('"default/p2"'));
+    await request();
+    await rig.exec('p1', 'ping', '-c', '1', '-W', '1', '203.0.113.9');
+    await until('the drop', () => heard.includes('"reason":"drop-no-route"'));
+    assert.match(
+      heard,
+      /"source":\{"name":"default\/p1","address":"10.244.1.10","port":\d+\},"destination":\{"name":"default\/p2"/,
+    );
+    await until('counters', () => heard.includes('event: counters'));
+    const found = (await ask('explain', { from: P1, to: `${WEB}:80`, both: true })) as Record<
+      string,
+      { outcome: string }
+    >;
+    assert.deepEqual([found.outcome, found.answer.outcome], ['delivered', 'delivered']);
+    const [tried] = (await ask('change', { change: 'mtu=1300', dryRun: true })) as {
+      problems: string[];
+      effects: object[];
+    }[];
+    assert.deepEqual(tried.problems, []);
+    assert.ok(tried.effects.length > 0, 'what would change');
+    assert.equal(await ui.stop('SIGINT'), 0);
+    await listening;
+  });
+
   it('capture has every packet once for each port, in a file that tshark reads', async () => {
     const file = join(rig.directory, 'all.pcapng');
     const capture = await watch('capture', '-w', file, '--at', 'any', '--drops', 'icmp');

@@ -179,6 +179,38 @@ describe('following an API', () => {
   });
 });
 
+describe('a client of an API', () => {
+  it('asks again where a connection that was kept is closed; what may have been done is not done twice', async () => {
+    const seen: string[] = [];
+    const used = new WeakSet<object>();
+    const server = createServer((request, response) => {
+      seen.push(request.method!);
+      if (used.has(request.socket)) return request.socket.resetAndDestroy();
+      used.add(request.socket);
+      request.resume();
+      response.setHeader('content-type', 'application/json');
+      response.end('{"fine":true}');
+    });
+    await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as AddressInfo;
+    const client = new ApiClient({
+      server: `http://127.0.0.1:${port}`,
+      name: 'test',
+      namespace: 'default',
+      insecure: false,
+    });
+    for (let n = 0; n < 3; n++) {
+      assert.deepEqual(await client.get('/api'), { fine: true });
+      // The connection is back in the pool.
+      await new Promise(resolve => setImmediate(resolve));
+    }
+    assert.deepEqual(seen, ['GET', 'GET', 'GET', 'GET', 'GET']);
+    await assert.rejects(client.request('/api', { method: 'POST', body: {} }), { name: 'UnreachableError' });
+    client.close();
+    server.close();
+  });
+});
+
 describe('a kubeconfig', () => {
   const directory = mkdtempSync(join(tmpdir(), 'tunpath-kubeconfig-'));
   after(() => rmSync(directory, { recursive: true }));

@@ -112,10 +112,8 @@ export class ApiClient {
     }
   }
 
-  private send(
-    path: string,
-    { method = 'GET', query = {}, headers = {}, body, signal }: RequestOptions,
-  ): Promise<IncomingMessage> {
+  private send(path: string, options: RequestOptions): Promise<IncomingMessage> {
+    const { method = 'GET', query = {}, headers = {}, body, signal } = options;
     const text = typeof body === 'object' ? JSON.stringify(body) : body;
     const search = new URLSearchParams(query).toString();
     const sent: Record<string, string> = { accept: 'application/json', 'user-agent': 'tunpath', ...headers };
@@ -149,7 +147,12 @@ export class ApiClient {
       request.setTimeout(CONNECT_TIMEOUT_MS, () => {
         if (request.socket?.connecting) request.destroy(new Error('timeout'));
       });
-      request.on('error', fail);
+      request.on('error', (error: NodeJS.ErrnoException) => {
+        // A connection that was kept is closed by the other end as this goes out: nobody has seen it.
+        if (request.reusedSocket && error.code === 'ECONNRESET' && method === 'GET') {
+          this.send(path, options).then(resolve, reject);
+        } else fail(error);
+      });
       request.end(text);
     });
   }

@@ -9,7 +9,7 @@ import { type Api, openApi } from '../../datapath/api/api.ts';
 import { ApiClient } from '../../datapath/api/client/client.ts';
 import { Cluster, withCondition } from '../../datapath/api/controllers/cluster.ts';
 import { startControllers } from '../../datapath/api/controllers/index.ts';
-import type { Json } from '../../datapath/api/object.ts';
+import type { Json, KubeObject } from '../../datapath/api/object.ts';
 import { formatAddress } from '../../datapath/control/address.ts';
 
 export interface Size {
@@ -87,15 +87,17 @@ async function measureIn(directory: string, size: Size): Promise<Seen> {
     api = await openApi({ directory: store });
   });
   let programs: Json[] = [];
+  let agents: Agents | undefined;
   const programsMs = await taking(async () => {
-    programs = programsOf(api, size.nodes);
+    agents = new Agents(api, size.nodes);
+    programs = agents.programs();
   });
   const cluster = new Cluster(api.registry, 'bench');
   const service = cluster.find('Service', 'default', 's0')!;
   await cluster.change(service, object => ({ ...object, spec: { ...object.spec, sessionAffinity: 'ClientIP' } }));
   const before = new Set(programs[0].spec.services);
   const changeMs = await taking(async () => {
-    programs = programsOf(api, size.nodes);
+    programs = agents!.programs();
   });
   const changedServices = programs[0].spec.services.filter((one: Json) => !before.has(one)).length;
   globalThis.gc?.();
@@ -183,7 +185,7 @@ async function watchChange(client: ApiClient, api: Api, watches: number): Promis
     for await (const line of client.lines('/api/v1/services', { query, signal: ends.signal }, opens)) return line;
     return '';
   });
-  await allOpen;
+  await Promise.race([allOpen, Promise.all(heard)]);
   const cluster = new Cluster(api.registry, 'bench');
   const service = cluster.find('Service', 'default', 's0')!;
   const ms = await taking(async () => {
@@ -194,25 +196,40 @@ async function watchChange(client: ApiClient, api: Api, watches: number): Promis
   return ms;
 }
 
-/** As each node's agent has it from the objects that it follows. */
-function programsOf({ registry }: Api, nodes: number): Json[] {
-  const cluster = new Cluster(registry);
-  const list = (kind: string) => [...cluster.values(kind)];
-  const objects = {
-    nodes: list('Node'),
-    pods: list('Pod'),
-    services: list('Service'),
-    slices: list('EndpointSlice'),
-    policies: list('NetworkPolicy'),
-    namespaces: list('Namespace'),
-    configMaps: list('ConfigMap'),
-    endpoints: list('CiliumEndpoint'),
-    pools: list('IPPool'),
-  };
-  return Array.from({ length: nodes }, (_, n) => {
-    const address = `${formatAddress(NODE_NET + 1 + n)}/16`;
-    const uplink = { kind: 'tap', device: 'ul0', mac: '02:00:00:00:00:01', address };
-    const base = { metadata: { name: nodeName(n) }, spec: { uplink } };
-    return compileNode(base, objects, nodeName(n), () => true).config;
-  });
+/** The nodes' agents, in one process: each follows the same lists, which stay until there is news of their kind. */
+class Agents {
+  private readonly api: Api;
+  private readonly bases: Json[];
+  private readonly lists = new Map<string, KubeObject[]>();
+
+  constructor(api: Api, nodes: number) {
+    this.api = api;
+    this.bases = Array.from({ length: nodes }, (_, n) => {
+      const address = `${formatAddress(NODE_NET + 1 + n)}/16`;
+      const uplink = { kind: 'tap', device: 'ul0', mac: '02:00:00:00:00:01', address };
+      return { metadata: { name: nodeName(n) }, spec: { uplink } };
+    });
+    api.store.listen(({ storage }) => this.lists.delete(storage));
+  }
+
+  programs(): Json[] {
+    const objects = {
+      nodes: this.list('nodes'),
+      pods: this.list('pods'),
+      services: this.list('services'),
+      slices: this.list('endpointslices.discovery.k8s.io'),
+      policies: this.list('networkpolicies.networking.k8s.io'),
+      namespaces: this.list('namespaces'),
+      configMaps: this.list('configmaps'),
+      endpoints: this.list('ciliumendpoints.cilium.io'),
+      pools: this.list('ippools.projectcalico.org'),
+    };
+    return this.bases.map(base => compileNode(base, objects, base.metadata.name, () => true).config);
+  }
+
+  private list(storage: string): KubeObject[] {
+    const known = this.lists.get(storage) ?? [...this.api.store.values(storage)];
+    this.lists.set(storage, known);
+    return known;
+  }
 }

@@ -110,6 +110,7 @@ class Agent {
   private readonly nodeName: string;
   private readonly log: Log;
   private readonly followers: Record<string, Follower> = {};
+  private readonly lists = new Map<string, readonly KubeObject[]>();
   private readonly unsynced = new Set<string>();
   private readonly away = new Map<string, string>();
   private readonly told = new Set<string>();
@@ -134,10 +135,14 @@ class Agent {
       this.followers[what] = new Follower(client, path, {
         synced: () => {
           this.unsynced.delete(what);
+          this.lists.delete(what in PATHS ? what : 'configMaps');
           if (this.unsynced.size === 0) this.synced();
           this.changed();
         },
-        changed: () => this.changed(),
+        changed: () => {
+          this.lists.delete(what in PATHS ? what : 'configMaps');
+          this.changed();
+        },
         away: why => this.goneAway(what, why),
         back: () => this.cameBack(what),
       });
@@ -208,10 +213,15 @@ class Agent {
     }, DEBOUNCE_MS);
   }
 
+  /** Lists stay the same lists until there is news of their kind. */
   private objects(): ClusterObjects {
-    const of = (what: string): KubeObject[] => [...this.followers[what]!.objects.values()];
-    const kinds = Object.fromEntries(Object.keys(PATHS).map(what => [what, of(what)]));
-    return { ...kinds, configMaps: CONFIG_MAPS.flatMap(of) } as unknown as ClusterObjects;
+    const list = (name: string, kinds: readonly string[]): readonly KubeObject[] => {
+      const known = this.lists.get(name) ?? kinds.flatMap(kind => [...this.followers[kind]!.objects.values()]);
+      this.lists.set(name, known);
+      return known;
+    };
+    const kinds = Object.fromEntries(Object.keys(PATHS).map(what => [what, list(what, [what])]));
+    return { ...kinds, configMaps: list('configMaps', CONFIG_MAPS) } as unknown as ClusterObjects;
   }
 
   /** @returns null where a node does not take it, which has been logged */

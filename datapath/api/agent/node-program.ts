@@ -5,6 +5,7 @@
  */
 import { contains, parseAddress, parseCidr } from '../../control/address.ts';
 import { type Json, type KubeObject, placeOf } from '../object.ts';
+import { Memo } from './memo.ts';
 import { ANYWHERE, type Network, networkOf, podCidrsOf, type SwitchObjects } from './network.ts';
 import {
   atRest,
@@ -18,7 +19,7 @@ import {
   tunnelsOf,
   withoutGateway,
 } from './node-network.ts';
-import { compilePolicies, namedPorts } from './policies.ts';
+import { type CompiledPolicies, compilePolicies, namedPorts } from './policies.ts';
 import { compileServices } from './services.ts';
 
 export interface ClusterObjects {
@@ -47,7 +48,13 @@ export const NETNS = 'tunpath.dev/netns';
 
 const FLANNEL = 'flannel.alpha.coreos.com';
 
+const networks = new Memo<{ spec: Json; missing: string[] }>();
+const compiledPolicies = new Memo<CompiledPolicies>();
+const identitiesOf = new Memo<Map<string, number | undefined>>();
+const podsByNode = new Memo<Map<string, KubeObject[]>>();
+
 /**
+ * What has not changed since the last time for this base is not made again: it is known by the identity of the lists.
  * @param base a NodeConfig that need not be whole
  * @param netnsExists whether there is a namespace of that name
  */
@@ -57,8 +64,36 @@ export function compileNode(
   nodeName: string,
   netnsExists: (name: string) => boolean,
 ): NodeProgram {
+  const { nodes, configMaps, pools, pods, policies, namespaces } = objects;
+  const network = networks.get(base, [nodes, configMaps, pools, nodeName], () => networkSpec(base, objects, nodeName));
+  const missing = [...network.missing];
+  const spec: Json = { ...base.spec, ...network.spec };
+  spec.pods = [
+    ...(base.spec.pods ?? []),
+    ...podsOn(nodeName, objects, spec.tunnel?.vni === 'identity', netnsExists, missing),
+  ];
+  const { services, refused } = compileServices(objects.services, objects.slices);
+  const ownName = base.metadata.name;
+  // Endpoints name their node as the cluster does; the datapath knows itself by its own name.
+  const renamed = ownName === nodeName ? services : services.map(service => withOwnName(service, nodeName, ownName));
+  for (const { place, message } of refused) missing.push(`Service ${place}: ${message}`);
+  spec.services = [...(base.spec.services ?? []), ...renamed];
+  const compiled = compiledPolicies.get(base, [policies, namespaces, pods, nodeName], () =>
+    compilePolicies(
+      policies,
+      namespaces,
+      pods.filter(pod => pod.spec.nodeName !== nodeName),
+    ),
+  );
+  spec.policies = [...(base.spec.policies ?? []), ...compiled.policies];
+  Object.assign(spec, { namespaces: compiled.namespaces, remotePods: compiled.remotePods });
+  return { config: { ...base, spec }, missing };
+}
+
+/** What of the network a node has from its cluster, and what of that is not carried out. */
+function networkSpec(base: Json, objects: ClusterObjects, nodeName: string): { spec: Json; missing: string[] } {
   const missing: string[] = [];
-  const spec: Json = { ...base.spec };
+  const spec: Json = {};
   const node = objects.nodes.find(({ metadata }) => metadata.name === nodeName);
   if (node === undefined) missing.push(`no Node ${nodeName} is in the cluster`);
   const others = objects.nodes.filter(({ metadata }) => metadata.name !== nodeName);
@@ -74,24 +109,7 @@ export function compileNode(
     const rules = masqueradeOf(network, node === undefined ? [] : podCidrsOf(node), addresses);
     if (rules !== undefined) spec.masquerade = rules;
   }
-  spec.pods = [
-    ...(base.spec.pods ?? []),
-    ...podsOn(nodeName, objects, spec.tunnel?.vni === 'identity', netnsExists, missing),
-  ];
-  const { services, refused } = compileServices(objects.services, objects.slices);
-  const ownName = base.metadata.name;
-  // Endpoints name their node as the cluster does; the datapath knows itself by its own name.
-  const renamed = ownName === nodeName ? services : services.map(service => withOwnName(service, nodeName, ownName));
-  for (const { place, message } of refused) missing.push(`Service ${place}: ${message}`);
-  spec.services = [...(base.spec.services ?? []), ...renamed];
-  const compiled = compilePolicies(
-    objects.policies,
-    objects.namespaces,
-    objects.pods.filter(pod => pod.spec.nodeName !== nodeName),
-  );
-  spec.policies = [...(base.spec.policies ?? []), ...compiled.policies];
-  Object.assign(spec, { namespaces: compiled.namespaces, remotePods: compiled.remotePods });
-  return { config: { ...base, spec }, missing };
+  return { spec, missing };
 }
 
 /** The service itself, where no endpoint of it is on this node. */
@@ -168,14 +186,17 @@ function podsOn(
   netnsExists: (name: string) => boolean,
   missing: string[],
 ): Json[] {
-  const identities = new Map(
-    endpoints.map(endpoint => [placeOf(endpoint), endpoint.status?.identity?.id as number | undefined]),
+  const identities = identitiesOf.get(
+    endpoints,
+    [],
+    () => new Map(endpoints.map(endpoint => [placeOf(endpoint), endpoint.status?.identity?.id])),
   );
-  return pods.flatMap(pod => {
+  const own = podsByNode.get(pods, [], () => groupByNode(pods)).get(nodeName) ?? [];
+  return own.flatMap(pod => {
     const { metadata, spec, status } = pod;
     const address = status?.podIP;
     const ended = status?.phase === 'Succeeded' || status?.phase === 'Failed';
-    if (spec.nodeName !== nodeName || spec.hostNetwork === true || ended || address === undefined) return [];
+    if (spec.hostNetwork === true || ended || address === undefined) return [];
     const netns = metadata.annotations?.[NETNS] ?? `${metadata.namespace}.${metadata.name}`;
     if (!netnsExists(netns)) {
       missing.push(`Pod ${placeOf(pod)}: there is no network namespace ${netns} (annotation ${NETNS} names another)`);
@@ -198,6 +219,16 @@ function podsOn(
       },
     ];
   });
+}
+
+function groupByNode(pods: readonly KubeObject[]): Map<string, KubeObject[]> {
+  const byNode = new Map<string, KubeObject[]>();
+  for (const pod of pods) {
+    const known = byNode.get(pod.spec.nodeName);
+    if (known === undefined) byNode.set(pod.spec.nodeName, [pod]);
+    else known.push(pod);
+  }
+  return byNode;
 }
 
 /** The MAC of a node's VTEP, where flannel has written it down. */

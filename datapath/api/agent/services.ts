@@ -1,6 +1,7 @@
 /** What services and their EndpointSlices mean to a node: the part `spec.services` of its configuration. Pure. */
 import { parseAddress } from '../../control/address.ts';
 import { type Json, type KubeObject, placeOf } from '../object.ts';
+import { Memo } from './memo.ts';
 
 const SERVICE_NAME = 'kubernetes.io/service-name';
 
@@ -22,7 +23,17 @@ export function compileServices(
   slices: readonly KubeObject[],
   nodeName: (name: string) => string = asItIs,
 ): CompiledServices {
-  const byService = slicesByService(slices);
+  return all.get(services, [slices, nodeName], () => compileAll(services, slices, nodeName));
+}
+
+const all = new Memo<CompiledServices>();
+
+function compileAll(
+  services: readonly KubeObject[],
+  slices: readonly KubeObject[],
+  nodeName: (name: string) => string,
+): CompiledServices {
+  const byService = grouped.get(slices, [], () => slicesByService(slices));
   const compiled: Json[] = [];
   const refused: CompiledServices['refused'] = [];
   for (const service of services) {
@@ -34,25 +45,18 @@ export function compileServices(
       refused.push({ place, message: `${spec.clusterIP}: only IPv4 is forwarded` });
       continue;
     }
-    compiled.push(compiledService(service, byService.get(place) ?? [], nodeName));
+    const own = byService.get(place) ?? [];
+    compiled.push(one.get(service, [nodeName, ...own], () => compileService(service, own, nodeName)));
   }
   return { services: compiled.sort((a, b) => (a.name < b.name ? -1 : 1)), refused };
 }
 
-/** What has been made of a service, and of what: objects of the API do not change, a change is another object. */
-interface Made {
-  slices: readonly KubeObject[];
-  nodeName: (name: string) => string;
-  compiled: Json;
-}
-const made = new WeakMap<KubeObject, Made>();
-const grouped = new WeakMap<readonly KubeObject[], Map<string, KubeObject[]>>();
+/** What was made of each service. */
+const one = new Memo<Json>();
+const grouped = new Memo<Map<string, KubeObject[]>>();
 
-/** The same list, as of several nodes of one process, is gone through once. */
 function slicesByService(slices: readonly KubeObject[]): Map<string, KubeObject[]> {
-  let byService = grouped.get(slices);
-  if (byService !== undefined) return byService;
-  byService = new Map();
+  const byService = new Map<string, KubeObject[]>();
   for (const slice of slices) {
     const name = slice.metadata.labels?.[SERVICE_NAME];
     if (name === undefined || slice.addressType !== 'IPv4') continue;
@@ -61,22 +65,7 @@ function slicesByService(slices: readonly KubeObject[]): Map<string, KubeObject[
     if (known === undefined) byService.set(place, [slice]);
     else known.push(slice);
   }
-  grouped.set(slices, byService);
   return byService;
-}
-
-/** The same as before where nothing of it has changed. Nobody changes it. */
-function compiledService(service: KubeObject, slices: readonly KubeObject[], nodeName: (name: string) => string): Json {
-  const before = made.get(service);
-  const isSame =
-    before !== undefined &&
-    before.nodeName === nodeName &&
-    before.slices.length === slices.length &&
-    before.slices.every((slice, i) => slice === slices[i]);
-  if (isSame) return before.compiled;
-  const compiled = compileService(service, slices, nodeName);
-  made.set(service, { slices, nodeName, compiled });
-  return compiled;
 }
 
 function compileService(service: KubeObject, slices: readonly KubeObject[], nodeName: (name: string) => string): Json {

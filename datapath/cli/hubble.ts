@@ -1,9 +1,7 @@
-/** Hubble's API of running nodes: on the socket of each, and by TCP where somebody asks for it. */
-import { rmSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import type { ConnectionInjector } from '@grpc/grpc-js/build/src/server.ts';
 import { callNode } from '../control/client.ts';
-import { hubbleSocketPath, listenPrivately } from '../control/server.ts';
+import { hubbleSocketPath, keepListening } from '../control/server.ts';
 import type { HubbleNode, HubbleSource } from '../observe/hubble-service.ts';
 import { pastOf, watchNodes } from '../observe/watch-nodes.ts';
 import { socketPathOf } from './client.ts';
@@ -67,20 +65,19 @@ class Connections {
 }
 
 /**
- * Listens on the node's Hubble socket, which only root may use.
+ * Listens on the node's Hubble socket, which only root may use, and again where it has been removed.
  * @param onError what goes wrong once it listens
  * @throws Error when it cannot
  */
 export async function listenHubble(node: string, onError: (error: Error) => void): Promise<{ close(): Promise<void> }> {
   const path = hubbleSocketPath(node);
   const connections = new Connections(() => [node]);
-  const server = await listenPrivately(path, connections.accept, onError);
+  const listener = await keepListening(path, connections.accept, onError);
   return {
     close: async () => {
-      const closed = new Promise(resolve => server.close(resolve));
+      const closed = listener.close();
       await connections.close();
       await closed;
-      rmSync(path, { force: true });
     },
   };
 }

@@ -41,7 +41,7 @@ export function hubbleSocketPath(node: string): string {
 }
 
 /**
- * Listens, and again where its socket has been removed. One that a killed node left behind is replaced; that no other is
+ * Listens on the control socket. One that a killed node left behind is replaced; that no other is
  * alive, the lock has shown (lock.ts).
  */
 export async function serve(
@@ -62,38 +62,54 @@ export async function serve(
       })
       .finally(() => socket.destroy());
   };
-  let server = await listenPrivately(path, accept, onError, true);
-  let isBusy = false;
-  // Who tidies up /run would leave a node that nobody can ask anything.
+  const listener = await keepListening(path, accept, onError, true);
+  return {
+    close: async () => {
+      for (const socket of connections) socket.end();
+      // A client that does not hang up must not keep the node from ending.
+      const late = setTimeout(() => {
+        for (const socket of connections) socket.destroy();
+      }, CLOSE_GRACE_MS);
+      await listener.close();
+      clearTimeout(late);
+    },
+  };
+}
+
+/**
+ * As listenPrivately(), and again where the socket has been removed: who tidies up /run would leave a node that nobody can
+ * ask anything. Conversations go on meanwhile.
+ * @returns close() waits for those that are open
+ */
+export async function keepListening(
+  path: string,
+  accept: (socket: Socket) => void,
+  onError: (error: Error) => void,
+  allowHalfOpen = false,
+): Promise<{ close(): Promise<void> }> {
+  let server = await listenPrivately(path, accept, onError, allowHalfOpen);
+  let again: Promise<void> | null = null;
   const watch = setInterval(() => {
-    if (isBusy || existsSync(path)) return;
-    isBusy = true;
-    // Its closing unlinks the path, so first; conversations go on.
+    if (again !== null || existsSync(path)) return;
+    // Its closing unlinks the path, so first.
     server.close();
-    listenPrivately(path, accept, onError, true)
-      .then(again => {
-        server = again;
+    again = listenPrivately(path, accept, onError, allowHalfOpen)
+      .then(another => {
+        server = another;
       })
       .catch(onError)
       .finally(() => {
-        isBusy = false;
+        again = null;
       });
   }, LOOK_MS).unref();
   return {
-    close: () =>
-      new Promise(resolve => {
-        clearInterval(watch);
-        for (const socket of connections) socket.end();
-        // A client that does not hang up must not keep the node from ending.
-        const late = setTimeout(() => {
-          for (const socket of connections) socket.destroy();
-        }, CLOSE_GRACE_MS);
-        server.close(() => {
-          clearTimeout(late);
-          resolve();
-        });
-        rmSync(path, { force: true });
-      }),
+    close: async () => {
+      clearInterval(watch);
+      await again;
+      const closed = new Promise(resolve => server.close(resolve));
+      rmSync(path, { force: true });
+      await closed;
+    },
   };
 }
 
@@ -103,7 +119,7 @@ export async function serve(
  * @param allowHalfOpen a client that has nothing more to ask still reads
  * @throws Error when it cannot
  */
-export async function listenPrivately(
+async function listenPrivately(
   path: string,
   accept: (socket: Socket) => void,
   onError: (error: Error) => void,

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { callNode, streamFromNode } from '../../datapath/control/client.ts';
-import { serve } from '../../datapath/control/server.ts';
+import { keepListening, serve } from '../../datapath/control/server.ts';
 import { Random } from '../../datapath/random.ts';
 
 const MIB = 1024 * 1024;
@@ -230,5 +230,18 @@ describe('control socket', function () {
         await sleep(20);
     }
     socket.destroy();
+  });
+
+  it('closed the moment its socket is made again, it leaves none behind', async () => {
+    const other = join(directory, 'other.sock');
+    const listener = await keepListening(
+      other,
+      socket => socket.destroy(),
+      error => assert.fail(error),
+    );
+    rmSync(other);
+    while (!existsSync(other)) await new Promise(setImmediate);
+    await listener.close();
+    assert.equal(existsSync(other), false);
   });
 });

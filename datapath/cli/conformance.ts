@@ -19,10 +19,10 @@ export interface ConformanceFlags {
 
 const COLUMNS: Column<Row>[] = [
   { title: 'CLAUSE', value: row => row.clause },
-  { title: 'LEVEL', value: row => row.level },
+  { title: 'LEVEL', value: row => row.level, spare: 2 },
   { title: 'REQUIREMENT', value: row => row.requirement },
   { title: 'RESULT', value: row => row.result },
-  { title: 'SEEN', value: row => row.seen },
+  { title: 'SEEN', value: row => row.seen, spare: 1 },
   { title: 'WHY', value: row => row.note },
   { title: 'THE RFC SAYS', value: row => row.quote, wide: true },
 ];

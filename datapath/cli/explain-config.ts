@@ -4,6 +4,7 @@ import { TOPOLOGY_REFERENCE } from '../lab/topology-texts.ts';
 import { DONE, UsageError } from './exit.ts';
 import { didYouMean } from './manners.ts';
 import { print } from './output.ts';
+import { wrapText } from './table.ts';
 
 /** Every kind of file that people write. */
 export const REFERENCE_KINDS: readonly ReferenceKind[] = [...CONFIG_KINDS, TOPOLOGY_REFERENCE];
@@ -38,7 +39,7 @@ export function explain(text: string, recursive: boolean): string {
     lines.push(`FIELD:    ${field.path}`, `TYPE:     ${field.type}`);
     lines.push(`DEFAULT:  ${field.default ?? (field.required ? 'none, it is required' : 'none')}`);
     if (field.only !== undefined) lines.push(`ONLY:     ${field.only}`);
-    lines.push('', `  ${field.text}`);
+    lines.push('', wrapText(field.text, '  '));
   }
   const prefix = field === undefined ? '' : `${field.path}${field.type.startsWith('list') ? '[]' : ''}.`;
   const below = all.filter(
@@ -50,7 +51,7 @@ export function explain(text: string, recursive: boolean): string {
   for (const { path: own, type, required, text: meaning } of below) {
     const name = own.slice(prefix.length);
     const margin = '  '.repeat(name.split('.').length);
-    lines.push(`${margin}${lastOf(name)}  <${type}>${required ? ' required' : ''}`, `${margin}  ${meaning}`);
+    lines.push(`${margin}${lastOf(name)}  <${type}>${required ? ' required' : ''}`, wrapText(meaning, `${margin}  `));
   }
   return `${lines.join('\n')}\n`;
 }

@@ -11,7 +11,7 @@ import { DONE, describeFileError, NO, readText, USAGE, UsageError } from './exit
 import { type PacketFlags, readEntry } from './explain-packet.ts';
 import { type Format, isForPeople } from './format.ts';
 import { print } from './output.ts';
-import { type Column, formatTable, printDocument } from './table.ts';
+import { type Column, printDocument, printTable } from './table.ts';
 import { watchedNodes } from './watched.ts';
 
 export interface ExplainFlags extends PacketFlags {
@@ -62,7 +62,10 @@ export async function explain(flags: ExplainFlags): Promise<number> {
       const lines = differentLines(explainText(there, 'packet', options), text);
       await print(`\nwhat if ${name}: ${lines === '' ? 'the same, step by step\n' : `these lines instead\n${lines}`}`);
     }
-    if (others.length > 0) await print(`\n${formatTable(rows, COLUMNS, flags.output === 'wide')}`);
+    if (others.length > 0) {
+      await print('\n');
+      printTable(rows, COLUMNS, flags.output === 'wide');
+    }
   } else {
     await printDocument(flags.output, {
       ...documentOf(base),

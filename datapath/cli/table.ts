@@ -133,6 +133,13 @@ function wordsOf(text: string): string[] {
   return text.split(/(?<=[ ,])/).map(word => word.trimEnd());
 }
 
+/** A text in lines that fit the terminal, each behind `margin`; in a pipe it stays one line. */
+export function wrapText(text: string, margin: string, width = terminal(false).width): string {
+  return breakText(text, Math.max(NARROW, width - margin.length))
+    .map(line => `${margin}${line}`)
+    .join('\n');
+}
+
 /** The lines of one cell. A word that is longer than a line is cut. */
 function breakText(text: string, width: number): string[] {
   if (lengthOf(text) <= width) return [text];

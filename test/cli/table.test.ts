@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import fc from 'fast-check';
 import { formatStatus } from '../../datapath/cli/get.ts';
 import { type Column, columnsOf, formatTable, layOut } from '../../datapath/cli/table.ts';
 
@@ -36,6 +37,39 @@ describe('formatTable', () => {
 });
 
 describe('layOut', () => {
+  it('is never wider than the terminal, and every column is there or named as left out', () => {
+    const word = fc.stringMatching(/^[a-z0-9./-]{0,40}$/);
+    const cell = fc.oneof(
+      fc.array(word, { maxLength: 6 }).map(words => words.join(' ')),
+      fc.integer(),
+      fc.constant(null),
+    );
+    const table = fc.integer({ min: 1, max: 14 }).chain(count =>
+      fc.record({
+        titles: fc.uniqueArray(fc.stringMatching(/^[A-Z]{1,16}$/), { minLength: count, maxLength: count }),
+        spares: fc.array(fc.nat(3), { minLength: count, maxLength: count }),
+        rows: fc.array(fc.array(cell, { minLength: count, maxLength: count }), { maxLength: 5 }),
+      }),
+    );
+    fc.assert(
+      fc.property(table, fc.constantFrom(40, 80, 132), ({ titles, spares, rows }, width) => {
+        const columns = titles.map((title, i) => ({ title, spare: spares[i], value: (row: unknown[]) => row[i] }));
+        const { text, hidden } = layOut(rows, columns, { width });
+        const lines = text.split('\n');
+        assert.ok(
+          lines.every(line => line.length <= width),
+          text,
+        );
+        const shown = lines[0].split(/ {3,}/).filter(title => title !== '');
+        assert.deepEqual([...shown, ...hidden].sort(), [...titles].sort());
+        // What is shown is whole, in however many lines.
+        const squeezed = text.replaceAll(/[ \n]/g, '').length;
+        assert.ok(rows.length > 0 || squeezed === shown.join('').length);
+        assert.ok(shown[0] === titles[0], 'the first column names the row');
+      }),
+    );
+  });
+
   const rows = [
     { name: 'tp-lab-k8s-ctr', state: 'ok', why: 'a text with words, and one,two,three', bytes: 123456789 },
     { name: 'b', state: 'fail', why: 'unbreakable-'.repeat(3), bytes: 1 },

@@ -1,5 +1,9 @@
 /** How the page looks: light and dark, from a phone to a wide screen. */
 export const STYLE = `
+/* Registered, so that a script that draws reads a colour and not light-dark(). */
+@property --flow { syntax: '<color>'; inherits: true; initial-value: black }
+@property --reply { syntax: '<color>'; inherits: true; initial-value: black }
+@property --bad { syntax: '<color>'; inherits: true; initial-value: black }
 :root {
   color-scheme: light dark;
   --ground: light-dark(#f6f7f9, #14171c); --card: light-dark(#ffffff, #1c2027); --text: light-dark(#1b2430, #e4e8ee);

@@ -94,7 +94,8 @@ export class FakeNetwork implements Shown {
   /** `FILTER drops` of every capture that was begun, and whether it has ended. */
   readonly captures: { filter: string; drops: boolean; isOver: boolean }[] = [];
 
-  constructor() {
+  /** @param isLab an article's lab instead of 300 pods */
+  constructor(isLab = false) {
     // What the source in memory finds, it tells all pages.
     this.source.start({
       picture: picture => {
@@ -107,6 +108,7 @@ export class FakeNetwork implements Shown {
       lost: () => {},
       trouble: () => {},
     });
+    if (isLab) return;
     this.source.openFiles(Array.from({ length: NODES }, (_, i) => ({ file: `${i}`, text: configOf(i + 1) })));
   }
 

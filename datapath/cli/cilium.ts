@@ -35,11 +35,15 @@ export async function getCilium(kind: string, node: string | undefined): Promise
     throw new UsageError(`get ${kind} -o cilium: expected one of lb, ct, nat, ipcache, endpoints`);
   const socket = socketPathOf(pickNode(node, listNodes()));
   const config = (await callNode(socket, 'config')) as ResolvedConfig;
-  await print(await textOf(table, socket, config));
+  await print(await ciliumTable(table, socket, config));
   return DONE;
 }
 
-async function textOf(table: (typeof TABLES)[string], socket: string, config: ResolvedConfig): Promise<string> {
+export async function ciliumTable(
+  table: (typeof TABLES)[string],
+  socket: string,
+  config: ResolvedConfig,
+): Promise<string> {
   switch (table) {
     case 'lb':
       return lbText(config, await rowsOf<CiliumBackend>(socket, 'endpoints'));
@@ -56,7 +60,7 @@ async function textOf(table: (typeof TABLES)[string], socket: string, config: Re
   }
 }
 
-async function rowsOf<Row>(socket: string, kind: string): Promise<Row[]> {
+export async function rowsOf<Row>(socket: string, kind: string): Promise<Row[]> {
   const rows: Row[] = [];
   for await (const piece of streamFromNode<Row>(socket, 'get', { kind })) rows.push(...piece);
   return rows;

@@ -5,6 +5,8 @@ import { Lab } from '../lab/lab.ts';
 import { LabError, requireRoot } from '../lab/lab-error.ts';
 import { type Mode, type ModeOptions, PROFILES, parseMode } from '../lab/modes.ts';
 import { checkLabName, kubeconfigOf, namespacePrefix } from '../lab/names.ts';
+import { aroundCommand } from '../lab/subnet-env.ts';
+import { terminalEnvironment } from '../lab/terminal-files.ts';
 import type { Topology } from '../lab/topology.ts';
 import { printTopology } from '../lab/topology-file.ts';
 import { listNodes } from './client.ts';
@@ -187,13 +189,20 @@ function closeOnSignal(name: string): () => void {
 export async function exec(host: string, line: string[], flags: { name?: string }): Promise<number> {
   const { argv, name } = splitCommand(line);
   const lab = openLab(name ?? flags.name);
-  const { hosts } = lab;
-  if (!hosts.includes(host)) {
-    throw new UsageError(
-      `lab '${lab.name}' has no host '${host}'${didYouMean(host, hosts)}: expected one of ${hosts.join(', ')}`,
-    );
-  }
-  const child = lab.spawn(host, argv, { stdio: 'inherit' });
+  checkHost(lab, host);
+  return runOn(lab, host, argv);
+}
+
+/** A shell on a host, which is the machine of the articles: kubectl, cilium, hubble and the others are there. */
+export async function shell(host: string, flags: { name?: string }): Promise<number> {
+  const lab = openLab(flags.name);
+  checkHost(lab, host);
+  return runOn(lab, host, [process.env.SHELL ?? 'sh']);
+}
+
+function runOn(lab: Lab, host: string, argv: string[]): Promise<number> {
+  const words = [...aroundCommand(lab, host), ...argv];
+  const child = lab.spawn(host, words, { stdio: 'inherit', env: terminalEnvironment(lab.name, host) });
   const forward = (signal: NodeJS.Signals): void => {
     child.kill(signal);
   };
@@ -204,6 +213,15 @@ export async function exec(host: string, line: string[], flags: { name?: string 
     child.on('error', reject);
     child.on('close', (code, signal) => resolve(code ?? 128 + (SIGNAL_NUMBERS[signal ?? 'SIGTERM'] ?? 15)));
   });
+}
+
+/** @throws UsageError */
+function checkHost(lab: Lab, host: string): void {
+  const { hosts } = lab;
+  if (hosts.includes(host)) return;
+  throw new UsageError(
+    `lab '${lab.name}' has no host '${host}'${didYouMean(host, hosts)}: expected one of ${hosts.join(', ')}`,
+  );
 }
 
 /** What stands behind `--` is the command's own; before it there may still be our --name. @throws UsageError */

@@ -278,6 +278,13 @@ function addLab(lab: Command): void {
     .action(ends(async (host, argv, flags) => (await import('./lab.ts')).exec(host, argv, flags)));
 
   lab
+    .command('shell')
+    .description('a shell on a host, with kubectl and the tools of the articles: cilium, hubble, calicoctl, iptables')
+    .argument('<host>', 'as `lab status` names it')
+    .option(...NAME)
+    .action(ends(async (host, flags) => (await import('./lab.ts')).shell(host, flags)));
+
+  lab
     .command('compare')
     .description('send the same traffic through every mode and print what each costs')
     .option('--mode <mode...>', 'only these')

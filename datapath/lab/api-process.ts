@@ -23,7 +23,7 @@ import { Kubelet } from './pods/kubelet.ts';
 import { NodeAgent } from './pods/node-agent.ts';
 import { PodNames } from './pods/pod-names.ts';
 import { labRuntime } from './pods/runtime.ts';
-import { switchObjects, systemOf } from './switches.ts';
+import { agentObjects, switchObjects, systemOf } from './switches.ts';
 import { addressOf, type Topology } from './topology.ts';
 
 const CALICO = ['projectcalico.org', 'crd.projectcalico.org'];
@@ -134,7 +134,9 @@ async function seed(cluster: Cluster, topology: Topology, options: ModeOptions):
   const { now } = cluster;
   if (cluster.list('Node').length > 0) return;
   for (const node of topology.nodes) await cluster.create('Node', nodeObject(node, now, release()));
-  for (const { kind, object } of switchObjects(topology, options)) await cluster.create(kind, object);
+  for (const { kind, object } of [...switchObjects(topology, options), ...agentObjects(topology, options)]) {
+    await cluster.create(kind, object);
+  }
   for (const service of serviceObjects(topology)) await cluster.create('Service', service);
   for (const pod of topology.pods) {
     const made = await cluster.create('Pod', podObject(pod));

@@ -1,23 +1,12 @@
 /** kubectl against the API of a lab: the machine's own, or where it has none a client of ours. */
-import { existsSync, mkdirSync, readdirSync } from 'node:fs';
-import { homedir } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { execa } from 'execa';
 import type { ExecResult, Lab } from './lab.ts';
 import { kubeconfigOf, stateDirOf } from './names.ts';
 import { runOwnClient } from './own-client.ts';
 
 const TIMEOUT_MS = 30_000;
-
-/** The machine's kubectl, or one that `scripts/setup --test` has put aside; undefined where there is neither. */
-export function findKubectl(): string | undefined {
-  const onPath = (process.env.PATH ?? '').split(delimiter).map(directory => join(directory, 'kubectl'));
-  const found = onPath.find(path => existsSync(path));
-  if (found !== undefined) return found;
-  const cache = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'tunpath');
-  const kept = existsSync(cache) ? readdirSync(cache).filter(name => name.startsWith('kubectl-')) : [];
-  return kept.length === 0 ? undefined : join(cache, kept.sort().at(-1)!);
-}
 
 /**
  * Runs one command line of kubectl's to its end; its failure is in the exit code.

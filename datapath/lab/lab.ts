@@ -31,6 +31,7 @@ import { configOf, NODES, type NodeOptions, restartNode, startNodes } from './no
 import { identifyProcess, isAlive, type ProcessIdentity } from './processes.ts';
 import { labExists, labNames, namespacesOf, removeLab } from './remains.ts';
 import { API_LOG, startApi, startServers } from './servers.ts';
+import { writeTools } from './terminal-files.ts';
 import { addressOf, hostsOf, type LabPod, type Topology } from './topology.ts';
 import { topologyNamed } from './topology-file.ts';
 
@@ -147,6 +148,7 @@ export class Lab {
       lab.writeState();
       // Before anything is awaited, so that whatever takes the lab down finds them.
       writeNameFiles(name, topology);
+      writeTools(name);
       await makeNetwork(name, topology);
       // All of them, also when one has failed: down() below ends only what already lives in its namespace.
       const started = await Promise.allSettled([

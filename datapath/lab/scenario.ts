@@ -6,7 +6,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { IpError } from '../control/ip.ts';
 import type { Capture, CaptureSummary } from './capture.ts';
-import { findKubectl, runKubectl } from './kubectl.ts';
+import { findKubectl } from './find-kubectl.ts';
+import { runKubectl } from './kubectl.ts';
 import { type ExecResult, Lab } from './lab.ts';
 import { LabError } from './lab-error.ts';
 import type { LabNodeConfig, Mode } from './modes.ts';

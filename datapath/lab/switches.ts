@@ -14,10 +14,11 @@ import {
 } from '../api/agent/node-network.ts';
 import type { Json, KubeObject } from '../api/object.ts';
 import { type Mode, type ModeOptions, profileFor } from './modes.ts';
+import { AGENT_VARIABLE } from './terminal-files.ts';
 import { gatewayOf, type Topology } from './topology.ts';
 
 export interface SwitchObject {
-  kind: 'ConfigMap' | 'IPPool' | 'Namespace';
+  kind: 'ConfigMap' | 'IPPool' | 'Namespace' | 'DaemonSet';
   object: Json;
 }
 
@@ -39,6 +40,54 @@ export function switchObjects(topology: Topology, options: ModeOptions): SwitchO
     default:
       return [];
   }
+}
+
+/**
+ * The agents of a lab's system, as pods of a DaemonSet: `kubectl exec ds/cilium -- cilium-dbg ...` is typed in them. What
+ * agents do the node's datapath does: restarting them changes nothing.
+ */
+export function agentObjects(topology: Topology, options: ModeOptions): SwitchObject[] {
+  switch (systemOf(topology, options)) {
+    case 'cilium':
+      return [
+        daemonSet('cilium', 'kube-system', { 'k8s-app': 'cilium' }, 'cilium-agent', 'quay.io/cilium/cilium:v1.18.0'),
+      ];
+    case 'calico':
+      return [
+        daemonSet('calico-node', 'kube-system', { 'k8s-app': 'calico-node' }, 'calico-node', 'calico/node:v3.28.1'),
+      ];
+    case 'flannel': {
+      const labels = { app: 'flannel', tier: 'node' };
+      const image = 'ghcr.io/flannel-io/flannel:v0.26.1';
+      return [
+        { kind: 'Namespace', object: { metadata: { name: 'kube-flannel' } } },
+        daemonSet('kube-flannel-ds', 'kube-flannel', labels, 'kube-flannel', image),
+      ];
+    }
+    default:
+      return [];
+  }
+}
+
+function daemonSet(
+  name: string,
+  namespace: string,
+  labels: Record<string, string>,
+  container: string,
+  image: string,
+): SwitchObject {
+  const env = [{ name: AGENT_VARIABLE, valueFrom: { fieldRef: { fieldPath: 'spec.nodeName' } } }];
+  const spec = {
+    hostNetwork: true,
+    terminationGracePeriodSeconds: 1,
+    tolerations: [{ operator: 'Exists' }],
+    containers: [{ name: container, image, env }],
+  };
+  const object = {
+    metadata: { name, namespace, labels },
+    spec: { selector: { matchLabels: labels }, template: { metadata: { labels }, spec } },
+  };
+  return { kind: 'DaemonSet', object };
 }
 
 /** The network that those objects say. @returns undefined where there are none */

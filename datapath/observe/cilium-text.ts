@@ -41,7 +41,7 @@ export interface CiliumBackend {
 const GAP = '   ';
 
 /** Columns of text; the last one is not filled up. */
-function columns(rows: readonly (readonly string[])[]): string {
+export function columns(rows: readonly (readonly string[])[]): string {
   const widths = rows[0].map((_, i) => Math.max(...rows.map(row => row[i].length)));
   return rows
     .map(
@@ -99,6 +99,61 @@ export function lbText(config: ResolvedConfig, backends: readonly CiliumBackend[
     });
   }
   return columns(rows);
+}
+
+/** `cilium-dbg service list`: each address of a service, and who answers. */
+export function serviceText(config: ResolvedConfig, backends: readonly CiliumBackend[]): string {
+  const rows = [['ID', 'Frontend', 'Service Type', 'Backend']];
+  let id = 0;
+  for (const { address, port, service, servicePort, flags } of frontends(config)) {
+    const { protocol } = servicePort;
+    const of = backends.filter(
+      one => one.service === service && one.protocol.toUpperCase() === protocol && isOf(one, servicePort),
+    );
+    const ends = of.map(
+      (one, i) => `${i + 1} => ${one.address}:${one.port}/${protocol} (${one.ready ? 'active' : 'terminating'})`,
+    );
+    rows.push([String(++id), `${address}:${port}/${protocol}`, flags.split(',')[0]!, ends[0] ?? '']);
+    for (const end of ends.slice(1)) rows.push(['', '', '', end]);
+  }
+  return columns(rows);
+}
+
+/** `cilium-dbg map get cilium_lb4_services_v2`: as lbText, with numbers for backends. */
+export function serviceMapText(config: ResolvedConfig, backends: readonly CiliumBackend[]): string {
+  const rows = [['Key', 'Value', 'State', 'Error']];
+  for (const { address, port, service, servicePort, revNat } of frontends(config)) {
+    const { protocol } = servicePort;
+    const of = backends
+      .map((backend, i) => ({ backend, id: i + 1 }))
+      .filter(({ backend }) => backend.service === service && backend.ready && isOf(backend, servicePort))
+      .filter(({ backend }) => backend.protocol.toUpperCase() === protocol);
+    const key = (slot: number) => `${address}:${port}/${protocol} (${slot})`;
+    rows.push([key(0), `0 ${of.length}[0] (${revNat}) [0x0 0x0]`, '', '']);
+    of.forEach(({ id }, i) => {
+      rows.push([key(i + 1), `${id} 0[0] (${revNat}) [0x0 0x0]`, '', '']);
+    });
+  }
+  return columns(rows);
+}
+
+/** `cilium-dbg map get cilium_lb4_backends_v3` */
+export function backendMapText(backends: readonly CiliumBackend[]): string {
+  const rows = backends.map(({ protocol, address, port }, i) => [
+    String(i + 1),
+    `${protocol.toUpperCase()}://${address}:${port}`,
+    '',
+    '',
+  ]);
+  return columns([['Key', 'Value', 'State', 'Error'], ...rows]);
+}
+
+/** `cilium-dbg map get cilium_lb4_reverse_nat` */
+export function reverseNatMapText(config: ResolvedConfig): string {
+  const rows = new Map<number, string>();
+  for (const { address, port, revNat } of frontends(config))
+    if (!rows.has(revNat)) rows.set(revNat, `${address}:${port}`);
+  return columns([['Key', 'Value', 'State', 'Error'], ...[...rows].map(([id, end]) => [String(id), end, '', ''])]);
 }
 
 /** Is it a backend of this port? A service with several ports of one protocol has them apart by the target. */

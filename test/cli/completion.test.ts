@@ -23,7 +23,7 @@ describe('completion', function () {
     );
   const rows: [line: string, values: string[]][] = [
     ['c', ['capture', 'completion', 'conformance']],
-    ['lab s', ['status', 'scenario']],
+    ['lab s', ['status', 'shell', 'scenario']],
     ['lab scenario ""', ['list', 'run', 'help']],
     ['help ho', ['host']],
     ['get cou', ['counters']],

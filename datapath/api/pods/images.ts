@@ -15,11 +15,14 @@ export interface Image {
   entrypoint?: string[];
   /** CMD: what `args` stand instead of. */
   command?: string[];
+  /** An agent of a cluster's network: the lab's tools are its programs, and the node's datapath does its work. */
+  agent?: true;
   /** Its programs are busybox's, also where the host has others of the same name. */
   busybox?: boolean;
 }
 
 const SHELL: Image = { command: ['sh'] };
+const AGENT: Image = { entrypoint: ['sleep', 'infinity'], agent: true };
 
 /** By repository, without registry where that is Docker Hub. */
 const IMAGES: Record<string, Image> = {
@@ -35,6 +38,11 @@ const IMAGES: Record<string, Image> = {
   busybox: { ...SHELL, busybox: true },
   alpine: { ...SHELL, busybox: true },
   'curlimages/curl': { entrypoint: ['curl'], command: ['--help'] },
+  'quay.io/cilium/cilium': AGENT,
+  'calico/node': AGENT,
+  'quay.io/calico/node': AGENT,
+  'ghcr.io/flannel-io/flannel': AGENT,
+  'flannel/flannel': AGENT,
   ubuntu: { command: ['bash'] },
   debian: { command: ['bash'] },
 };

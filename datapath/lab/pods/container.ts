@@ -26,7 +26,7 @@ export interface Surroundings {
   namespace: string;
   hostname: string;
   /** Directories of programs; the second where the image's own are busybox's. */
-  path: { host: string; busybox: string };
+  path: { host: string; busybox: string; tools: string };
   /** What every process has, besides what its container says. */
   env: NodeJS.ProcessEnv;
   sources: Sources;
@@ -237,7 +237,8 @@ export class Container {
   }
 
   private pathOf(image: Image): string {
-    const { host, busybox } = this.around.path;
+    const { host, busybox, tools } = this.around.path;
+    if (image.agent) return `${tools}:${host}:${busybox}`;
     return image.busybox ? `${busybox}:${host}` : `${host}:${busybox}`;
   }
 

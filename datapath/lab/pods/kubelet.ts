@@ -14,6 +14,7 @@ import { ipBatch } from '../../control/ip.ts';
 import { namespaceExists } from '../../control/netns.ts';
 import { LAB_POD } from '../api-objects.ts';
 import { MEMBER_VARIABLE, memberEnvironment, namespaceOf, socketOf, stateDirOf } from '../names.ts';
+import { toolsOf } from '../terminal-files.ts';
 import { addressOf, type Topology } from '../topology.ts';
 import type { NodeAgent } from './node-agent.ts';
 import type { PodNames } from './pod-names.ts';
@@ -37,7 +38,7 @@ export class Kubelet implements PodHost {
   readonly cluster: Cluster;
   readonly names: PodNames;
   readonly onError: (text: string) => void;
-  readonly path: { host: string; busybox: string };
+  readonly path: { host: string; busybox: string; tools: string };
   private readonly topology: Topology;
   private readonly network: KubeletOptions['network'];
   private readonly agents: ReadonlyMap<string, NodeAgent>;
@@ -57,7 +58,11 @@ export class Kubelet implements PodHost {
     this.agents = agents;
     this.names = names;
     this.onError = onError;
-    this.path = { host: process.env.PATH ?? '/usr/sbin:/usr/bin:/sbin:/bin', busybox: `${stateDirOf(lab)}/busybox` };
+    this.path = {
+      host: process.env.PATH ?? '/usr/sbin:/usr/bin:/sbin:/bin',
+      busybox: `${stateDirOf(lab)}/busybox`,
+      tools: toolsOf(lab),
+    };
     mkdirSync(this.podsDirectory, { recursive: true, mode: 0o700 });
   }
 

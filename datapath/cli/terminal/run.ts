@@ -1,0 +1,22 @@
+/** Runs commands of ours, or of others, with the terminal's own streams. */
+import { spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+
+const MAIN = fileURLToPath(new URL('../main.js', import.meta.url));
+const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGKILL: 9, SIGTERM: 15 } as Partial<Record<NodeJS.Signals, number>>;
+
+export function runTunpath(argv: readonly string[]): Promise<number> {
+  return runProgram(process.execPath, [MAIN, ...argv]);
+}
+
+/** @returns its exit code, as a shell says it */
+export function runProgram(program: string, argv: readonly string[], env = process.env): Promise<number> {
+  const child = spawn(program, argv, { stdio: 'inherit', env });
+  for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal));
+  // The terminal sends this one to all of its processes.
+  process.on('SIGINT', () => {});
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (code, signal) => resolve(code ?? 128 + (SIGNALS[signal ?? 'SIGTERM'] ?? 15)));
+  });
+}

@@ -343,9 +343,9 @@ describe('a lab whose API is in etcd', function () {
     const client = new ApiClient(readKubeconfig(kubeconfigOf(ETCD_NAME)));
     const maps = await client.get('/api/v1/namespaces/default/configmaps');
     assert.deepEqual(maps.items, []);
-    const [pods, rows] = [await client.get('/api/v1/pods'), new EtcdClient(etcd.address)];
+    const [pods, rows] = [await client.get('/api/v1/namespaces/default/pods'), new EtcdClient(etcd.address)];
     const keys: string[] = [];
-    for await (const page of rows.pages(`/tunpath/${ETCD_NAME}/objects/pods/`, 0)) {
+    for await (const page of rows.pages(`/tunpath/${ETCD_NAME}/objects/pods/default/`, 0)) {
       keys.push(...page.map(({ key }) => key));
     }
     assert.deepEqual(

@@ -4,9 +4,9 @@ import { parse } from 'yaml';
 import { type Api, openApi } from '../../datapath/api/api.ts';
 import { Cluster, isReady, withCondition } from '../../datapath/api/controllers/cluster.ts';
 import { startControllers } from '../../datapath/api/controllers/index.ts';
-import { type Controller, Manager } from '../../datapath/api/controllers/manager.ts';
+import { type Controller, EACH_POD, Manager } from '../../datapath/api/controllers/manager.ts';
 import type { IpamOptions } from '../../datapath/api/controllers/nodes.ts';
-import { type Json, type KubeObject, placeOf } from '../../datapath/api/object.ts';
+import type { Json, KubeObject } from '../../datapath/api/object.ts';
 import { RESOURCES } from '../../datapath/api/resources.ts';
 
 const GLOBAL = new Set(RESOURCES.filter(({ namespaced }) => !namespaced).map(({ kind }) => kind));
@@ -109,12 +109,7 @@ export class ClusterRig {
     let next = 2;
     return {
       name: 'kubelet',
-      *keys(cluster) {
-        for (const pod of cluster.values('Pod')) yield placeOf(pod);
-      },
-      *affected({ storage, place }) {
-        if (storage === 'pods') yield place;
-      },
+      ...EACH_POD,
       reconcile: async (key, cluster) => {
         const [namespace, name] = key.split('/') as [string, string];
         const pod = cluster.find('Pod', namespace, name);

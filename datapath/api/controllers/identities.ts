@@ -2,11 +2,11 @@
  * Security identities: one number for each set of labels, the same for good (CiliumIdentity), and for each pod with an address
  * a CiliumEndpoint that says which it has.
  */
-import { controllerReference, type Json, type KubeObject, placeOf } from '../object.ts';
+import { controllerReference, type Json, type KubeObject } from '../object.ts';
 import type { IndexOf } from '../store/index.ts';
 import type { Cluster } from './cluster.ts';
 import { isActive } from './cluster.ts';
-import type { Controller } from './manager.ts';
+import { type Controller, EACH_POD } from './manager.ts';
 
 const FIRST = 256; // below are reserved ones
 const LAST = 65535;
@@ -21,9 +21,7 @@ const IGNORED =
 
 export const identities: Controller = {
   name: 'identity',
-  *keys(cluster) {
-    for (const pod of cluster.values('Pod')) yield placeOf(pod);
-  },
+  keys: EACH_POD.keys,
   *affected({ storage, place }) {
     if (storage === 'pods' || storage === 'ciliumendpoints.cilium.io') yield place;
   },

@@ -3,6 +3,7 @@
  * works out what should be, and writes the difference. So it does not matter what it missed, and doing it twice changes
  * nothing.
  */
+import { placeOf } from '../object.ts';
 import type { Store, StoreEvent } from '../store/store.ts';
 import type { Cluster } from './cluster.ts';
 
@@ -15,6 +16,16 @@ export interface Controller {
   /** Brings a key into order. @returns milliseconds after which to look again, or undefined */
   reconcile(key: string, cluster: Cluster): Promise<number | undefined>;
 }
+
+/** For a controller whose keys are the places of pods. */
+export const EACH_POD: Pick<Controller, 'keys' | 'affected'> = {
+  *keys(cluster) {
+    for (const pod of cluster.values('Pod')) yield placeOf(pod);
+  },
+  *affected({ storage, place }) {
+    if (storage === 'pods') yield place;
+  },
+};
 
 const FIRST_RETRY_MS = 50;
 const MAX_RETRY_MS = 10_000;

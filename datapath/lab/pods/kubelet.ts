@@ -6,7 +6,7 @@ import { mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { execa } from 'execa';
 import type { Cluster } from '../../api/controllers/cluster.ts';
 import { isActive } from '../../api/controllers/cluster.ts';
-import type { Controller } from '../../api/controllers/manager.ts';
+import { type Controller, EACH_POD } from '../../api/controllers/manager.ts';
 import { freePodAddress } from '../../api/controllers/nodes.ts';
 import { type KubeObject, placeOf } from '../../api/object.ts';
 import { callNode } from '../../control/client.ts';
@@ -133,12 +133,7 @@ export class Kubelet implements PodHost {
 
   readonly controller: Controller = {
     name: 'kubelet',
-    *keys(cluster) {
-      for (const pod of cluster.values('Pod')) yield placeOf(pod);
-    },
-    *affected({ storage, place }) {
-      if (storage === 'pods') yield place;
-    },
+    ...EACH_POD,
     reconcile: async (key, cluster) => {
       const [namespace, name] = key.split('/') as [string, string];
       const pod = cluster.find('Pod', namespace, name);

@@ -35,10 +35,24 @@ spec:
 `;
 }
 
+/** All of it by itself. */
+const SCRIPT = `#!/bin/sh
+# Two nodes, a ping from pod to pod, and nothing left of it. As root.
+set -e
+cd "$(dirname "$0")"
+ip netns add p1
+ip netns add p2
+tunpath node --config a.yaml --config b.yaml 2>node.log &
+node=$!
+trap 'kill $node; wait $node; ip netns del p1; ip netns del p2' EXIT
+until grep -q ^ready node.log; do kill -0 $node || { cat node.log; exit 1; }; sleep 0.1; done
+ip netns exec p1 ping -c 3 10.244.2.10
+`;
+
 export const EXAMPLE_FILES: Readonly<Record<string, Example>> = {
   'two-nodes': {
     what: 'two nodes with a pod each, a wire between them in the process, and a VXLAN tunnel over it',
-    files: { 'a.yaml': nodeFile('a', 1, 2, SEGMENT), 'b.yaml': nodeFile('b', 2, 1, '') },
+    files: { 'a.yaml': nodeFile('a', 1, 2, SEGMENT), 'b.yaml': nodeFile('b', 2, 1, ''), 'run.sh': SCRIPT },
     commands: [
       ['ip netns add p1 && ip netns add p2', 'the pods'],
       ['tunpath node --config a.yaml --config b.yaml &', '"ready" when packets flow'],

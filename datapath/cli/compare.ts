@@ -5,6 +5,7 @@ import { MODES, parseMode } from '../lab/modes.ts';
 import { DONE, NO } from './exit.ts';
 import type { Format } from './format.ts';
 import { claimLab } from './lab.ts';
+import { readTopology, type TopologyFlags } from './lab-topology.ts';
 import { type Column, printRows } from './table.ts';
 
 const COLUMNS: Column<Comparison>[] = [
@@ -24,8 +25,11 @@ const COLUMNS: Column<Comparison>[] = [
 ];
 
 /** Answers no when any mode did not work. */
-export async function compare(flags: { name: string; mode?: string[]; output: Format }): Promise<number> {
+export async function compare(
+  flags: TopologyFlags & { name: string; mode?: string[]; output: Format },
+): Promise<number> {
   const { name } = flags;
+  const topology = readTopology(flags);
   const modes = flags.mode === undefined ? MODES : flags.mode.map(parseMode);
   await claimLab(name);
 
@@ -33,7 +37,7 @@ export async function compare(flags: { name: string; mode?: string[]; output: Fo
   const progress = (line: string): void => {
     process.stderr.write(`[${((performance.now() - started) / 1000).toFixed(1).padStart(5)}] ${line}\n`);
   };
-  const rows = await compareModes({ name, modes, progress });
+  const rows = await compareModes({ name, topology, modes, progress });
   await printRows(flags.output, rows, COLUMNS);
   for (const row of rows) {
     for (const failure of row.failures) process.stderr.write(`${row.mode} to ${row.server}: ${failure}\n`);

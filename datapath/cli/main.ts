@@ -288,6 +288,8 @@ function addLab(lab: Command): void {
     .command('compare')
     .description('send the same traffic through every mode and print what each costs')
     .option('--mode <mode...>', 'only these')
+    .option('-t, --topology <name>', 'as for `lab up`')
+    .option('-f, --file <file>', 'a topology of your own')
     .option('--name <lab>', 'name of the labs it makes', 'compare')
     .option(...OUTPUT)
     .action(ends(async flags => (await import('./compare.ts')).compare(flags)));

@@ -71,6 +71,7 @@ export interface LabNodeConfig {
     routes: { to: string; via: string; encap?: boolean }[];
     profile: Profile;
     offload: 'auto' | 'none';
+    loop: { busyPoll: 'auto' };
     masquerade: MasqueradeRule[];
     services: {
       name: string;
@@ -153,6 +154,7 @@ export function nodeConfig(lab: string, topology: Topology, node: LabNode, optio
       routes: [...podRoutes, ...(gateway === undefined ? [] : topology.staticRoutes.map(to => ({ to, via: gateway })))],
       profile,
       offload: options.offload ?? 'auto',
+      loop: { busyPoll: 'auto' },
       masquerade: masqueradeRules(topology, node),
       services: topology.services.map(service => serviceConfig(topology, service)),
     },

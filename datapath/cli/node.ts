@@ -300,6 +300,8 @@ async function run(
       await started.hubble?.close();
       running.delete(one);
       releaseLock(started.lock);
+      // Whoever applied something since knows of no restart that took it back.
+      one.config = started.node.current;
       if (asked || !started.restart.isWanted) return code;
       one.log.info('starts again');
     }
@@ -309,7 +311,7 @@ async function run(
   const ends = prepared.map((one, i) => runOne(one, firsts[i]));
   await Promise.all(firsts);
   process.on('uncaughtException', survive).on('unhandledRejection', survive);
-  const summary = () => summaryOf([...running.keys()].map(({ config }) => config));
+  const summary = () => summaryOf([...running.values()].map(({ current }) => current));
   process.on('SIGHUP', () => {
     notify.reloading();
     const reloads = [...running].map(([{ file, log }, node]) => reload(node, file, log));

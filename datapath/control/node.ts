@@ -385,6 +385,11 @@ export class Node {
     }
   }
 
+  /** What it was started with, and what has been applied since. */
+  get current(): ResolvedConfig {
+    return this.config;
+  }
+
   /**
    * Makes the running node what the configuration says: all of it, or nothing if it is not valid or says something that
    * cannot change. Packets flow on: the loop takes each piece between two bursts.

@@ -224,6 +224,21 @@ describe('nodes in one process', function () {
     assert.equal((await ping('a', 'c')).exitCode, 0);
   });
 
+  it('a node that starts again is what was applied to it, not what its file said at first', async () => {
+    await start('vxlan');
+    const path = socketPath(nodeName('c'));
+    const text = `${config('c', 'vxlan')}  masquerade: [{ from: 10.77.3.0/24, notTo: [10.77.0.0/16] }]\n`;
+    const { applied } = (await callNode(path, 'apply', { text, file: 'c.yaml' })) as { applied?: unknown };
+    assert.notEqual(applied, undefined);
+    const applies = async () =>
+      ((await callNode(path, 'config')) as { spec: { masquerade: object[] } }).spec.masquerade;
+    assert.equal((await applies()).length, 1);
+    await callNode(path, 'restart');
+    for (let i = 0; i < 200 && !log.includes('starts again'); i++) await sleep(50);
+    for (let tries = 0; tries < 100 && (await ping('a', 'c')).exitCode !== 0; tries++) await sleep(100);
+    assert.equal((await applies()).length, 1);
+  });
+
   it('what is wrong with one configuration does not keep the others from running', async () => {
     await start('vxlan', (node, text) => (node === 'b' ? text.replace('segment: lan,', 'segment: lam,') : text));
     assert.match(log, /b\.yaml:5:\d+: spec\.uplink\.segment: got "lam", expected one of lan/);

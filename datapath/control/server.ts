@@ -71,7 +71,8 @@ export async function serve(
         for (const socket of connections) socket.destroy();
       }, CLOSE_GRACE_MS);
       await listener.close();
-      clearTimeout(late);
+      // Some may have come before the socket was made again, which the listener does not wait for.
+      if (connections.size === 0) clearTimeout(late);
     },
   };
 }
@@ -79,7 +80,7 @@ export async function serve(
 /**
  * As listenPrivately(), and again where the socket has been removed: who tidies up /run would leave a node that nobody can
  * ask anything. Conversations go on meanwhile.
- * @returns close() waits for those that are open
+ * @returns close() waits for those of the last socket
  */
 export async function keepListening(
   path: string,

@@ -156,6 +156,47 @@ describe('L2 announcement', function () {
     ]);
   });
 
+  it('durations that no election can have are as if there were none', () => {
+    const settings = (lease: string, renew: string, retry: string) => {
+      const [, ...times] = Object.values(
+        l2Settings({
+          apiVersion: 'v1',
+          kind: 'ConfigMap',
+          metadata: { name: 'cilium-config', namespace: 'kube-system' },
+          data: {
+            'l2-announcements-lease-duration': lease,
+            'l2-announcements-renew-deadline': renew,
+            'l2-announcements-retry-period': retry,
+          },
+        } as KubeObject),
+      );
+      return times;
+    };
+    assert.deepEqual(settings('3s', '2s', '500ms'), [3000, 2000, 500]);
+    for (const [lease, renew, retry] of [
+      ['3s', '3s', '500ms'],
+      ['3s', '2s', '2s'],
+      ['3s', '2s', '600h'],
+      ['600h', '500h', '2s'],
+      [`${'9'.repeat(400)}s`, '2s', '1s'],
+    ] as const) {
+      assert.deepEqual(settings(lease, renew, retry), [15_000, 5000, 2000], `${lease} ${renew} ${retry}`);
+    }
+  });
+
+  it('who has been taken the lease away is silent as soon as it looks', () =>
+    withRig(async rig => {
+      await rig.cluster.create(POLICY());
+      await rig.serve('web', '192.0.2.1');
+      await rig.pass(6000);
+      const lease = rig.lease('web')!;
+      const before = rig.node(lease.spec.holderIdentity);
+      const other = NODES.find(name => name !== before.name)!;
+      await rig.cluster.cluster.change(lease, () => ({ ...lease, spec: { ...lease.spec, holderIdentity: other } }));
+      await before.announcer.tick();
+      assert.equal(before.answers('192.0.2.1'), false);
+    }, QUICK));
+
   it('nobody answers without a policy, and with one the holder of the lease does', () =>
     withRig(async rig => {
       await rig.serve('web', '192.0.2.1');

@@ -121,11 +121,13 @@ export class L2Announcer {
   ): Promise<void> {
     const { cluster, node } = this.options;
     const place = placeOf(service);
-    if (addresses.some(ip => leaders.get(ip) !== place && !this.held.has(leaders.get(ip)!))) return;
     const name = leaseName(service);
-    const now = this.options.now();
     const lease = cluster.find('Lease', NAMESPACE, name);
     const holder = lease?.spec?.holderIdentity ?? '';
+    // Somebody has taken it away, so others may have it at once.
+    if (holder !== node) this.held.delete(place);
+    if (addresses.some(ip => leaders.get(ip) !== place && !this.held.has(leaders.get(ip)!))) return;
+    const now = this.options.now();
     if (lease === undefined && !this.isTurn(name, service, policies, settings)) return;
     if (holder !== '' && holder !== node && !this.hasEnded(lease!)) return;
     const usable = addresses.filter(ip => leaders.get(ip) === place && !this.isUsedElsewhere(ip, name));

@@ -14,16 +14,20 @@ export interface L2Settings {
   retryMs: number;
 }
 
+const DEFAULTS = { leaseMs: 15_000, renewMs: 5_000, retryMs: 2_000 };
+const LONGEST_MS = 24 * 3_600_000;
+
 /** As Cilium has them: off, and 15, 5 and 2 s. */
 export function l2Settings(configMap: KubeObject | undefined): L2Settings {
   const data: Record<string, string> = configMap?.data ?? {};
+  const isOn = data['enable-l2-announcements'] === 'true';
   const ms = (key: string, otherwise: number) => durationOf(data[`l2-announcements-${key}`]) ?? otherwise;
-  return {
-    isOn: data['enable-l2-announcements'] === 'true',
-    leaseMs: ms('lease-duration', 15_000),
-    renewMs: ms('renew-deadline', 5_000),
-    retryMs: ms('retry-period', 2_000),
-  };
+  const leaseMs = ms('lease-duration', DEFAULTS.leaseMs);
+  const renewMs = ms('renew-deadline', DEFAULTS.renewMs);
+  const retryMs = ms('retry-period', DEFAULTS.retryMs);
+  // As client-go's leader election wants them (tools/leaderelection); others are none, and no timer takes more than 24 days.
+  const areTimes = retryMs < renewMs && renewMs < leaseMs && leaseMs <= LONGEST_MS;
+  return areTimes ? { isOn, leaseMs, renewMs, retryMs } : { isOn, ...DEFAULTS };
 }
 
 const UNITS: Record<string, number> = { h: 3_600_000, m: 60_000, s: 1000, ms: 1 };

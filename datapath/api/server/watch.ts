@@ -68,6 +68,8 @@ export class Watches {
     }
     const { store } = this.registry;
     await store.catchUp();
+    // Its client has gone meanwhile: nobody would close it.
+    if (response.destroyed) return;
     const fromNow = query.resourceVersion === '' || query.resourceVersion === '0';
     const revision = fromNow ? 0 : Number(query.resourceVersion);
     if (revision > store.revision) throw tooLarge(revision, store.revision);

@@ -21,16 +21,25 @@ export async function* watchNodes(
 ): AsyncGenerator<WatchedEvent[]> {
   const streams = nodes.map(node => eventsOf(node, params));
   const next = new Map(streams.map(stream => [stream, nextOf(stream)]));
-  const stopped = new Promise<null>(resolve => {
-    const stop = () => void sleep(DRAIN_MS, undefined, { ref: false }).then(() => resolve(null));
-    if (signal.aborted) stop();
-    signal.addEventListener('abort', stop, { once: true });
-  });
+  let isOver = false;
+  let end = () => {};
+  const stop = () =>
+    void sleep(DRAIN_MS, undefined, { ref: false }).then(() => {
+      isOver = true;
+      end();
+    });
+  if (signal.aborted) stop();
+  signal.addEventListener('abort', stop, { once: true });
   let silent = streams.length;
   const heard = new Set<AsyncGenerator<WatchedEvent[]>>();
   try {
     while (next.size > 0) {
-      const piece = await Promise.race([stopped, ...next.values()]);
+      // Another each time: a promise that stays open holds the results of all races that it has been in.
+      const over = new Promise<null>(resolve => {
+        end = () => resolve(null);
+        if (isOver) end();
+      });
+      const piece = await Promise.race([over, ...next.values()]);
       if (piece === null) return;
       const { stream, result } = piece;
       if (result.done === true) {
@@ -50,13 +59,17 @@ export async function* watchNodes(
       yield result.value;
     }
   } finally {
+    signal.removeEventListener('abort', stop);
     // Not waited for: a generator that waits for its node ends when the process does.
     for (const stream of next.keys()) void stream.return(undefined).catch(() => {});
   }
 }
 
-async function nextOf(stream: AsyncGenerator<WatchedEvent[]>) {
-  return { stream, result: await stream.next() };
+function nextOf(stream: AsyncGenerator<WatchedEvent[]>) {
+  const piece = stream.next().then(result => ({ stream, result }));
+  // Who leaves meanwhile does not hear that its node has ended.
+  piece.catch(() => {});
+  return piece;
 }
 
 async function* eventsOf(name: string, params: Partial<WatchParams>): AsyncGenerator<WatchedEvent[]> {

@@ -20,8 +20,8 @@ const LOOPBACK = ['127.0.0.1', '::1'];
 export async function ui(flags: UiFlags): Promise<number> {
   if (flags.static !== undefined) return writeStatic(flags.static);
   const { node } = flags;
-  const isWanted = (name: string) => node === undefined || name === pickNode(node, listNodes());
-  return serve(flags.listen, () => listNodes().filter(isWanted));
+  const picked = node === undefined ? undefined : pickNode(node, listNodes());
+  return serve(flags.listen, () => listNodes().filter(name => picked === undefined || name === picked));
 }
 
 /** Serves the page until SIGINT or SIGTERM. Nodes that come and go meanwhile are found. @param nodes their names now */

@@ -172,26 +172,31 @@ export class Live implements Shown {
   async change(request: ChangeRequest): Promise<ChangeAnswer[]> {
     const answers: ChangeAnswer[] = [];
     for (const name of this.nodes()) {
-      const socket = socketPath(name);
-      const config = (await callNode(socket, 'config')) as ResolvedConfig;
-      const text = writtenText(withChange(config, request));
-      const params = { text, file: `${request.change} of ${name}`, dryRun: request.dryRun };
-      const {
-        problems = [],
-        refused = [],
-        applied,
-      } = (await callNode(socket, 'apply', params, APPLY_MS)) as ApplyResult;
-      answers.push({
-        node: name,
-        problems: [
-          ...problems.map(({ path, message }) => `${path}: ${message}`),
-          ...refused.map(({ path, message }) => `${path.join('.')}: ${message}`),
-        ],
-        effects: applied?.changes ?? [],
-        longestStopMs: applied?.longestStopMs ?? 0,
-      });
+      try {
+        answers.push(await this.changeNode(name, request));
+      } catch (error) {
+        // What others have done by then is to be told, too.
+        answers.push({ node: name, problems: [(error as Error).message], effects: [], longestStopMs: 0 });
+      }
     }
     return answers;
+  }
+
+  private async changeNode(name: string, request: ChangeRequest): Promise<ChangeAnswer> {
+    const socket = socketPath(name);
+    const config = (await callNode(socket, 'config')) as ResolvedConfig;
+    const text = writtenText(withChange(config, request));
+    const params = { text, file: `${request.change} of ${name}`, dryRun: request.dryRun };
+    const { problems = [], refused = [], applied } = (await callNode(socket, 'apply', params, APPLY_MS)) as ApplyResult;
+    return {
+      node: name,
+      problems: [
+        ...problems.map(({ path, message }) => `${path}: ${message}`),
+        ...refused.map(({ path, message }) => `${path.join('.')}: ${message}`),
+      ],
+      effects: applied?.changes ?? [],
+      longestStopMs: applied?.longestStopMs ?? 0,
+    };
   }
 
   /** Watches end. */

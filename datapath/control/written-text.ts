@@ -10,11 +10,12 @@ export function writtenText({ spec, ...config }: ResolvedConfig): string {
   return JSON.stringify({ ...config, spec: { ...written, tunnel: short } }, asWritten, 2);
 }
 
-/** Of values that are no longer what was written. */
+/** Of values that are no longer what was written. Labels may have any of these names, and are text. */
 function asWritten(key: string, value: unknown): unknown {
-  if (key === 'isShort' || key === 'targets') return undefined;
+  if (key === 'isShort' && typeof value === 'boolean') return undefined;
   if (typeof value !== 'object' || value === null) return value;
+  if (key === 'targets') return undefined;
   const { low, high, value: bits, mask } = value as Record<string, unknown>;
-  if (low !== undefined && high !== undefined) return `${low}-${high}`;
-  return bits !== undefined && mask !== undefined ? `${bits}/${mask}` : value;
+  if (typeof low === 'number' && typeof high === 'number') return `${low}-${high}`;
+  return typeof bits === 'number' && typeof mask === 'number' ? `${bits}/${mask}` : value;
 }

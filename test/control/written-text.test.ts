@@ -17,4 +17,17 @@ describe('control/written-text', () => {
       assert.deepEqual(again.config, config);
     });
   }
+
+  it('labels may be called as fields are', () => {
+    const text = readFileSync(new URL('minimal.yaml', GOOD), 'utf8');
+    const labels = '{ targets: a, isShort: b, low: c, high: d, value: e, mask: f }';
+    const { config } = loadConfig(
+      `${text}  pods: [{ name: default/p, netns: p, device: eth0, address: 10.0.0.1, labels: ${labels} }]\n`,
+      'labels',
+    );
+    const uplink = { ...config!.spec.uplink, written: config!.spec.uplink };
+    const again = loadConfig(writtenText({ ...config!, spec: { ...config!.spec, uplink } } as ResolvedConfig), 'again');
+    assert.deepEqual(again.config, config);
+    assert.equal(Object.keys(config!.spec.pods[0]!.labels).length, 6);
+  });
 });

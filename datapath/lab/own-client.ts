@@ -2,6 +2,7 @@
  * A client for machines without kubectl: the verbs of the articles' command lines, in kubectl's words: apply, get, patch,
  * annotate, label and delete.
  */
+import { readFileSync } from 'node:fs';
 import { ApiClient, StatusError } from '../api/client/client.ts';
 import { readKubeconfig } from '../api/client/kubeconfig.ts';
 import { readManifests } from '../api/client/manifests.ts';
@@ -16,7 +17,7 @@ const TABLE = 'application/json;as=Table;v=v1;g=meta.k8s.io';
 /**
  * Carries out a command line; what the API refuses is in the exit code.
  * @param argv without `kubectl` itself
- * @param input a manifest, for `apply -f -`
+ * @param input a manifest, for `apply -f -`; other files are read
  * @throws LabError for what it does not know
  */
 export async function runOwnClient(kubeconfig: string, argv: readonly string[], input = ''): Promise<ExecResult> {
@@ -33,6 +34,8 @@ export async function runOwnClient(kubeconfig: string, argv: readonly string[], 
     client.close();
   }
 }
+
+const VERBS = ['get', 'patch', 'annotate', 'label', 'delete'];
 
 /** Flags that a value follows. */
 const VALUED = ['-n', '-o', '-p', '-f', '-l'];
@@ -58,18 +61,30 @@ async function carryOut(
 ): Promise<string> {
   const namespace = flags.get('-n') ?? 'default';
   if (verb === 'apply') {
+    const file = flags.get('-f');
+    if (file === undefined) throw new LabError('kubectl apply: expected -f FILE');
+    const { found, problems } = readManifests(
+      file === '-' ? input : textOf(file),
+      file === '-' ? 'standard input' : file,
+    );
+    if (problems.length > 0) throw new LabError(`kubectl apply: ${problems.join('; ')}`);
     let said = '';
-    for (const { object } of readManifests(input, 'standard input').found)
-      said += await apply(client, object, namespace);
+    for (const { object } of found) said += await apply(client, object, namespace);
     return said;
   }
-  const [kind, inline] = words[0]!.split('/') as [string, string?];
+  if (!VERBS.includes(verb)) {
+    throw new LabError(`kubectl ${verb}: there is no kubectl here, and our own client does not know it`);
+  }
+  if (words[0] === undefined) throw new LabError(`kubectl ${verb}: expected a kind, as in ${verb} pods`);
+  const [kind, inline] = words[0].split('/') as [string, string?];
   const [name, changes] = inline === undefined ? [words[1], words.slice(2)] : [inline, words.slice(1)];
   const resource = resourceCalled(kind);
   const path = pathOf(resource, flags.has('-A') ? undefined : namespace, name);
+  if (verb === 'get') return get(client, path, flags);
+  // Without one the API takes it for all of the kind.
+  if (name === undefined)
+    throw new LabError(`kubectl ${verb}: expected a name; our own client takes one object at a time`);
   switch (verb) {
-    case 'get':
-      return get(client, path, flags);
     case 'patch':
       return patch(client, resource, path, JSON.parse(flags.get('-p')!), 'patched');
     case 'annotate':
@@ -83,11 +98,17 @@ async function carryOut(
       const field = verb === 'label' ? 'labels' : 'annotations';
       return patch(client, resource, path, { metadata: { [field]: set } }, verb === 'label' ? 'labeled' : 'annotated');
     }
-    case 'delete':
+    default:
       await client.get(path, { method: 'DELETE' });
       return `${kindOf(resource)} "${name}" deleted${resource.namespaced ? ` from ${namespace} namespace` : ''}\n`;
-    default:
-      throw new LabError(`kubectl ${verb}: there is no kubectl here, and our own client does not know it`);
+  }
+}
+
+function textOf(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new LabError(`kubectl apply: ${file} cannot be read: ${(error as Error).message}`);
   }
 }
 

@@ -70,6 +70,35 @@ describe('a client for machines without kubectl', function () {
     }
   });
 
+  it('takes no command for all objects of a kind, and no file for another', async () => {
+    const served = await ServedApi.start();
+    try {
+      const config = served.kubeconfig;
+      await runOwnClient(config, ['apply', '-f', '-'], SERVICE('kept'));
+      const refused: [line: string, why: RegExp][] = [
+        ['delete svc', /expected a name/],
+        ['delete svc -l app=web', /expected a name/],
+        ['label svc app=web', /expected a name|has no/],
+        ['delete', /expected a kind/],
+        ['get', /expected a kind/],
+        ['apply', /expected -f FILE/],
+        ['apply -f /nonexistent/web.yaml', /web\.yaml cannot be read/],
+      ];
+      for (const [line, why] of refused) {
+        const seen = await runOwnClient(config, line.split(' ')).catch((error: Error) => ({
+          exitCode: 1,
+          stderr: error.message,
+        }));
+        assert.equal(seen.exitCode, 1, line);
+        if (line !== 'label svc app=web') assert.match(seen.stderr, why, line);
+      }
+      await assert.rejects(runOwnClient(config, ['apply', '-f', '-'], 'kind: Service\n'), /standard input:1/);
+      assert.equal((await runOwnClient(config, ['get', 'svc', 'kept'])).exitCode, 0);
+    } finally {
+      await served.stop();
+    }
+  });
+
   it('says what it does not know', async () => {
     const served = await ServedApi.start();
     try {

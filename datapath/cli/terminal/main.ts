@@ -23,10 +23,10 @@ type Tool = (desk: Desk, argv: readonly string[]) => Promise<string | number>;
 const TOOLS: Record<string, Tool> = { cilium, 'cilium-dbg': ciliumDbg, hubble, calicoctl, iptables };
 
 async function main([lab, tool, ...argv]: string[]): Promise<number> {
-  if (tool === 'kubectl') return kubectl(lab!, argv);
   const agent = process.env[AGENT_VARIABLE];
   let desk: Desk | undefined;
   try {
+    if (tool === 'kubectl') return await kubectl(lab!, argv);
     desk = new Desk(lab!, agent ?? process.env[HOST_VARIABLE], agent !== undefined);
     const said = await TOOLS[tool!]!(desk, argv);
     if (typeof said === 'number') return said;
@@ -42,7 +42,7 @@ async function main([lab, tool, ...argv]: string[]): Promise<number> {
 
 /** Where the machine has none. */
 async function kubectl(lab: string, argv: readonly string[]): Promise<number> {
-  const input = argv.includes('-f') ? readFileSync(0, 'utf8') : '';
+  const input = argv[argv.indexOf('-f') + 1] === '-' ? readFileSync(0, 'utf8') : '';
   const { stdout, stderr, exitCode } = await runOwnClient(kubeconfigOf(lab), argv, input);
   await print(stdout);
   process.stderr.write(stderr);

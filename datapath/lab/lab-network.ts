@@ -78,6 +78,8 @@ export class LabNetwork {
     },
     reconcile: async () => {
       if (this.current === undefined) await this.resume();
+      // What could not be written down stopped it half-way; its steps may be done twice.
+      else if (this.last !== undefined && !TERMINAL.has(this.last.phase)) await this.carryOut(this.last);
       const { network, source, faults, remarks } = this.look();
       await this.tell(faults, 'Warning', 'NetworkRefused');
       await this.tell(remarks, 'Normal', 'NotCarriedOut');
@@ -95,7 +97,8 @@ export class LabNetwork {
 
   /** Goes on with a switch that another process was killed in, and knows again which network there is. */
   private async resume(): Promise<void> {
-    const object = this.switches().at(-1);
+    // One that was only just begun has no state: nothing has come of it yet.
+    const object = this.switches().findLast(({ status }) => status?.state !== undefined);
     const state = object?.status?.state as SwitchState | undefined;
     if (state === undefined) return;
     this.last = state;

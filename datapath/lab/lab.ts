@@ -25,12 +25,22 @@ import { LabError, requireRoot } from './lab-error.ts';
 import { type LabProcess, LabProcesses } from './lab-processes.ts';
 import type { Mode, ModeOptions } from './modes.ts';
 import { writeNameFiles } from './name-files.ts';
-import { AWAY, checkLabName, memberEnvironment, namespaceOf, SWITCH, socketOf, stateDirOf } from './names.ts';
+import {
+  API_LOG,
+  AWAY,
+  checkLabName,
+  memberEnvironment,
+  NODES,
+  namespaceOf,
+  SWITCH,
+  socketOf,
+  stateDirOf,
+} from './names.ts';
 import { makeNetwork } from './network.ts';
-import { configOf, NODES, type NodeOptions, restartNode, startNodes } from './nodes.ts';
+import { configOf, type NodeOptions, restartNode, startNodes } from './nodes.ts';
 import { identifyProcess, isAlive, type ProcessIdentity } from './processes.ts';
 import { labExists, labNames, namespacesOf, removeLab } from './remains.ts';
-import { API_LOG, startApi, startServers } from './servers.ts';
+import { startApi, startServers } from './servers.ts';
 import { writeTools } from './terminal-files.ts';
 import { addressOf, hostsOf, type LabPod, type Topology } from './topology.ts';
 import { topologyNamed } from './topology-file.ts';

@@ -11,6 +11,11 @@ export const SWITCH = 'net';
 /** Name of the namespace behind the router's exit. */
 export const AWAY = 'away';
 
+/** What the API is called among a lab's processes, and its log; the process with all nodes; and the file with their segments. */
+export const API_LOG = 'api';
+export const NODES = 'nodes';
+export const SEGMENTS = 'segments';
+
 /**
  * Letters and digits only: with a dash, lab `a` would own the namespaces of lab `a-b`.
  * @throws LabError for anything else.

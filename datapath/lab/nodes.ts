@@ -17,12 +17,9 @@ import {
   segmentDevice,
   UPLINK_DEVICE,
 } from './modes.ts';
-import { memberEnvironment, namespaceOf, SWITCH, socketOf, stateDirOf } from './names.ts';
+import { memberEnvironment, NODES, namespaceOf, SEGMENTS, SWITCH, socketOf, stateDirOf } from './names.ts';
 import type { LabNode, Topology } from './topology.ts';
 
-/** What the process with all nodes is called among a lab's, and its log. */
-export const NODES = 'nodes';
-const SEGMENTS_FILE = 'segments.yaml';
 const MAIN = fileURLToPath(new URL('../cli/main.js', import.meta.url));
 
 /** A lab, as far as its nodes are concerned. */
@@ -59,7 +56,7 @@ export function startNodes(place: NodePlace, { adjust, seed }: NodeOptions): Pro
 
 /** Starts all nodes in one process, as their files say, and joins their segments to the bridges. */
 async function launchNodes({ name: lab, topology, options, processes }: NodePlace, env: NodeJS.ProcessEnv) {
-  const segments = `${stateDirOf(lab)}/${SEGMENTS_FILE}`;
+  const segments = `${stateDirOf(lab)}/${SEGMENTS}.yaml`;
   const documents = segmentConfigs(topology, options).map(document => stringify(document));
   writeFileSync(segments, documents.join('---\n'));
   const files = [segments, ...topology.nodes.map(({ name }) => configOf(lab, name))];

@@ -1,13 +1,11 @@
 /** What runs in a lab besides nodes: servers and commands of its pods, routers and hosts, and the API. */
 import { fileURLToPath } from 'node:url';
 import type { LabProcesses } from './lab-processes.ts';
-import { zoneFileOf } from './names.ts';
+import { API_LOG, zoneFileOf } from './names.ts';
 import { addressOf, CLUSTER_DOMAIN, dnsNameOf, type LabPod, type Topology } from './topology.ts';
 
 const WEB_PORT = 80;
 const DNS_PORT = 53;
-/** What the API is called among a lab's processes; it is no host. */
-export const API_LOG = 'api';
 
 const API = fileURLToPath(new URL('./api-process.js', import.meta.url));
 const DNS = fileURLToPath(new URL('./dns-server.js', import.meta.url));

@@ -3,8 +3,7 @@ import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { delimiter } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { findKubectl } from './find-kubectl.ts';
-import { kubeconfigOf, memberEnvironment, stateDirOf } from './names.ts';
-import { API_LOG } from './servers.ts';
+import { API_LOG, kubeconfigOf, memberEnvironment, stateDirOf } from './names.ts';
 
 /** The host that a tool is used on. */
 export const HOST_VARIABLE = 'TUNPATH_HOST';

@@ -2,7 +2,7 @@
 import { type Cidr, contains, formatCidr, parseCidr } from '../control/address.ts';
 import { addressOf, type Draft, entries, formatPath, type Path, type Report } from '../control/check-draft.ts';
 import { suggest } from '../control/nearest.ts';
-import { AWAY, SWITCH } from './names.ts';
+import { API_LOG, AWAY, NODES, SEGMENTS, SWITCH } from './names.ts';
 import { overlap } from './topology-defaults.ts';
 import type { WrittenTopology } from './topology-form.ts';
 
@@ -45,12 +45,15 @@ function unique(report: Report, expected: string) {
   };
 }
 
+/** What the lab calls things of its own. */
+const RESERVED: readonly string[] = [SWITCH, AWAY, API_LOG, NODES, SEGMENTS];
+
 function checkNames(spec: Spec, report: Report): void {
   const once = unique(report, 'a name that nothing else of the lab has');
   for (const kind of ['nodes', 'pods', 'routers', 'hosts'] as const) {
     for (const [path, { name }] of itemsOf(spec, kind)) {
       once(name, [...path, 'name']);
-      if (name === SWITCH || name === AWAY) report([...path, 'name'], `a name other than ${SWITCH} and ${AWAY}`);
+      if (RESERVED.includes(name as string)) report([...path, 'name'], `a name other than ${RESERVED.join(', ')}`);
     }
   }
   for (const kind of ['subnets', 'services'] as const) {

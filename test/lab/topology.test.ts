@@ -102,6 +102,24 @@ spec:
     );
   });
 
+  it('leave the names to the lab that it has for things of its own', () => {
+    for (const name of ['api', 'nodes', 'segments', 'net', 'away']) {
+      const text = `apiVersion: tunpath.dev/v1
+kind: Topology
+metadata: { name: names }
+spec:
+  subnets: [{ name: lan, cidr: 10.1.0.0/24 }]
+  nodes: [{ name: a, subnet: lan }]
+  pods: [{ name: ${name}, node: a }]
+`;
+      const { problems = [] } = loadTopology(text, 'names.yaml');
+      assert.match(
+        formatProblems(problems),
+        /^names\.yaml:7:18: spec\.pods\[0\]\.name: got "\w+", expected a name other than /,
+      );
+    }
+  });
+
   it('of any nonsense are refused with problems, not with an exception', () => {
     const good = fixture('two-routers.yaml').split('\n');
     for (const nonsense of ['', '[]', 'x', '{ a: [ }', 'null', '- - 1']) {

@@ -10,13 +10,21 @@ export default class CountingReporter extends Mocha.reporters.Dot {
     runner.on('fail', (test, error: Error) => {
       process.stdout.write(`\n  failed: ${test.fullTitle()}: ${error.message.split('\n')[0]}\n`);
     });
+    // Whoever ends it wants no more tests, and none of their namespaces and processes left behind.
+    let isEnded = false;
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+      process.once(signal, () => {
+        isEnded = true;
+        runner.abort();
+      });
+    }
     runner.once('end', () => {
       const path = process.env.TUNPATH_TEST_COUNTS;
       const { passes, failures, tests } = runner.stats!;
       // A run without a single test proves nothing.
-      const failed = tests === 0 ? 1 : failures;
+      const failed = tests === 0 || isEnded ? Math.max(1, failures) : failures;
       if (path !== undefined) writeFileSync(path, `${passes} passed, ${failed} failed\n`);
-      if (tests === 0) process.exitCode = 1;
+      if (tests === 0 || isEnded) process.exitCode = 1;
     });
   }
 }

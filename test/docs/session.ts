@@ -23,7 +23,8 @@ const PATIENCE_MS = 300_000;
 
 /** What the shell does before the first command. */
 const PRELUDE = `
-mount -t tmpfs none /run && mkdir -p /run/netns /etc/netns && mount -t tmpfs none /etc/netns
+# Without a /run of its own it would be the machine's labs that a page takes down.
+mount -t tmpfs none /run && mkdir -p /run/netns /etc/netns && mount -t tmpfs none /etc/netns || exit 1
 ip link set lo up
 set -m
 interrupted() { # PID OUTPUT: as somebody who has seen enough
@@ -49,6 +50,7 @@ export class Session {
   /** The code of a command that does not end. */
   static readonly ENDLESS = -1;
   private readonly shell: ChildProcessWithoutNullStreams;
+  private readonly closed: Promise<unknown>;
   private readonly outputs: string;
   private said = '';
   private typed = 0;
@@ -89,6 +91,7 @@ export class Session {
     this.shell.stdout.setEncoding('utf8').on('data', (text: string) => {
       this.said += text;
     });
+    this.closed = new Promise(resolve => this.shell.once('close', resolve));
     this.shell.stderr.resume();
     this.shell.stdin.on('error', () => {});
     this.shell.stdin.write(PRELUDE);
@@ -130,9 +133,8 @@ export class Session {
 
   /** Ends everything that the page has left. */
   async close(): Promise<void> {
-    const closed = new Promise(resolve => this.shell.once('close', resolve));
     this.shell.kill('SIGKILL');
-    await closed;
+    await this.closed;
     rmSync(path.dirname(this.directory), { recursive: true, force: true });
   }
 }

@@ -20,7 +20,7 @@ import { EtcdServer } from '../api/etcd.ts';
 import { kubectlPath } from '../api/kubectl.ts';
 import { MAIN } from './rig.ts';
 
-const NAME = 'labapi';
+const NAME = `la${process.pid}`;
 
 const WHOAMI = fileURLToPath(new URL('../../datapath/lab/whoami.js', import.meta.url));
 
@@ -322,7 +322,7 @@ describe('a lab and kubectl', function () {
 
 describe('a lab whose API is in etcd', function () {
   this.timeout(90_000);
-  const ETCD_NAME = 'labetcd';
+  const ETCD_NAME = `le${process.pid}`;
   let etcd: EtcdServer;
   before(async () => {
     await Lab.down(ETCD_NAME);

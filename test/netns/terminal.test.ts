@@ -8,7 +8,7 @@ import { Lab } from '../../datapath/lab/lab.ts';
 import { kubectlPath } from '../api/kubectl.ts';
 import { MAIN } from './rig.ts';
 
-const NAME = 'terminal';
+const NAME = `term${process.pid}`;
 const END = '=== end of line';
 
 interface Typed {

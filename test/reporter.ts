@@ -13,7 +13,8 @@ export default class CountingReporter extends Mocha.reporters.Dot {
     // Whoever ends it wants no more tests, and none of their namespaces and processes left behind.
     let isEnded = false;
     for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-      process.once(signal, () => {
+      // It comes twice: to the group, and by way of mocha.
+      process.on(signal, () => {
         isEnded = true;
         runner.abort();
       });

@@ -23,21 +23,40 @@ export interface LedgerCount {
   received: number;
 }
 
-/** @throws Error for what is no such request */
+/** Each is looked through for every packet on the uplink. */
+const MOST_NETWORKS = 4096;
+
+/** @throws Error with the place of what is wrong */
 export function ledgerProgram(params: Record<string, unknown>): LedgerProgram {
   const { own, peers } = params as Partial<LedgerRequest>;
-  if (!Array.isArray(own) || !Array.isArray(peers)) throw new Error('keep-ledger needs own and peers, lists');
-  return {
-    own: networksOf(own),
-    peers: peers.map(({ name, networks }) => ({ name: String(name), networks: networksOf(networks) })),
+  const program = {
+    own: networksOf(own, 'own'),
+    peers: listOf(peers, 'peers').map((peer, i) => {
+      const { name, networks } = (peer ?? {}) as { name?: unknown; networks?: unknown };
+      if (typeof name !== 'string') throw expected(`peers[${i}].name`, name, 'a name');
+      return { name, networks: networksOf(networks, `peers[${i}].networks`) };
+    }),
   };
+  const count = program.peers.reduce((sum, { networks }) => sum + networks.length, program.own.length);
+  if (count > MOST_NETWORKS) throw new Error(`keep-ledger: got ${count} networks, expected at most ${MOST_NETWORKS}`);
+  return program;
 }
 
-function networksOf(list: unknown): LedgerNetwork[] {
-  if (!Array.isArray(list)) throw new Error('keep-ledger: expected a list of networks');
-  return list.map(text => {
-    const cidr = parseCidr(String(text));
-    if (cidr === undefined) throw new Error(`keep-ledger: got ${JSON.stringify(text)}, expected a network of IPv4`);
+function networksOf(list: unknown, path: string): LedgerNetwork[] {
+  return listOf(list, path).map((text, i) => {
+    const cidr = typeof text === 'string' ? parseCidr(text) : undefined;
+    if (cidr === undefined) throw expected(`${path}[${i}]`, text, 'a network of IPv4');
     return { prefix: cidr.prefix, length: cidr.length };
   });
+}
+
+function listOf(value: unknown, path: string): unknown[] {
+  if (!Array.isArray(value)) throw expected(path, value, 'a list');
+  return value;
+}
+
+function expected(path: string, got: unknown, what: string): Error {
+  return new Error(
+    `keep-ledger: ${path}: got ${got === undefined ? 'nothing' : JSON.stringify(got)}, expected ${what}`,
+  );
 }

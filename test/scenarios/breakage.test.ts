@@ -136,28 +136,12 @@ const BREAKAGES: Breakage[] = [
     fails: ['check on: pod1 pings pod2', 'drop-wire-source-dest-check counts', 'k8s-w1: what it gives the fabric'],
   },
   {
-    what: "every client under the node's address, as kube-proxy has it",
-    scenario: 'cilium-source-matrix',
-    adjust: spec => {
-      spec.profile = 'linux';
-    },
-    fails: ['curl-pod asks: whom pods see', 'outside, by k8s-ctr: whom pods see', 'outside, by k8s-w1: whom pods see'],
-  },
-  {
     what: 'nodes with other MAC addresses',
     scenario: 'cilium-l2-announce',
     adjust: spec => {
       spec.uplink.mac = spec.uplink.mac.replace('08:00:27', '0a:00:27');
     },
     fails: ['gratuitous ARP, as request and as reply', 'who answers for 192.168.10.211', 'its neighbour'],
-  },
-  {
-    what: 'pods masqueraded towards each other, so that a policy does not know them',
-    scenario: 'networkpolicy-db',
-    adjust: spec => {
-      delete spec.masquerade[0]!.notTo;
-    },
-    fails: ['before: pod2 asks pod1', 'pod2 asks pod1', 'pod1: SYNs in its packets'],
   },
 ];
 

@@ -16,6 +16,7 @@ import { podStreams } from '../api/streams/pod-streams.ts';
 import { announceServices } from './announcers.ts';
 import { nodeObject, podObject, podStatus, serviceObjects } from './api-objects.ts';
 import { LabNetwork } from './lab-network.ts';
+import { readLabState } from './lab-state.ts';
 import { renewLeases } from './leases.ts';
 import type { ModeOptions } from './modes.ts';
 import { apiDirOf, kubeconfigOf, namespaceOf, stateDirOf, zoneFileOf } from './names.ts';
@@ -31,10 +32,7 @@ const CALICO = ['projectcalico.org', 'crd.projectcalico.org'];
 const lab = process.argv[2]!;
 
 async function main(): Promise<void> {
-  const { topology, options } = JSON.parse(readFileSync(`${stateDirOf(lab)}/lab.json`, 'utf8')) as {
-    topology: Topology;
-    options: ModeOptions;
-  };
+  const { topology, options } = readLabState(lab);
   const access = await accessOf(`${stateDirOf(lab)}/access.json`);
   let kubelet: Kubelet | undefined;
   const api = await openApi({

@@ -16,13 +16,14 @@
  */
 
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { execa } from 'execa';
 import { callNode, RUN_DIR } from '../control/client.ts';
 import { Capture } from './capture.ts';
 import { makeKernelNode } from './kernel-node.ts';
 import { LabError, requireRoot } from './lab-error.ts';
-import { type LabProcess, LabProcesses } from './lab-processes.ts';
+import { LabProcesses } from './lab-processes.ts';
+import { type LabState, readLabState, writeLabState } from './lab-state.ts';
 import type { Mode, ModeOptions } from './modes.ts';
 import { writeNameFiles } from './name-files.ts';
 import {
@@ -38,7 +39,7 @@ import {
 } from './names.ts';
 import { makeNetwork } from './network.ts';
 import { configOf, type NodeOptions, restartNode, startNodes } from './nodes.ts';
-import { identifyProcess, isAlive, type ProcessIdentity } from './processes.ts';
+import { identifyProcess, isAlive } from './processes.ts';
 import { labExists, labNames, namespacesOf, removeLab } from './remains.ts';
 import { startApi, startServers } from './servers.ts';
 import { writeTools } from './terminal-files.ts';
@@ -91,15 +92,6 @@ export interface HostStatus {
   namespace: string;
   pid: number | null;
   state: 'up' | 'down' | 'idle';
-}
-
-/** lab.json: enough for another process to use the lab. */
-interface LabState {
-  name: string;
-  topology: Topology;
-  options: ModeOptions;
-  owner: ProcessIdentity | null;
-  processes: LabProcess[];
 }
 
 export class Lab {
@@ -180,13 +172,14 @@ export class Lab {
   /** A lab that another process brought up. @throws LabError when there is none of that name. */
   static open(name: string): Lab {
     checkLabName(name);
-    let text: string;
+    let state: LabState;
     try {
-      text = readFileSync(`${stateDirOf(name)}/lab.json`, 'utf8');
+      state = readLabState(name);
     } catch (error) {
+      if (error instanceof SyntaxError) throw error;
       throw new LabError(`no lab '${name}' is up`, { cause: error });
     }
-    return new Lab(JSON.parse(text) as LabState);
+    return new Lab(state);
   }
 
   /** Whether anything of that name is there, whole or left behind. */
@@ -197,7 +190,7 @@ export class Lab {
   /** Whether the process that brought the lab up still runs. */
   static ownerRuns(name: string): boolean {
     try {
-      const { owner } = JSON.parse(readFileSync(`${stateDirOf(name)}/lab.json`, 'utf8')) as LabState;
+      const { owner } = readLabState(name);
       return owner !== null && isAlive(owner);
     } catch {
       return false;
@@ -349,7 +342,7 @@ export class Lab {
       owner: identifyProcess(process.pid),
       processes: this.processes.list,
     };
-    writeFileSync(`${this.stateDir}/lab.json`, `${JSON.stringify(state, null, 2)}\n`);
+    writeLabState(state);
   }
 
   /**

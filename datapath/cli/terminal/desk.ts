@@ -1,10 +1,9 @@
-/** What a tool of a lab's terminal speaks about: a lab, the node it is used on, the API. */
-import { readFileSync } from 'node:fs';
 import { ApiClient } from '../../api/client/client.ts';
 import type { Json, KubeObject } from '../../api/object.ts';
 import { callNode } from '../../control/client.ts';
 import type { ResolvedConfig } from '../../control/resolved.ts';
-import { apiDirOf, nodeNameOf, socketOf, stateDirOf } from '../../lab/names.ts';
+import { readLabState } from '../../lab/lab-state.ts';
+import { apiDirOf, nodeNameOf, socketOf } from '../../lab/names.ts';
 import type { Topology } from '../../lab/topology.ts';
 
 /** What cannot be done, in a tool's own words. */
@@ -25,7 +24,7 @@ export class Desk {
   constructor(lab: string, host: string | undefined, isAgent: boolean) {
     this.lab = lab;
     this.isAgent = isAgent;
-    const { topology } = JSON.parse(readFileSync(`${stateDirOf(lab)}/lab.json`, 'utf8')) as { topology: Topology };
+    const { topology } = readLabState(lab);
     this.topology = topology;
     const { nodes, pods } = topology;
     const node = pods.find(pod => pod.name === host)?.node ?? host ?? nodes[0]!.name;

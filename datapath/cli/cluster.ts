@@ -5,6 +5,7 @@
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Answer, type ApiClient, statusError } from '../api/client/client.ts';
+import { basePath, resourcePath } from '../api/client/discovery.ts';
 import { type Manifest, readManifests } from '../api/client/manifests.ts';
 import type { Json, KubeObject } from '../api/object.ts';
 import { diffSpecs, formatDifference } from './diff.ts';
@@ -172,7 +173,7 @@ class ClusterClient {
 
   /** @throws StatusError for a kind that the API has not */
   private async pathOf({ apiVersion, kind, metadata }: KubeObject): Promise<string> {
-    const base = apiVersion.includes('/') ? `/apis/${apiVersion}` : `/api/${apiVersion}`;
+    const base = basePath(apiVersion);
     let listed = this.resources.get(base);
     if (listed === undefined) {
       listed = this.client.request(base).then(answer => (answer.status === 404 ? [] : succeeded(answer).resources));
@@ -188,8 +189,8 @@ class ClusterClient {
       });
     }
     const namespace = metadata.namespace ?? this.client.access.namespace;
-    const inside = resource.namespaced ? `/namespaces/${encodeURIComponent(namespace)}` : '';
-    return `${base}${inside}/${resource.name}/${encodeURIComponent(metadata.name)}`;
+    const { name: plural, namespaced } = resource;
+    return resourcePath(apiVersion, { plural, namespaced }, namespace, metadata.name);
   }
 }
 

@@ -4,6 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { ApiClient, StatusError } from '../api/client/client.ts';
+import { resourcePath } from '../api/client/discovery.ts';
 import { readKubeconfig } from '../api/client/kubeconfig.ts';
 import { readManifests } from '../api/client/manifests.ts';
 import type { Json } from '../api/object.ts';
@@ -79,7 +80,7 @@ async function carryOut(
   const [kind, inline] = words[0].split('/') as [string, string?];
   const [name, changes] = inline === undefined ? [words[1], words.slice(2)] : [inline, words.slice(1)];
   const resource = resourceCalled(kind);
-  const path = pathOf(resource, flags.has('-A') ? undefined : namespace, name);
+  const path = resourcePath(apiVersionOf(resource), resource, flags.has('-A') ? undefined : namespace, name);
   if (verb === 'get') return get(client, path, flags);
   // Without one the API takes it for all of the kind.
   if (name === undefined)
@@ -116,7 +117,7 @@ async function apply(client: ApiClient, object: Json, namespace: string): Promis
   const resource = findKind(object.apiVersion, object.kind);
   if (resource === undefined) throw new LabError(`${object.apiVersion} ${object.kind}: the API has no such kind`);
   const { name } = object.metadata;
-  const path = pathOf(resource, object.metadata.namespace ?? namespace, name, object.apiVersion);
+  const path = resourcePath(object.apiVersion, resource, object.metadata.namespace ?? namespace, name);
   const isThere = (await client.request(path)).status === 200;
   await client.get(path, {
     method: 'PATCH',
@@ -175,17 +176,6 @@ function resourceCalled(name: string): Resource {
   );
   if (found === undefined) throw new LabError(`kubectl: the API has no kind ${name}`);
   return found;
-}
-
-function pathOf(
-  resource: Resource,
-  namespace: string | undefined,
-  name?: string,
-  version = apiVersionOf(resource),
-): string {
-  const root = version.includes('/') ? `/apis/${version}` : `/api/${version}`;
-  const within = resource.namespaced && namespace !== undefined ? `/namespaces/${namespace}` : '';
-  return `${root}${within}/${resource.plural}${name === undefined ? '' : `/${name}`}`;
 }
 
 /** As kubectl names it: `service`, `ciliumloadbalancerippool.cilium.io`. */

@@ -96,8 +96,23 @@ export function findApiKind(kinds: readonly ApiKind[], text: string): ApiKind | 
 }
 
 /** `/api/v1/namespaces/NS/pods`; across all namespaces without one. */
-export function collectionPath({ group, version, plural, namespaced }: ApiKind, namespace?: string): string {
-  const base = group === '' ? `/api/${version}` : `/apis/${group}/${version}`;
+export function collectionPath({ group, version, ...resource }: ApiKind, namespace?: string): string {
+  return resourcePath(group === '' ? version : `${group}/${version}`, resource, namespace);
+}
+
+/** The same for who knows an apiVersion; with a name that object's. */
+export function resourcePath(
+  apiVersion: string,
+  { plural, namespaced }: { plural: string; namespaced: boolean },
+  namespace?: string,
+  name?: string,
+): string {
   const inside = namespaced && namespace !== undefined ? `/namespaces/${encodeURIComponent(namespace)}` : '';
-  return `${base}${inside}/${plural}`;
+  const collection = `${basePath(apiVersion)}${inside}/${plural}`;
+  return name === undefined ? collection : `${collection}/${encodeURIComponent(name)}`;
+}
+
+/** `/api/v1`, `/apis/apps/v1` */
+export function basePath(apiVersion: string): string {
+  return apiVersion.includes('/') ? `/apis/${apiVersion}` : `/api/${apiVersion}`;
 }

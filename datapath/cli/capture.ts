@@ -7,11 +7,12 @@ import { LINK_ETHERNET, LINK_IPV4, LINK_RAW, PcapWriter } from '../io/pcap.ts';
 import { DIRECTION_IN, DIRECTION_OUT, PcapngWriter } from '../io/pcapng.ts';
 import { watchNodes } from '../observe/watch-nodes.ts';
 import { VERDICT_NAMES } from '../verdict.ts';
+import { compileFilter } from '../watch/filter.ts';
 import { KIND_DROPPED, KIND_RECEIVED, type WatchRecord } from '../watch/record.ts';
 import * as ethernet from '../wire/ethernet.ts';
 import { DONE, describeFileError, UsageError } from './exit.ts';
 import { print } from './output.ts';
-import { untilSignal, watchedNodes } from './watched.ts';
+import { sayGone, untilSignal, watchedNodes } from './watched.ts';
 
 export interface CaptureFlags {
   node?: string;
@@ -32,7 +33,8 @@ export async function capture(filter: string[], flags: CaptureFlags): Promise<nu
   const most = numberOf('--count', flags.count ?? '4294967295', 1, 4_294_967_295);
   const snapLen = numberOf('--snapshot-length', flags.snapshotLength, 0, MAX_SNAP) || MAX_SNAP;
   const points = flags.drops === true && flags.at === undefined ? [] : (flags.at ?? ['']).map(parsePoint);
-  const params: Partial<WatchParams> = { filter: filter.join(' '), drops: flags.drops === true, points, snapLen };
+  const params = { filter: filter.join(' '), drops: flags.drops === true, points, snapLen };
+  compileFilter(params.filter);
   const nodes = watchedNodes(flags.node);
   const sink = makeSink(flags, nodes.length > 1, ringOf(flags));
   const stop = untilSignal();
@@ -40,7 +42,7 @@ export async function capture(filter: string[], flags: CaptureFlags): Promise<nu
   let lost = 0;
   try {
     const ready = () => process.stderr.write(`capturing on ${nodes.join(', ')}; SIGINT ends it\n`);
-    for await (const events of watchNodes(nodes, params, stop.signal, ready)) {
+    for await (const events of watchNodes(nodes, params, stop.signal, { ready, gone: sayGone })) {
       for (const event of events) {
         if ('context' in event) {
           checkPoints(points, event.context);

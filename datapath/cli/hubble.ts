@@ -1,6 +1,6 @@
 import { createServer, type Socket } from 'node:net';
 import type { ConnectionInjector } from '@grpc/grpc-js/build/src/server.ts';
-import { callNode } from '../control/client.ts';
+import { callNode, GoneError } from '../control/client.ts';
 import { hubbleSocketPath, keepListening } from '../control/server.ts';
 import type { HubbleNode, HubbleSource } from '../observe/hubble-service.ts';
 import { pastOf, watchNodes } from '../observe/watch-nodes.ts';
@@ -26,8 +26,13 @@ function hubbleSource(nodesOf: () => readonly string[]): HubbleSource {
 }
 
 async function hubbleNode(name: string): Promise<HubbleNode> {
-  const { node, uptimeSeconds, underlay, flowHistory } = (await callNode(socketPathOf(name), 'status')) as NodeStatus;
-  return { name: node, address: underlay.address.split('/')[0], uptimeSeconds, ...flowHistory };
+  try {
+    const { node, uptimeSeconds, underlay, flowHistory } = (await callNode(socketPathOf(name), 'status')) as NodeStatus;
+    return { name: node, isThere: true, address: underlay.address.split('/')[0], uptimeSeconds, ...flowHistory };
+  } catch (error) {
+    if (!(error instanceof GoneError)) throw error;
+    return { name, isThere: false, address: '', uptimeSeconds: 0, remembered: 0, most: 0, seen: 0 };
+  }
 }
 
 async function makeInjector(nodesOf: () => readonly string[]): Promise<ConnectionInjector> {

@@ -6,7 +6,7 @@ import { MONITOR_TYPES, Monitor, type MonitorEvent, type MonitorType, verboseTex
 import { watchNodes } from '../observe/watch-nodes.ts';
 import { DONE, UsageError } from './exit.ts';
 import { print } from './output.ts';
-import { untilSignal, watchedNodes } from './watched.ts';
+import { sayGone, untilSignal, watchedNodes } from './watched.ts';
 
 export interface MonitorFlags {
   node?: string;
@@ -43,7 +43,7 @@ export async function monitor(flags: MonitorFlags): Promise<number> {
     snapLen: isVerbose ? SNAP : 0,
   };
   const ready = () => process.stderr.write(`monitoring ${nodes.join(', ')}; SIGINT ends it\n`);
-  for await (const events of watchNodes(nodes, params, stop.signal, ready)) {
+  for await (const events of watchNodes(nodes, params, stop.signal, { ready, gone: sayGone })) {
     let text = '';
     for (const event of events) {
       if ('context' in event) {

@@ -11,7 +11,7 @@ import { listNodes, pickNode, socketPathOf } from './client.ts';
 import { DONE, UsageError } from './exit.ts';
 import { parseListen } from './listen.ts';
 import { print } from './output.ts';
-import { untilSignal, watchedNodes } from './watched.ts';
+import { sayGone, untilSignal, watchedNodes } from './watched.ts';
 
 export interface ObserveFlags extends FlowFilterOptions {
   node?: string;
@@ -39,7 +39,9 @@ export async function observe(flags: ObserveFlags): Promise<number> {
   const printer = new Printer(format, flags.printNodeName === true || nodes.length > 1, most);
   const directories = new Directories();
   if (last !== undefined || since !== undefined) {
-    const past = flowsOf(await pastOf(nodes), directories, wanted).filter(({ timeMs }) => timeMs >= (since ?? 0));
+    const past = flowsOf(await pastOf(nodes, sayGone), directories, wanted).filter(
+      ({ timeMs }) => timeMs >= (since ?? 0),
+    );
     await printer.print(last === undefined ? past : past.slice(-last));
     if (flags.follow !== true || printer.isFull) return past.length === 0 ? await sayForgetful(nodes) : DONE;
   }
@@ -47,7 +49,7 @@ export async function observe(flags: ObserveFlags): Promise<number> {
   let lost = 0;
   const ready = () => process.stderr.write(`observing ${nodes.join(', ')}; SIGINT ends it\n`);
   const params = { flows: !isOnlyDrops(flags), drops: true };
-  for await (const events of watchNodes(nodes, params, stop.signal, ready)) {
+  for await (const events of watchNodes(nodes, params, stop.signal, { ready, gone: sayGone })) {
     for (const event of events) if ('lost' in event) lost += event.lost;
     await printer.print(flowsOf(events, directories, wanted));
     if (printer.isFull) break;
@@ -97,8 +99,9 @@ function flowsOf(events: readonly WatchedEvent[], directories: Directories, want
 /** An empty answer is no silence: a node may have been told to remember nothing. */
 async function sayForgetful(nodes: readonly string[]): Promise<number> {
   for (const node of nodes) {
-    const { flowHistory } = (await callNode(socketPathOf(node), 'status')) as { flowHistory: { most: number } };
-    if (flowHistory.most === 0) process.stderr.write(`${node} remembers no flows: spec.flowHistory is 0\n`);
+    const status = await callNode(socketPathOf(node), 'status').catch(() => null);
+    if ((status as { flowHistory: { most: number } } | null)?.flowHistory.most === 0)
+      process.stderr.write(`${node} remembers no flows: spec.flowHistory is 0\n`);
   }
   return DONE;
 }

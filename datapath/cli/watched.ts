@@ -14,3 +14,8 @@ export function untilSignal(): AbortController {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => controller.abort());
   return controller;
 }
+
+/** Says that a node is not there: the command goes on with the others. */
+export function sayGone(_node: string, error: Error): void {
+  process.stderr.write(`${error.message}; the other nodes are shown\n`);
+}

@@ -18,6 +18,11 @@ export class ControlError extends Error {
   readonly exitCode = 1;
 }
 
+/** It does not run, has ended, or says nothing. */
+export class GoneError extends ControlError {
+  override name = 'GoneError';
+}
+
 interface Answer {
   rows?: unknown[];
   result?: unknown;
@@ -88,7 +93,7 @@ async function* answersOf(
       if (rows === undefined) return result;
       yield rows;
     }
-    throw new ControlError(`${socketPath}: closed before it answered '${method}'`);
+    throw new GoneError(`${socketPath}: closed before it answered '${method}'`);
   } catch (error) {
     throw asControlError(socketPath, error);
   } finally {
@@ -101,7 +106,7 @@ async function* linesOf(socket: Socket, method: string, silenceMs: number): Asyn
   let parts: string[] = [];
   for (;;) {
     const chunk = await within(silenceMs, chunks.next(), () => {
-      socket.destroy(new ControlError(`no answer to '${method}' within ${silenceMs} ms`));
+      socket.destroy(new GoneError(`no answer to '${method}' within ${silenceMs} ms`));
     });
     if (chunk.done) return;
     const ends = chunk.value.split('\n');
@@ -132,14 +137,14 @@ function asControlError(socketPath: string, error: unknown): ControlError {
     case 'EPERM':
       return new ControlError(`${socketPath}: only root may ask a node: run this as root`);
     case 'ENOENT':
-      return new ControlError(`${socketPath}: no node of this name runs here`);
+      return new GoneError(`${socketPath}: no node of this name runs here`);
     case 'ECONNREFUSED':
-      return new ControlError(
+      return new GoneError(
         `${socketPath}: the node is gone: its process has ended and left its socket; start it again`,
       );
     case 'ECONNRESET':
     case 'EPIPE':
-      return new ControlError(`${socketPath}: the node ended before it answered`);
+      return new GoneError(`${socketPath}: the node ended before it answered`);
     default:
       return new ControlError(`${socketPath}: ${message}`);
   }

@@ -1,5 +1,5 @@
 /** `explain` as a whole: what is asked about nodes, from files or running, and what is found out as plain data. */
-import { callNode, streamFromNode } from '../control/client.ts';
+import { callNode, GoneError, streamFromNode } from '../control/client.ts';
 import type { FlowRow } from '../control/nat-rows.ts';
 import type { ResolvedConfig } from '../control/resolved.ts';
 import type { SegmentConfig } from '../control/segment-config.ts';
@@ -61,19 +61,36 @@ export function subjectOf(inputs: { configs: ResolvedConfig[]; segments: readonl
   return { configs: inputs.configs, wires, flows: new Map(), missing: [] };
 }
 
-/** What running nodes have: their configurations, and the flows of their tables. */
+/**
+ * What running nodes have: their configurations, and the flows of their tables; those that are gone are missing.
+ * @throws GoneError if all are; ControlError
+ */
 export async function readRunning(names: readonly string[]): Promise<Subject> {
   const configs: ResolvedConfig[] = [];
   const flows = new Map<string, FlowRow[]>();
+  const missing = [...NOT_COPIED];
+  let gone: GoneError | null = null;
   for (const name of names) {
-    const socket = socketPath(name);
-    const config = (await callNode(socket, 'config')) as ResolvedConfig;
-    const rows: FlowRow[] = [];
-    for await (const piece of streamFromNode<FlowRow>(socket, 'get', { kind: 'conntrack' })) rows.push(...piece);
-    configs.push(config);
-    flows.set(config.metadata.name, rows);
+    try {
+      const { config, rows } = await readNode(name);
+      configs.push(config);
+      flows.set(config.metadata.name, rows);
+    } catch (error) {
+      if (!(error instanceof GoneError)) throw error;
+      gone = error;
+      missing.unshift(`node ${name}, which is gone`);
+    }
   }
-  return { configs, wires: new Map(), flows, missing: NOT_COPIED };
+  if (configs.length === 0 && gone !== null) throw gone;
+  return { configs, wires: new Map(), flows, missing };
+}
+
+async function readNode(name: string): Promise<{ config: ResolvedConfig; rows: FlowRow[] }> {
+  const socket = socketPath(name);
+  const config = (await callNode(socket, 'config')) as ResolvedConfig;
+  const rows: FlowRow[] = [];
+  for await (const piece of streamFromNode<FlowRow>(socket, 'get', { kind: 'conntrack' })) rows.push(...piece);
+  return { config, rows };
 }
 
 export function headerOptions(configs: readonly ResolvedConfig[]): HeaderOptions {

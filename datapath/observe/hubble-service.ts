@@ -22,6 +22,8 @@ import type { WatchedEvent } from './watched.ts';
 
 export interface HubbleNode {
   name: string;
+  /** Whether it answers. */
+  isThere: boolean;
   address: string;
   uptimeSeconds: number;
   /** Flows that it remembers, how many it would, and how many there have been. */
@@ -67,14 +69,16 @@ export function hubbleServer(source: HubbleSource): grpc.Server {
       })),
       ServerStatus: unary(async () => {
         const nodes = await source.nodes();
+        const gone = nodes.flatMap(({ name, isThere }) => (isThere ? [] : [name]));
         const sum = (of: (node: HubbleNode) => number) => nodes.reduce((total, node) => total + of(node), 0);
         return {
           num_flows: sum(node => node.remembered),
           max_flows: sum(node => node.most),
           seen_flows: sum(node => node.seen),
           uptime_ns: Math.max(0, ...nodes.map(uptimeNs)),
-          num_connected_nodes: { value: nodes.length },
-          num_unavailable_nodes: { value: 0 },
+          num_connected_nodes: { value: nodes.length - gone.length },
+          num_unavailable_nodes: { value: gone.length },
+          unavailable_nodes: gone,
           version: source.version,
         };
       }),
@@ -88,7 +92,8 @@ function statusOf({ remembered, most, seen }: HubbleNode) {
 }
 
 function placeOf(node: HubbleNode, version: string) {
-  return { name: node.name, version, address: node.address, state: 'NODE_CONNECTED', uptime_ns: uptimeNs(node) };
+  const state = node.isThere ? 'NODE_CONNECTED' : 'NODE_UNAVAILABLE';
+  return { name: node.name, version, address: node.address, state, uptime_ns: uptimeNs(node) };
 }
 
 function uptimeNs({ uptimeSeconds }: HubbleNode): number {

@@ -3,7 +3,7 @@
  * no page is open, and a page that does not read is told how much it has missed.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { callNode } from '../control/client.ts';
+import { callNode, GoneError } from '../control/client.ts';
 import type { ApplyResult } from '../control/node.ts';
 import type { ResolvedConfig } from '../control/resolved.ts';
 import { socketPath } from '../control/server.ts';
@@ -13,6 +13,7 @@ import { readRunning } from '../observe/ask.ts';
 import { Directories } from '../observe/directory.ts';
 import { flowOf } from '../observe/flow.ts';
 import { watchNodes } from '../observe/watch-nodes.ts';
+import { compileFilter } from '../watch/filter.ts';
 import { answerConformance, answerExplain, answerProve, withChange } from './answers.ts';
 import { pageFlow, pagePacket } from './page-flow.ts';
 import { pictureOf } from './picture.ts';
@@ -42,6 +43,8 @@ export class Live implements Shown {
   private readonly watched = new Map<string, AbortController>();
   private readonly contexts = new Map<string, WatchContext>();
   private readonly directories = new Directories();
+  /** Gone nodes that pages have heard of: their sockets may lie there for long. */
+  private readonly told = new Set<string>();
   private isLooking = false;
   private readonly nodes: () => string[];
 
@@ -94,6 +97,7 @@ export class Live implements Shown {
         const flows: PageFlow[] = [];
         for (const event of events) {
           if ('context' in event) {
+            this.told.delete(name);
             node = event.context.node;
             this.contexts.set(node, event.context);
             this.directories.update(event.context);
@@ -113,6 +117,8 @@ export class Live implements Shown {
     this.contexts.delete(node);
     if (this.sinks.size === 0) return;
     this.tell(sink => sink.picture(this.picture()));
+    if (controller.signal.aborted || this.told.has(name)) return;
+    this.told.add(name);
     this.tell(sink => sink.trouble(trouble === '' ? `${name} has ended` : trouble));
   }
 
@@ -143,7 +149,9 @@ export class Live implements Shown {
     const points = drops ? [] : [{ port: '', in: true, out: true }];
     const contexts = new Map<string, WatchContext>();
     const params: Partial<WatchParams> = { filter, drops: true, points, snapLen: PACKET_SNAP };
-    for await (const events of watchNodes(this.nodes(), params, signal)) {
+    compileFilter(filter);
+    const gone = (_node: string, { message }: Error) => sink.trouble(message);
+    for await (const events of watchNodes(this.nodes(), params, signal, { gone })) {
       if (signal.aborted) return;
       const packets: PagePacket[] = [];
       for (const event of events) {
@@ -160,8 +168,15 @@ export class Live implements Shown {
   }
 
   async prove() {
-    const configs = this.nodes().map(async name => (await callNode(socketPath(name), 'config')) as ResolvedConfig);
-    return answerProve(await Promise.all(configs), []);
+    const configs = this.nodes().map(async name => {
+      try {
+        return [(await callNode(socketPath(name), 'config')) as ResolvedConfig];
+      } catch (error) {
+        if (error instanceof GoneError) return [];
+        throw error;
+      }
+    });
+    return answerProve((await Promise.all(configs)).flat(), []);
   }
 
   conformance(profile: string, rfc: number) {

@@ -94,8 +94,9 @@ describe('Hubble’s Observer, by field numbers', () => {
       }
     },
     nodes: async () => [
-      { name: 'a', address: '192.168.10.1', uptimeSeconds: 2, remembered: 4, most: 100, seen: 7 },
-      { name: 'b', address: '192.168.10.2', uptimeSeconds: 5, remembered: 1, most: 100, seen: 1 },
+      { name: 'a', isThere: true, address: '192.168.10.1', uptimeSeconds: 2, remembered: 4, most: 100, seen: 7 },
+      { name: 'b', isThere: true, address: '192.168.10.2', uptimeSeconds: 5, remembered: 1, most: 100, seen: 1 },
+      { name: 'c', isThere: false, address: '', uptimeSeconds: 0, remembered: 0, most: 0, seen: 0 },
     ],
   };
 
@@ -222,13 +223,18 @@ describe('Hubble’s Observer, by field numbers', () => {
       [1, 2, 3, 4].map(field => status.number(field)),
       [5, 200, 8, 5e9],
     );
-    assert.deepEqual([status.message(5).number(1), status.text(8)], [2, '1.2.3']);
+    assert.deepEqual(
+      [5, 6].map(field => status.message(field).number(1)),
+      [2, 1],
+    );
+    assert.deepEqual([status.text(7), status.text(8)], ['c', '1.2.3']);
     const nodes = (await client.unary('GetNodes')).messages(1);
     assert.deepEqual(
       nodes.map(node => [node.text(1), node.text(2), node.text(3), node.number(4), node.number(6), node.number(7)]),
       [
         ['a', '1.2.3', '192.168.10.1', 1, 2e9, 4],
         ['b', '1.2.3', '192.168.10.2', 1, 5e9, 1],
+        ['c', '1.2.3', '', 2, 0, 0],
       ],
     );
   });

@@ -101,7 +101,9 @@ class Site {
   }
 
   private checkHost({ headers }: IncomingMessage): void {
-    const own = ['127.0.0.1', 'localhost', '[::1]'].map(name => `${name}:${this.port}`);
+    // Browsers leave a port of 80 out.
+    const end = this.port === 80 ? ['', ':80'] : [`:${this.port}`];
+    const own = ['127.0.0.1', 'localhost', '[::1]'].flatMap(name => end.map(port => `${name}${port}`));
     if (!own.includes(headers.host ?? '')) throw new Refusal(403, `host ${headers.host}: expected ${own.join(', ')}`);
     const { origin } = headers;
     if (origin !== undefined && !own.some(name => origin === `http://${name}`)) {

@@ -4,6 +4,8 @@ import { request } from 'node:http';
 import { serveUi, type UiServer } from '../../datapath/ui/server.ts';
 import { FakeNetwork } from './fake.ts';
 
+const tokenOf = ({ url }: UiServer) => new URL(url).searchParams.get('token')!;
+
 describe('ui/server', function () {
   this.timeout(60_000);
   let server: UiServer;
@@ -13,7 +15,7 @@ describe('ui/server', function () {
     server = await serveUi(new FakeNetwork(), { host: '127.0.0.1', port: 0 });
     const url = new URL(server.url);
     origin = url.origin;
-    token = url.searchParams.get('token')!;
+    token = tokenOf(server);
   });
   after(() => server.close());
 
@@ -60,6 +62,23 @@ describe('ui/server', function () {
     assert.equal(await statusFor({ Host: `localhost:${port}` }), 200);
     assert.equal(await statusFor({ Origin: 'http://evil.example' }), 403);
     assert.equal(await statusFor({ Origin: `http://127.0.0.1:${port}` }), 200);
+  });
+
+  it('on port 80 has the name that browsers call it by', async () => {
+    const well = await serveUi(new FakeNetwork(), { host: '127.0.0.1', port: 80 }).catch(
+      (error: NodeJS.ErrnoException) => error,
+    );
+    if (well instanceof Error) {
+      // Another server has it, or this user may not: then that is what is said.
+      assert.match(well.message, /EADDRINUSE|EACCES/);
+      return;
+    }
+    try {
+      const answer = await fetch('http://127.0.0.1/', { headers: { Authorization: `Bearer ${tokenOf(well)}` } });
+      assert.equal(answer.status, 200);
+    } finally {
+      await well.close();
+    }
   });
 
   it('answers questions, and says what was wrong with one', async () => {

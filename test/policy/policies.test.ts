@@ -6,17 +6,10 @@ import { formatProblems, loadConfig } from '../../datapath/control/load-config.t
 import { DENIED, Policies } from '../../datapath/policy/policies.ts';
 import { compilePolicy } from '../../datapath/program/compile-policy.ts';
 import { Random } from '../../datapath/random.ts';
-import {
-  type Cluster,
-  isAllowed,
-  type LabelSelector,
-  type ModelPod,
-  type NetworkPolicy,
-  type Peer,
-} from '../model/policy.ts';
+import { type Cluster, isAllowed, type ModelPod, type NetworkPolicy } from '../model/policy.ts';
+import { named, namespaces, PORTS, pod, policy as policyOf } from './random-cluster.ts';
 
 const PROTOCOLS: Record<string, number> = { TCP: 6, UDP: 17, SCTP: 132, ICMP: 1 };
-const NAMESPACES = ['x', 'y', 'z'];
 /** Pods, the node, and strangers. */
 const ADDRESSES = [
   '10.0.0.1',
@@ -30,7 +23,6 @@ const ADDRESSES = [
   '255.255.255.255',
 ];
 const OWN = ['10.0.0.254'];
-const PORTS = [1, 79, 80, 81, 100, 443, 8080, 65535];
 
 /** As a configuration is read, so that defaults are filled in. */
 function policiesOf(cluster: Cluster, localCount = cluster.pods.length): Policies {
@@ -62,81 +54,23 @@ function policiesOf(cluster: Cluster, localCount = cluster.pods.length): Policie
   return new Policies(program, new Random(1), 1);
 }
 
-const labelValue = fc.constantFrom('a', 'b', 'c');
-const labels = fc.dictionary(fc.constantFrom('app', 'tier'), labelValue, { maxKeys: 2 });
-const requirement = fc.oneof(
-  fc.record({
-    key: fc.constantFrom('app', 'tier'),
-    operator: fc.constantFrom('In' as const, 'NotIn' as const),
-    values: fc.uniqueArray(labelValue, { minLength: 1, maxLength: 2 }),
-  }),
-  fc.record({
-    key: fc.constantFrom('app', 'tier'),
-    operator: fc.constantFrom('Exists' as const, 'DoesNotExist' as const),
-  }),
-);
-const selector: fc.Arbitrary<LabelSelector> = fc.record(
-  {
-    matchLabels: fc.dictionary(fc.constantFrom('app', 'tier'), labelValue, { maxKeys: 1 }),
-    matchExpressions: fc.array(requirement, { maxLength: 1 }),
-  },
-  { requiredKeys: [] },
-);
-const namespaceSelector: fc.Arbitrary<LabelSelector> = fc.oneof(
-  fc.constant({}),
-  fc.record({ matchLabels: fc.record({ team: labelValue }) }),
-  fc.record({ matchLabels: fc.record({ 'kubernetes.io/metadata.name': fc.constantFrom(...NAMESPACES) }) }),
-);
-const block = fc.constantFrom<NonNullable<Peer['ipBlock']>>(
+const policy = policyOf([
   { cidr: '0.0.0.0/0' },
   { cidr: '0.0.0.0/0', except: ['10.0.0.0/24', '192.0.2.0/24'] },
   { cidr: '10.0.0.0/16', except: ['10.0.0.2/32', '10.0.1.0/24'] },
   { cidr: '10.0.1.0/24', except: ['10.0.1.0/31', '10.0.1.1/32'] },
   { cidr: '128.0.0.0/1' },
   { cidr: '255.255.255.255/32' },
-);
-const peer = fc.oneof(
-  fc.record({ podSelector: selector }),
-  fc.record({ namespaceSelector }),
-  fc.record({ podSelector: selector, namespaceSelector }),
-  fc.record({ ipBlock: block }),
-);
-const protocol = fc.constantFrom('TCP' as const, 'UDP' as const, 'SCTP' as const);
-const port = fc.oneof(
-  fc.record({ protocol }, { requiredKeys: [] }),
-  fc.record({ protocol, port: fc.constantFrom(...PORTS) }, { requiredKeys: ['port'] }),
-  fc.record({ protocol, port: fc.constantFrom('http', 'dns') }, { requiredKeys: ['port'] }),
-  fc
-    .tuple(protocol, fc.constantFrom(...PORTS), fc.constantFrom(...PORTS))
-    .map(([one, a, b]) => ({ protocol: one, port: Math.min(a, b), endPort: Math.max(a, b) })),
-);
-const ports = fc.array(port, { maxLength: 2 });
-const peers = fc.array(peer, { maxLength: 2 });
-const policy = fc.record(
-  {
-    namespace: fc.constantFrom(...NAMESPACES),
-    podSelector: selector,
-    policyTypes: fc.subarray(['Ingress' as const, 'Egress' as const]),
-    ingress: fc.array(fc.record({ from: peers, ports }, { requiredKeys: [] }), { maxLength: 2 }),
-    egress: fc.array(fc.record({ to: peers, ports }, { requiredKeys: [] }), { maxLength: 2 }),
-  },
-  { requiredKeys: ['namespace', 'podSelector'] },
-);
-const podPorts = fc.subarray([
-  { name: 'http', containerPort: 80, protocol: 'TCP' },
-  { name: 'http', containerPort: 81, protocol: 'UDP' },
-  { name: 'dns', containerPort: 443, protocol: 'UDP' },
 ]);
-const pod = fc.record({ namespace: fc.constantFrom(...NAMESPACES), labels, ports: podPorts });
 
 const cluster: fc.Arbitrary<Cluster> = fc
   .record({
     policies: fc.array(policy, { minLength: 1, maxLength: 4 }),
-    namespaces: fc.dictionary(fc.constantFrom(...NAMESPACES), fc.record({ team: labelValue })),
+    namespaces,
     pods: fc.array(pod, { minLength: 1, maxLength: 6 }),
   })
   .map(({ policies, namespaces, pods }) => ({
-    policies: policies.map((one, i): NetworkPolicy => ({ ...one, name: `p${i}` })),
+    policies: named(policies),
     namespaces,
     pods: pods.map((one, i): ModelPod => ({ ...one, address: ADDRESSES[i] })),
     own: OWN,

@@ -4,6 +4,7 @@
  * round trips.
  */
 import { strict as assert } from 'node:assert';
+import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { after, before, describe, it } from 'mocha';
@@ -19,6 +20,8 @@ const OUTSIDE = '192.168.20.9';
 const PORT = 5201;
 /** Slow enough that the capture keeps up, fast enough that there is always a packet on the way. */
 const RATE = '80M';
+/** The capture is this long once data flows: what comes before it are a few lines of iperf's own. */
+const FLOWING_BYTES = 64 << 10;
 /** A shared machine: what its scheduler adds to a round trip of 0.1 ms. */
 const JITTER_MS = 30;
 
@@ -197,8 +200,9 @@ describe('the underlay becomes narrower in mid-transfer', () => {
         'tcp or icmp',
       );
       await capture.until('listening');
-      const client = rig.spawn('pod1', 'iperf3', '-c', server, '-t', '2', '-b', RATE, '-J', ...(reverse ? ['-R'] : []));
-      await sleep(1000);
+      const client = rig.spawn('pod1', 'iperf3', '-c', server, '-t', '4', '-b', RATE, '-J', ...(reverse ? ['-R'] : []));
+      // Seconds may pass on a busy machine before the first byte, and as many before the link is told.
+      while (statSync(file).size < FLOWING_BYTES) await sleep(20);
       await setLinkMtu(rig, 1400);
       assert.equal(await client.exited, 0, client.output);
       await capture.stop('SIGINT');

@@ -1,4 +1,9 @@
-import { dirname, resolve } from 'node:path';
+import { readFileSync, rmSync } from 'node:fs';
+import { dirname, relative, resolve } from 'node:path';
+import commonjs from '@rollup/plugin-commonjs';
+import nodeResolve from '@rollup/plugin-node-resolve';
+
+const { dependencies, optionalDependencies } = JSON.parse(readFileSync('package.json', 'utf8'));
 
 // Flattens what runs the path into one file each, beside the modules that tsc has made; datapath/flattened.ts says why.
 const entries = [
@@ -17,22 +22,34 @@ const flat = entry => ({
   external: isPackage,
 });
 
-// The command line in one file, which starts sooner: what parses it, and the commands that answer at once. The others
-// stay modules, imported when they run. They share the choice of colours with it, so that is a module, too.
-const AT_ONCE = /\/(get|which-kind|completion)\.js$/;
-const commandLine = {
-  ...flat('datapath/cli/main'),
-  external: id => isPackage(id) || id.endsWith('/color.js'),
-  plugins: [
-    {
-      name: 'imported-when-run',
-      resolveDynamicImport: (id, importer) =>
-        typeof id !== 'string' || isPackage(id) || AT_ONCE.test(id)
-          ? null
-          : { id: resolve(dirname(importer), id), external: true },
-    },
-  ],
-};
-commandLine.output = { ...commandLine.output, inlineDynamicImports: true };
+// The programs, with their packages, in few files: a start reads one or two dozen instead of five hundred. What a command
+// needs is read when that command runs. Packages that most commands do without stay where npm has put them, benches stay
+// modules, and so does the choice of colours, which they share.
+const directory = 'dist/datapath';
+const programs = ['cli/main', 'cli/terminal/main', 'lab/api-process'];
+const IN_PROGRAMS = ['commander', 'execa', 'ipaddr.js', 'yaml', 'zod'];
+const staysPackage = new RegExp(
+  `^(${Object.keys({ ...dependencies, ...optionalDependencies })
+    .filter(name => !IN_PROGRAMS.includes(name))
+    .join('|')}|@kubernetes-models/.*)(/|$)`,
+);
+rmSync(`${directory}/flat`, { recursive: true, force: true });
 
-export default [...entries.map(flat), commandLine];
+/** What lies beside a module is found from where the module was. */
+const whereItWas = {
+  name: 'where-it-was',
+  resolveImportMeta: (property, { moduleId, chunkId }) => {
+    if (property !== 'url') return null;
+    const module = relative(dirname(resolve(directory, chunkId)), moduleId);
+    return `new URL('${module.startsWith('.') ? module : `./${module}`}', import.meta.url).href`;
+  },
+};
+
+const started = {
+  input: Object.fromEntries(programs.map(program => [program, `${directory}/${program}.js`])),
+  output: { dir: directory, format: 'es', entryFileNames: '[name].flat.js', chunkFileNames: 'flat/[name].js' },
+  external: id => id.startsWith('node:') || staysPackage.test(id) || id.includes('/bench/') || id.endsWith('/color.js'),
+  plugins: [whereItWas, nodeResolve({ exportConditions: ['node'] }), commonjs()],
+};
+
+export default [...entries.map(flat), started];

@@ -7,11 +7,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { RUN_DIR } from '../../datapath/control/client.ts';
 import { ipBatch } from '../../datapath/control/ip.ts';
+import { flattened } from '../../datapath/flattened.ts';
 import { LabError } from '../../datapath/lab/lab-error.ts';
 import { NETNS_DIR } from '../../datapath/lab/names.ts';
 import { endProcesses, identifyProcess, isAlive, type ProcessIdentity } from '../../datapath/lab/processes.ts';
 
-const TUNPATH = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
+const TUNPATH = fileURLToPath(flattened(new URL('../../datapath/cli/main.js', import.meta.url)));
 const START_TIMEOUT_MS = 10_000;
 const GRACE_MS = 3000;
 

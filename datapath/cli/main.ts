@@ -514,7 +514,7 @@ async function run(): Promise<void> {
 /** What makes pages of the commands, and tests, import this file. npm starts it by a symbolic link. */
 function isStarted(): boolean {
   try {
-    return realpathSync(process.argv[1]) === fileURLToPath(import.meta.url);
+    return realpathSync(process.argv[1]).replace(/\.flat\.js$/, '.js') === fileURLToPath(import.meta.url);
   } catch {
     return false;
   }

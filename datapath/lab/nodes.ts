@@ -7,6 +7,7 @@ import { callNode } from '../control/client.ts';
 import { ipBatch } from '../control/ip.ts';
 import { SCHEMA_LINE } from '../control/schema-file.ts';
 import { SEED_VARIABLE } from '../control/seed.ts';
+import { flattened } from '../flattened.ts';
 import { LabError } from './lab-error.ts';
 import { type LabProcesses, READY_TIMEOUT_MS } from './lab-processes.ts';
 import {
@@ -20,7 +21,7 @@ import {
 import { memberEnvironment, NODES, namespaceOf, SEGMENTS, SWITCH, socketOf, stateDirOf } from './names.ts';
 import type { LabNode, Topology } from './topology.ts';
 
-const MAIN = fileURLToPath(new URL('../cli/main.js', import.meta.url));
+const MAIN = fileURLToPath(flattened(new URL('../cli/main.js', import.meta.url)));
 
 /** A lab, as far as its nodes are concerned. */
 export interface NodePlace {

@@ -1,5 +1,6 @@
 /** What runs in a lab besides nodes: servers and commands of its pods, routers and hosts, and the API. */
 import { fileURLToPath } from 'node:url';
+import { flattened } from '../flattened.ts';
 import type { LabProcesses } from './lab-processes.ts';
 import { API_LOG, zoneFileOf } from './names.ts';
 import { addressOf, CLUSTER_DOMAIN, dnsNameOf, type LabPod, type Topology } from './topology.ts';
@@ -7,7 +8,7 @@ import { addressOf, CLUSTER_DOMAIN, dnsNameOf, type LabPod, type Topology } from
 const WEB_PORT = 80;
 const DNS_PORT = 53;
 
-const API = fileURLToPath(new URL('./api-process.js', import.meta.url));
+const API = fileURLToPath(flattened(new URL('./api-process.js', import.meta.url)));
 const DNS = fileURLToPath(new URL('./dns-server.js', import.meta.url));
 const WHOAMI = fileURLToPath(new URL('./whoami.js', import.meta.url));
 

@@ -2,6 +2,7 @@
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { delimiter } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { flattened } from '../flattened.ts';
 import { findKubectl } from './find-kubectl.ts';
 import { API_LOG, kubeconfigOf, memberEnvironment, stateDirOf } from './names.ts';
 
@@ -11,7 +12,7 @@ export const HOST_VARIABLE = 'TUNPATH_HOST';
 export const AGENT_VARIABLE = 'K8S_NODE_NAME';
 
 const TOOLS = ['kubectl', 'cilium', 'cilium-dbg', 'hubble', 'calicoctl', 'iptables'];
-const TERMINAL = fileURLToPath(new URL('../cli/terminal/main.js', import.meta.url));
+const TERMINAL = fileURLToPath(flattened(new URL('../cli/terminal/main.js', import.meta.url)));
 
 export function toolsOf(lab: string): string {
   return `${stateDirOf(lab)}/bin`;

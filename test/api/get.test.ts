@@ -2,14 +2,12 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { fileURLToPath } from 'node:url';
 import { parse } from 'yaml';
 import { resourceOf } from '../../datapath/api/resources.ts';
 import { describeObject } from '../../datapath/cli/describe-object.ts';
 import { ObjectTable } from '../../datapath/cli/object-table.ts';
+import { MAIN } from '../fixtures/program.ts';
 import { type Result, ServedApi } from './kubectl.ts';
-
-const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
 
 const OBJECTS = `
 apiVersion: v1

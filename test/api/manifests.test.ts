@@ -3,13 +3,11 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import { readManifests } from '../../datapath/api/client/manifests.ts';
 import { isForNode } from '../../datapath/cli/cluster.ts';
+import { MAIN } from '../fixtures/program.ts';
 import { ServedApi } from './kubectl.ts';
-
-const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
 
 const SERVICE =
   'apiVersion: v1\nkind: Service\nmetadata: { name: web }\nspec: { selector: { app: web }, ports: [{ port: 80 }] }\n';

@@ -9,9 +9,9 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Json, KubeObject } from '../../datapath/api/object.ts';
 import { RESOURCES } from '../../datapath/api/resources.ts';
+import { MAIN } from '../fixtures/program.ts';
 import { KUBECTLS, type Result, ServedApi } from './kubectl.ts';
 
-const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
 const MANIFESTS = fileURLToPath(new URL('../../../test/fixtures/manifests', import.meta.url)); // seen from dist/test/api
 
 /** Every field in the files that no kind has. */

@@ -2,12 +2,10 @@ import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { fileURLToPath } from 'node:url';
 import type { E2eReport } from '../../bench/e2e.ts';
 import { packageObstacle } from '../../datapath/control/uplink/raw.ts';
 import { loadRawSocket } from '../../datapath/io/raw-socket.ts';
-
-const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
+import { MAIN } from '../fixtures/program.ts';
 
 interface Result {
   pid: number;

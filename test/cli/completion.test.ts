@@ -4,13 +4,11 @@ import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { type Answer, complete } from '../../datapath/cli/complete.ts';
 import { SOURCES } from '../../datapath/cli/completion-values.ts';
 import { buildProgram } from '../../datapath/cli/main.ts';
 import { allCommands } from '../../datapath/cli/manners.ts';
-
-const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
+import { MAIN } from '../fixtures/program.ts';
 
 describe('completion', function () {
   this.timeout(60_000);

@@ -1,8 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
-
-const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
+import { MAIN } from '../fixtures/program.ts';
 
 function tunpath(...argv: string[]): { status: number | null; stdout: string; stderr: string } {
   return spawnSync(process.execPath, [MAIN, ...argv], { encoding: 'utf8' });
@@ -53,7 +51,7 @@ describe('tunpath', () => {
       /null: got none, expected at least one NodeConfig/,
     ],
     ['no such report', ['bench', 'compare', '/nonexistent/a', 'b'], 2, /^$/, /^tunpath: \/nonexistent\/a: .*\n$/],
-    ['no report', ['bench', 'report', MAIN, '--html', '/dev/null'], 2, /^$/, /^tunpath: .*main.js: .*\n$/],
+    ['no report', ['bench', 'report', MAIN, '--html', '/dev/null'], 2, /^$/, /^tunpath: .*main.flat.js: .*\n$/],
     ['--only without --build', ['bench', 'compare', 'a', 'b', '--only', 'encap'], 2, /^$/, /--only goes with --build/],
   ];
   for (const [what, argv, status, stdout, stderr] of rows) {

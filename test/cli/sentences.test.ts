@@ -4,10 +4,8 @@ import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { describeErrno, sentenceOf } from '../../datapath/cli/sentences.ts';
-
-const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
+import { MAIN } from '../fixtures/program.ts';
 
 /** Of no node that runs. */
 const NODE = `nosuchnode${process.pid}`;

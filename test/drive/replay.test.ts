@@ -3,14 +3,12 @@ import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { type CapturedPacket, CaptureFile } from '../../datapath/io/capture-file.ts';
 import { FileWriter } from '../../datapath/io/file-writer.ts';
 import { LINK_ETHERNET, LINK_RAW, PcapWriter } from '../../datapath/io/pcap.ts';
 import { DIRECTION_IN, DIRECTION_OUT, PcapngWriter } from '../../datapath/io/pcapng.ts';
 import { arpFrame, ethernet, fragment, icmpEcho, ip, pattern, udp4 } from '../fixtures/packets.ts';
-
-const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
+import { MAIN } from '../fixtures/program.ts';
 
 const POD = '10.244.1.10';
 const CONFIG = `apiVersion: tunpath.dev/v1

@@ -5,15 +5,13 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { IpError, ipBatch } from '../../datapath/control/ip.ts';
 import { inNamespace } from '../../datapath/control/netns.ts';
 import { decodeCapture } from '../../datapath/lab/capture.ts';
 import { Lab } from '../../datapath/lab/lab.ts';
 import { NETNS_DIR, namespacePrefix, stateDirOf } from '../../datapath/lab/names.ts';
 import { identifyProcess, inodesOf, isAlive, processesOf } from '../../datapath/lab/processes.ts';
-
-const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
+import { MAIN } from '../fixtures/program.ts';
 
 /** Unique per run of the tests, so that two at once do not meet. */
 const NAME = `t${process.pid}`;

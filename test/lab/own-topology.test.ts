@@ -4,9 +4,9 @@ import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { Lab } from '../../datapath/lab/lab.ts';
+import { MAIN } from '../fixtures/program.ts';
 
 const NAME = `w${process.pid}`;
-const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
 const FILE = fileURLToPath(new URL('../../../test/fixtures/topology/two-routers.yaml', import.meta.url));
 
 async function lab(...argv: string[]): Promise<{ stdout: string; stderr: string; code: number }> {

@@ -1,10 +1,9 @@
 /** Clusters in memory: who reaches whom, and that it is noticed when somebody does not. */
 import { strict as assert } from 'node:assert';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { type SimulateOptions, simulate } from '../../datapath/lab/simulate.ts';
+import { MAIN } from '../fixtures/program.ts';
 
-const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
 const SMALL: SimulateOptions = { nodes: 5, pods: 3, mode: 'vxlan', policies: false, everyPod: false, seed: 1 };
 
 describe('simulate', function () {

@@ -12,10 +12,10 @@ import { Network } from '../../datapath/mtu-prove/network.ts';
 import { type Case, prove, type Verdict } from '../../datapath/mtu-prove/prove.ts';
 import { tableRows } from '../../datapath/mtu-prove/report.ts';
 import { whyOf } from '../../datapath/mtu-prove/words.ts';
+import { MAIN } from '../fixtures/program.ts';
 import { documentsOf, networkOf, type TwoNodes } from './configs.ts';
 
 const FIXTURES = fileURLToPath(new URL('../../../test/fixtures/mtu/', import.meta.url)); // seen from dist/test/mtu-prove
-const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
 
 /** The prepared configurations. test/netns/mtu-prove.test.ts shows the same on real devices. */
 const PREPARED: {

@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { callNode } from '../../datapath/control/client.ts';
 import type { ApplyResult } from '../../datapath/control/node.ts';
 import { socketPath } from '../../datapath/control/server.ts';
+import { MAIN } from '../fixtures/program.ts';
 import { Rig, until } from './rig.ts';
 
 const NODE = '192.168.10.1';
@@ -75,8 +76,7 @@ describe('tunpath apply', function () {
   /** Writes a configuration and applies it. */
   async function apply(spec: Spec): Promise<{ code: number; file: string; stderr: string; applied: Spec }> {
     const file = rig.writeConfig('node', spec);
-    const main = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
-    const { code, stdout, stderr } = await rig.exec('node', process.execPath, main, 'apply', '-f', file, '-o', 'json');
+    const { code, stdout, stderr } = await rig.exec('node', process.execPath, MAIN, 'apply', '-f', file, '-o', 'json');
     return { code, file, stderr, applied: code === 0 ? JSON.parse(stdout)[0] : {} };
   }
 
@@ -303,8 +303,7 @@ describe('tunpath apply', function () {
     it('a configuration of another node', async () => {
       const file = rig.writeConfig('node', base);
       writeFileSync(file, readFileSync(file, 'utf8').replace(rig.full('node'), 'somebody'));
-      const main = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
-      const run = (...args: string[]) => rig.exec('node', process.execPath, main, 'apply', '-f', file, ...args);
+      const run = (...args: string[]) => rig.exec('node', process.execPath, MAIN, 'apply', '-f', file, ...args);
       assert.equal((await run()).code, 2);
       const { code, stderr } = await run('--node', rig.full('node'));
       assert.equal(code, 1);
@@ -392,7 +391,6 @@ describe('tunpath apply', function () {
   });
 
   it('there is no delete', async () => {
-    const main = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
-    assert.equal((await rig.exec('node', process.execPath, main, 'delete', '-f', 'x')).code, 2);
+    assert.equal((await rig.exec('node', process.execPath, MAIN, 'delete', '-f', 'x')).code, 2);
   });
 });

@@ -5,7 +5,8 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { socketPath } from '../../datapath/control/server.ts';
-import { MAIN, Rig, type RunningNode, until } from './rig.ts';
+import { MAIN } from '../fixtures/program.ts';
+import { Rig, type RunningNode, until } from './rig.ts';
 
 const FLOWS = 40_000;
 const GATEWAY = '192.168.10.254';

@@ -5,7 +5,7 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { EXAMPLE_FILES } from '../../datapath/cli/example.ts';
-import { MAIN } from './rig.ts';
+import { MAIN } from '../fixtures/program.ts';
 
 describe('example', function () {
   this.timeout(120_000);

@@ -5,7 +5,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { MAIN } from './rig.ts';
+import { MAIN } from '../fixtures/program.ts';
 
 const LAB = `fd${process.pid}`.slice(0, 16);
 const NODE = `${LAB}/k8s-w1`;

@@ -18,7 +18,7 @@ import { Lab } from '../../datapath/lab/lab.ts';
 import { apiDirOf, kubeconfigOf, NETNS_DIR } from '../../datapath/lab/names.ts';
 import { EtcdServer } from '../api/etcd.ts';
 import { kubectlPath } from '../api/kubectl.ts';
-import { MAIN } from './rig.ts';
+import { MAIN } from '../fixtures/program.ts';
 
 const NAME = `la${process.pid}`;
 

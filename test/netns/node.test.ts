@@ -5,7 +5,8 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { socketPath } from '../../datapath/control/server.ts';
-import { cpuSeconds, MAIN, Rig, type RunningNode } from './rig.ts';
+import { MAIN } from '../fixtures/program.ts';
+import { cpuSeconds, Rig, type RunningNode } from './rig.ts';
 
 /** Each line is one line of the file, so that the numbers below can be counted. */
 const HEAD = ['apiVersion: tunpath.dev/v1', 'kind: NodeConfig', 'metadata: { name: refused }', 'spec:'];

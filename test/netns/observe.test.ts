@@ -7,8 +7,9 @@ import { setImmediate } from 'node:timers/promises';
 import { CaptureFile } from '../../datapath/io/capture-file.ts';
 import { DIRECTION_IN, DIRECTION_OUT } from '../../datapath/io/pcapng.ts';
 import { HubbleClient } from '../fixtures/hubble-client.ts';
+import { MAIN } from '../fixtures/program.ts';
 import type { Decoded } from '../fixtures/protobuf.ts';
-import { MAIN, Rig, type Running, until } from './rig.ts';
+import { Rig, type Running, until } from './rig.ts';
 
 const [P1, P2, WEB] = ['10.244.1.10', '10.244.1.11', '10.96.0.10'];
 

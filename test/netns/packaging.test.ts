@@ -132,9 +132,15 @@ describe('the package', function () {
     assert.deepEqual(missing, []);
   });
 
-  it('runs the path from one file, although all files are of one age', async () => {
+  it('runs the path and the programs from few files, although all files are of one age', async () => {
     const { flattened } = await import(pathToFileURL(join(installed, 'dist/datapath/flattened.js')).href);
-    for (const module of ['dist/datapath/loop.js', 'dist/bench/pipeline/worker.js', 'dist/bench/micro/worker.js']) {
+    for (const module of [
+      'dist/datapath/loop.js',
+      'dist/datapath/cli/main.js',
+      'dist/datapath/lab/api-process.js',
+      'dist/bench/pipeline/worker.js',
+      'dist/bench/micro/worker.js',
+    ]) {
       const url = pathToFileURL(join(installed, module));
       assert.equal(flattened(url).href, url.href.replace(/\.js$/, '.flat.js'));
     }

@@ -5,8 +5,9 @@
  */
 import { strict as assert } from 'node:assert';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { MAIN } from '../fixtures/program.ts';
 import { HOST_PORTS, Hosts, OTHER, PODS, type Side, stopNodes } from './hosts.ts';
-import { MAIN, type PortRow, Rig, type RunningNode, until } from './rig.ts';
+import { type PortRow, Rig, type RunningNode, until } from './rig.ts';
 
 interface Row extends PortRow {
   state: string;

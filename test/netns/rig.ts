@@ -15,9 +15,9 @@ import { ipBatch } from '../../datapath/control/ip.ts';
 import { inNamespace } from '../../datapath/control/netns.ts';
 import { socketPath } from '../../datapath/control/server.ts';
 import { parseSnmp as countersIn } from '../../datapath/host/probe-pair.ts';
+import { MAIN } from '../fixtures/program.ts';
 import { UNIT } from '../fixtures/unit.ts';
 
-export const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
 const NETNS_DIR = '/run/netns';
 /** Of a node: on a loaded machine, under the unit. */
 const START_TIMEOUT_MS = 30_000;

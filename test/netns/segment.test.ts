@@ -6,13 +6,12 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
 import { callNode } from '../../datapath/control/client.ts';
 import type { SegmentState } from '../../datapath/control/loops.ts';
 import { socketPath } from '../../datapath/control/server.ts';
+import { MAIN } from '../fixtures/program.ts';
 
-const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
 const PREFIX = `ts${process.pid}`;
 const NODES = ['a', 'b', 'c'];
 const ROUTER = `${PREFIX}-r`;

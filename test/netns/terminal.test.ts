@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { Lab } from '../../datapath/lab/lab.ts';
 import { kubectlPath } from '../api/kubectl.ts';
-import { MAIN } from './rig.ts';
+import { MAIN } from '../fixtures/program.ts';
 
 const NAME = `term${process.pid}`;
 const END = '=== end of line';

@@ -3,6 +3,7 @@ import { strict as assert } from 'node:assert';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { MAIN } from '../fixtures/program.ts';
 import {
   exchangeUdp,
   fetchFile,
@@ -190,8 +191,7 @@ describe('uplink macvtap', function () {
     /** Runs our node with its network namespace entered by `enter`, which the rest of its command line follows. */
     const works = async (...enter: string[]) => {
       const file = rig.writeConfig('host-a', spec('a', 'vxlan'));
-      const main = new URL('../../datapath/cli/main.js', import.meta.url).pathname;
-      const node = rig.command(...enter, process.execPath, main, 'node', '--config', file);
+      const node = rig.command(...enter, process.execPath, MAIN, 'node', '--config', file);
       await node.until('ready\n');
       await ping('a');
       assert.equal(await node.stop(), 0, node.output);

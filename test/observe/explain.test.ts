@@ -3,7 +3,6 @@ import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { stringify } from 'yaml';
 import { formatProblems, loadConfig } from '../../datapath/control/load-config.ts';
 import { type FlowRow, flowRow } from '../../datapath/control/nat-rows.ts';
@@ -19,12 +18,12 @@ import { World } from '../../datapath/observe/world.ts';
 import { Random } from '../../datapath/random.ts';
 import { TOO_BIG_NAMES } from '../../datapath/route/nexthop.ts';
 import { fragment, icmpEcho, icmpError, ip, pattern, tcp4, udp4 } from '../fixtures/packets.ts';
+import { MAIN } from '../fixtures/program.ts';
 import { slowTransportOk } from '../model/checksum.ts';
 
 const SEED = Number(process.env.SEED ?? 20261128);
 const CONFIGS = Number(process.env.CONFIGS ?? 10);
 const PACKETS = Number(process.env.PACKETS ?? 200);
-const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
 
 const DF = 0x4000;
 const PODS = { a: ['10.244.1.10', '10.244.1.11'], b: ['10.244.2.20', '10.244.2.21'] } as const;

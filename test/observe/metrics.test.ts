@@ -7,8 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { serve, socketPath } from '../../datapath/control/server.ts';
 import { metricsText, type NodeSnapshot } from '../../datapath/observe/metrics.ts';
+import { MAIN } from '../fixtures/program.ts';
 
-const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
 const DASHBOARD = fileURLToPath(new URL('../../../docs/grafana-dashboard.json', import.meta.url));
 const NODE = 'metrics-test';
 

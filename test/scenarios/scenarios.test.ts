@@ -2,15 +2,14 @@
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { Lab } from '../../datapath/lab/lab.ts';
 import { runScenario, type ScenarioResult } from '../../datapath/lab/scenario.ts';
 import { SCENARIOS } from '../../datapath/lab/scenarios/index.ts';
+import { MAIN } from '../fixtures/program.ts';
 
 /** Unique per run of the tests, so that two at once do not meet. */
 const LAB = `s${process.pid}`;
-const MAIN = fileURLToPath(new URL('../../datapath/cli/main.js', import.meta.url));
 
 /** Failed checks, one per line. */
 function failuresOf(result: ScenarioResult): string[] {

@@ -1,8 +1,9 @@
 /** Runs commands of ours, or of others, with the terminal's own streams. */
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { flattened } from '../../flattened.ts';
 
-const MAIN = fileURLToPath(new URL('../main.js', import.meta.url));
+const MAIN = fileURLToPath(flattened(new URL('../main.js', import.meta.url)));
 const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGKILL: 9, SIGTERM: 15 } as Partial<Record<NodeJS.Signals, number>>;
 
 export function runTunpath(argv: readonly string[]): Promise<number> {

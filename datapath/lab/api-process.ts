@@ -24,7 +24,7 @@ import { Kubelet } from './pods/kubelet.ts';
 import { NodeAgent } from './pods/node-agent.ts';
 import { PodNames } from './pods/pod-names.ts';
 import { labRuntime } from './pods/runtime.ts';
-import { agentObjects, switchObjects, systemOf } from './switches.ts';
+import { agentObjects, switchObjects } from './switches.ts';
 import { addressOf, type Topology } from './topology.ts';
 
 const CALICO = ['projectcalico.org', 'crd.projectcalico.org'];
@@ -59,7 +59,7 @@ async function main(): Promise<void> {
     zoneFileOf(lab),
     topology.pods.some(({ dns }) => dns),
   );
-  const network = new LabNetwork(cluster, topology, systemOf(topology, options), agents, lab);
+  const network = new LabNetwork(cluster, topology, options, agents, lab);
   kubelet = new Kubelet({ lab, topology, cluster, agents, names, network, onError });
   for (const pod of placed) names.follow(namespaceOf(lab, pod.name), 'default');
   // Before a node hears anything: what runs already stays attached.

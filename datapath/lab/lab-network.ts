@@ -23,8 +23,10 @@ import {
 import type { Cluster } from '../api/controllers/cluster.ts';
 import type { Controller } from '../api/controllers/manager.ts';
 import type { Json, KubeObject } from '../api/object.ts';
+import type { ModeOptions } from './modes.ts';
 import type { NodeAgent } from './pods/node-agent.ts';
 import { LabSwitchHost } from './switch-host.ts';
+import { networkOfLab, systemOf } from './switches.ts';
 import type { Topology } from './topology.ts';
 
 const KEY = 'network';
@@ -34,6 +36,9 @@ const KEPT_SWITCHES = 10;
 
 export class LabNetwork {
   private readonly cluster: Cluster;
+  private readonly topology: Topology;
+  private readonly options: ModeOptions;
+  /** Whose switches count; undefined: of whom there is one. */
   private readonly system: System | undefined;
   private readonly agents: ReadonlyMap<string, NodeAgent>;
   private readonly host: LabSwitchHost;
@@ -43,16 +48,18 @@ export class LabNetwork {
   private failed = '';
   private told = new Set<string>();
 
-  /** @param system whose switches count; undefined: of whom there is one */
+  /** @param options with which the lab was started */
   constructor(
     cluster: Cluster,
     topology: Topology,
-    system: System | undefined,
+    options: ModeOptions,
     agents: ReadonlyMap<string, NodeAgent>,
     lab: string,
   ) {
     this.cluster = cluster;
-    this.system = system;
+    this.topology = topology;
+    this.options = options;
+    this.system = systemOf(topology, options);
     this.agents = agents;
     this.host = new LabSwitchHost(lab, topology, cluster, agents, state => this.save(state));
   }
@@ -100,12 +107,24 @@ export class LabNetwork {
     // One that was only just begun has no state: nothing has come of it yet.
     const object = this.switches().findLast(({ status }) => status?.state !== undefined);
     const state = object?.status?.state as SwitchState | undefined;
-    if (state === undefined) return;
+    if (state === undefined) return this.begin();
     this.last = state;
     if (TERMINAL.has(state.phase)) this.rest(outcomeOf(state));
     else await this.carryOut(state);
     const done = this.last;
     if (done.phase !== 'Done') this.failed = wordsOf(done.to);
+  }
+
+  /**
+   * No switch has been written down. The objects may say already what nobody has begun to carry out; then the nodes are where
+   * the lab put them.
+   */
+  private begin(): void {
+    const first = networkOfLab(this.topology, this.options);
+    if (first === undefined) return;
+    const { network } = this.look();
+    const isCarriedOut = network !== null && [...this.agents.values()].every(agent => agent.isOn(atRest(network)));
+    this.rest(isCarriedOut ? network : first);
   }
 
   private async follow(network: Network, source: Source): Promise<void> {
@@ -126,7 +145,7 @@ export class LabNetwork {
       this.rest({ ...network, pools: network.pools.map((pool, i) => ({ ...pool, encap: current.pools[i]!.encap })) });
       return;
     }
-    const before = this.last ?? { epoch: 1, base: { since: {}, counts: {} } };
+    const before = this.last ?? { epoch: 1, base: {} };
     const state = beginSwitch(current, network, before);
     const name = `switch-${state.epoch}`;
     await this.cluster.create('TunnelSwitch', {

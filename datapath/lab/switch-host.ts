@@ -11,9 +11,11 @@ import { memberEnvironment, namespaceOf, socketOf } from './names.ts';
 import type { NodeAgent } from './pods/node-agent.ts';
 import type { Topology } from './topology.ts';
 
-/** How long a node that is not there is waited for, before the switch is taken back. */
+/** How long a node that is not there, or says nothing, is waited for, before the switch is taken back. */
 const APPLY_PATIENCE_MS = 10_000;
 const APPLY_AGAIN_MS = 200;
+/** How long a node that is there may take to say what it has counted. */
+const ACCOUNT_PATIENCE_MS = 2000;
 const PROBE_SECONDS = '2';
 
 export class LabSwitchHost implements SwitchHost {
@@ -22,6 +24,7 @@ export class LabSwitchHost implements SwitchHost {
   private readonly cluster: Cluster;
   private readonly agents: ReadonlyMap<string, NodeAgent>;
   private readonly since = new Map<string, string>();
+  private readonly patienceMs: number;
   readonly save: (state: SwitchState) => Promise<void>;
 
   constructor(
@@ -30,7 +33,9 @@ export class LabSwitchHost implements SwitchHost {
     cluster: Cluster,
     agents: ReadonlyMap<string, NodeAgent>,
     save: (state: SwitchState) => Promise<void>,
+    patienceMs = APPLY_PATIENCE_MS,
   ) {
+    this.patienceMs = patienceMs;
     this.lab = lab;
     this.topology = topology;
     this.cluster = cluster;
@@ -61,11 +66,11 @@ export class LabSwitchHost implements SwitchHost {
   async apply(node: string, plan: NetworkPlan): Promise<void> {
     const agent = this.agents.get(node)!;
     agent.follow(plan);
-    for (const deadline = performance.now() + APPLY_PATIENCE_MS; ; await sleep(APPLY_AGAIN_MS)) {
+    for (const deadline = performance.now() + this.patienceMs; ; await sleep(APPLY_AGAIN_MS)) {
       try {
-        return await agent.flush();
+        return await within(agent.flush(), deadline - performance.now());
       } catch (error) {
-        if (performance.now() > deadline) throw error;
+        if (performance.now() >= deadline) throw error;
       }
     }
   }
@@ -84,17 +89,37 @@ export class LabSwitchHost implements SwitchHost {
 
   async account(node: string): Promise<Account | undefined> {
     try {
-      const answer = (await callNode(socketOf(this.lab, node), 'ledger')) as LedgerAnswer;
-      // One that was started again does not know of it.
-      if (this.since.get(node) !== answer.since) await this.agents.get(node)!.keepLedger();
+      const answer = await this.askLedger(node);
+      if (this.since.get(node) === answer.since) return answer;
+      // One that was started again does not know of it, and counts only from here on.
+      await this.agents.get(node)!.keepLedger(ACCOUNT_PATIENCE_MS);
       this.since.set(node, answer.since);
-      return answer;
+      return await this.askLedger(node);
     } catch {
       return undefined;
     }
   }
 
+  private async askLedger(node: string): Promise<LedgerAnswer> {
+    return (await callNode(socketOf(this.lab, node), 'ledger', {}, ACCOUNT_PATIENCE_MS)) as LedgerAnswer;
+  }
+
   async wait(ms: number): Promise<void> {
     await sleep(ms);
+  }
+}
+
+/** What comes of it afterwards is nobody's any more. @throws Error of the promise, or when the time is over */
+async function within(done: Promise<void>, ms: number): Promise<void> {
+  const late = new AbortController();
+  const timeout = sleep(Math.max(0, ms), undefined, { signal: late.signal }).then(() => {
+    throw new Error('the node says nothing');
+  });
+  try {
+    await Promise.race([done, timeout]);
+  } finally {
+    late.abort();
+    done.catch(() => {});
+    timeout.catch(() => {});
   }
 }

@@ -40,11 +40,12 @@ export interface Epoch {
   lost: number | null;
 }
 
-/** What counts had reached when an epoch ended. */
+/** What the counts of one node's packets to another by one tunnel had reached when an epoch began. */
 export interface Base {
-  /** When each node's counts began. */
-  since: Record<string, string>;
-  counts: Record<string, { sent: number; received: number }>;
+  /** When each of the two nodes' counts began: another time means that it has been restarted, and has forgotten. */
+  since: { sender: string; receiver: string };
+  sent: number;
+  received: number;
 }
 
 /** Plain data: all that is to be known of a switch. */
@@ -62,7 +63,8 @@ export interface SwitchState {
   loose: string[];
   message: string;
   ledger: Epoch[];
-  base: Base;
+  /** By `SENDER>RECEIVER TUNNEL`. */
+  base: Record<string, Base>;
 }
 
 /** What a node says of its packets. */
@@ -222,6 +224,7 @@ export class TunnelSwitch {
     const loose = this.pairs().flatMap(([sender, receiver]) =>
       host.wayOf(state.to, sender, receiver) === null ? [`${sender}>${receiver}`] : [],
     );
+    await this.openLedger();
     await this.enter({ loose });
     const failed = await this.applyAll();
     if (failed !== undefined) return this.enter({ phase: 'RollingBack', message: failed });
@@ -289,75 +292,74 @@ export class TunnelSwitch {
 
   // ---------------------------------------------------------------- the ledger
 
+  /** Each sender and receiver, with the tunnel that a network has between them. */
+  private pairsBy(network: Network): Pair[] {
+    return this.pairs().map(([sender, receiver]) => {
+      return { sender, receiver, tunnel: this.host.wayOf(network, sender, receiver) ?? '' };
+    });
+  }
+
+  /**
+   * Says from where the epochs of this switch are counted. That of the network which is left: from the end of the switch
+   * before, or from here on where there was none. The other one: from here on where a node has been restarted since.
+   */
+  private async openLedger(): Promise<void> {
+    const { from, to } = this.state;
+    const base = { ...this.state.base };
+    const [earlier, later] = [await this.accounts(), await this.accounts()];
+    const left = this.pairsBy(from);
+    for (const pair of left) {
+      if (base[keyOf(pair)] === undefined) set(base, pair, baseOf(pair, later, earlier));
+    }
+    // Where both have the same tunnel, one count is for both.
+    const shared = new Set(left.map(keyOf));
+    for (const pair of this.pairsBy(to)) {
+      if (shared.has(keyOf(pair)) || countsSince(base, pair, later, later) !== undefined) continue;
+      set(base, pair, baseOf(pair, later, earlier));
+    }
+    this.state = { ...this.state, base };
+  }
+
   /**
    * Writes down an epoch of a network that nobody sends by any more, once all has arrived.
    * @param hasEnded false: packets go on, and what is on its way when it is read is not lost
    */
   private async seal(epoch: number, network: Network, hasEnded = true): Promise<void> {
-    const { host } = this;
-    const other = network === this.state.from ? this.state.to : this.state.from;
-    const ended = this.pairs().flatMap(([sender, receiver]) => {
-      const tunnel = host.wayOf(network, sender, receiver) ?? '';
-      const isLeft = tunnel !== (host.wayOf(other, sender, receiver) ?? '');
-      return isLeft || !hasEnded ? [{ sender, receiver, tunnel, isLeft: isLeft && hasEnded }] : [];
-    });
+    const { host, state } = this;
+    const others = new Set(this.pairsBy(network === state.from ? state.to : state.from).map(keyOf));
+    const pairs = this.pairsBy(network).filter(pair => !hasEnded || !others.has(keyOf(pair)));
     const first = await this.accounts();
-    const senders = new Map(ended.map(pair => [pair, countOf(first, pair.sender, pair.receiver, pair.tunnel, 'sent')]));
-    const arrived = (accounts: Map<string, Account>): boolean =>
-      ended.every(pair => {
-        const { sent = 0, received = 0 } = this.since(accounts, pair, senders.get(pair)!) ?? {};
+    const countsOf = (pair: Pair, last: Accounts): Counts | undefined => countsSince(state.base, pair, first, last);
+    const hasArrived = (accounts: Accounts): boolean =>
+      pairs.every(pair => {
+        const { sent = 0, received = 0 } = countsOf(pair, accounts) ?? {};
         return received >= sent;
       });
     let last = first;
     const known = host.nodes().every(node => first.has(node));
     if (!known) await host.wait(UNKNOWN_DRAIN_MS);
-    for (let waited = 0; known && !arrived(last) && waited < DRAIN_MS; waited += DRAIN_LOOK_MS) {
+    for (let waited = 0; known && !hasArrived(last) && waited < DRAIN_MS; waited += DRAIN_LOOK_MS) {
       await host.wait(DRAIN_LOOK_MS);
       last = await this.accounts();
     }
-    const rows = ended.map((pair): Epoch => {
-      const { sender, receiver, tunnel } = pair;
-      const counts = this.since(last, pair, senders.get(pair)!);
+    const rows = pairs.map((pair): Epoch => {
+      const counts = countsOf(pair, last);
       const { sent = 0, received = 0 } = counts ?? {};
       const lost = counts === undefined ? null : Math.max(0, sent - received);
-      return { epoch, sender, receiver, tunnel, sent, received: hasEnded ? received : Math.min(sent, received), lost };
+      return { epoch, ...pair, sent, received: Math.min(sent, received), lost };
     });
-    const counts = { ...this.state.base.counts };
-    for (const pair of ended) {
-      // Where a node has forgotten, its counts are reckoned with from here on.
-      if (!pair.isLeft && this.since(last, pair, 0) !== undefined) continue;
-      const key = keyOf(pair);
-      counts[key] = {
-        sent: senders.get(pair)!,
-        received: countOf(last, pair.receiver, pair.sender, pair.tunnel, 'received'),
-      };
+    const base = { ...state.base };
+    const isForgotten = rows.some(({ lost }) => lost === null);
+    const later = isForgotten ? await this.accounts() : last;
+    for (const [i, pair] of pairs.entries()) {
+      if (hasEnded) set(base, pair, baseOf(pair, later, later));
+      // Counts of a node that has forgotten are reckoned with from here on.
+      else if (rows[i]!.lost === null) set(base, pair, baseOf(pair, later, last));
     }
-    const since = Object.fromEntries([...last].map(([node, account]) => [node, account.since]));
-    this.state = {
-      ...this.state,
-      ledger: [...this.state.ledger.filter(row => row.epoch !== epoch), ...rows],
-      base: { since, counts },
-    };
+    this.state = { ...state, ledger: [...state.ledger.filter(row => row.epoch !== epoch), ...rows], base };
   }
 
-  /** What went since the last epoch of that way ended. @returns undefined where a node has forgotten, or does not say */
-  private since(
-    accounts: ReadonlyMap<string, Account>,
-    pair: { sender: string; receiver: string; tunnel: string },
-    sent: number,
-  ): { sent: number; received: number } | undefined {
-    const { base } = this.state;
-    for (const node of [pair.sender, pair.receiver]) {
-      const account = accounts.get(node);
-      if (account === undefined) return undefined;
-      if (base.since[node] !== undefined && base.since[node] !== account.since) return undefined;
-    }
-    const before = base.counts[keyOf(pair)] ?? { sent: 0, received: 0 };
-    const received = countOf(accounts, pair.receiver, pair.sender, pair.tunnel, 'received');
-    return { sent: sent - before.sent, received: received - before.received };
-  }
-
-  private async accounts(): Promise<Map<string, Account>> {
+  private async accounts(): Promise<Accounts> {
     const { host } = this;
     const found = new Map<string, Account>();
     await Promise.all(
@@ -370,14 +372,23 @@ export class TunnelSwitch {
   }
 
   /** Counts of a tunnel begin anew with it: what they had reached means nothing once it is gone. */
-  private keptBase(network: Network): Base {
+  private keptBase(network: Network): SwitchState['base'] {
     const names = new Set(['', ...encapsOf(network).map(({ name }) => name)]);
-    const { since, counts } = this.state.base;
-    return { since, counts: Object.fromEntries(Object.entries(counts).filter(([key]) => names.has(tunnelIn(key)))) };
+    return Object.fromEntries(Object.entries(this.state.base).filter(([key]) => names.has(tunnelIn(key))));
   }
 }
 
-function keyOf({ sender, receiver, tunnel }: { sender: string; receiver: string; tunnel: string }): string {
+interface Pair {
+  sender: string;
+  receiver: string;
+  /** '': none. */
+  tunnel: string;
+}
+
+type Accounts = ReadonlyMap<string, Account>;
+type Counts = Pick<Base, 'sent' | 'received'>;
+
+function keyOf({ sender, receiver, tunnel }: Pair): string {
   return `${sender}>${receiver} ${tunnel}`;
 }
 
@@ -385,12 +396,40 @@ function tunnelIn(key: string): string {
   return key.slice(key.indexOf(' ') + 1);
 }
 
-function countOf(
-  accounts: ReadonlyMap<string, Account>,
-  node: string,
-  peer: string,
-  tunnel: string,
-  what: 'sent' | 'received',
-): number {
-  return accounts.get(node)?.rows.find(row => row.peer === peer && row.tunnel === tunnel)?.[what] ?? 0;
+function set(base: SwitchState['base'], pair: Pair, value: Base | undefined): void {
+  if (value === undefined) delete base[keyOf(pair)];
+  else base[keyOf(pair)] = value;
+}
+
+/**
+ * Where counts are now. While packets flow, the sender's are to be read after the receiver's: what is on its way then has been
+ * sent before, and is not lost later on.
+ * @returns undefined where one of the two nodes does not say
+ */
+function baseOf({ sender, receiver, tunnel }: Pair, sentAt: Accounts, receivedAt: Accounts): Base | undefined {
+  const [from, to] = [sentAt.get(sender), receivedAt.get(receiver)];
+  if (from === undefined || to === undefined) return undefined;
+  return {
+    since: { sender: from.since, receiver: to.since },
+    sent: countOf(from, receiver, tunnel, 'sent'),
+    received: countOf(to, sender, tunnel, 'received'),
+  };
+}
+
+/** What went since an epoch began. @returns undefined where a node has forgotten, or does not say */
+function countsSince(
+  bases: SwitchState['base'],
+  pair: Pair,
+  sentAt: Accounts,
+  receivedAt: Accounts,
+): Counts | undefined {
+  const before = bases[keyOf(pair)];
+  const now = baseOf(pair, sentAt, receivedAt);
+  if (before === undefined || now === undefined) return undefined;
+  if (before.since.sender !== now.since.sender || before.since.receiver !== now.since.receiver) return undefined;
+  return { sent: now.sent - before.sent, received: now.received - before.received };
+}
+
+function countOf({ rows }: Account, peer: string, tunnel: string, what: 'sent' | 'received'): number {
+  return rows.find(row => row.peer === peer && row.tunnel === tunnel)?.[what] ?? 0;
 }

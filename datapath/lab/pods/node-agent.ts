@@ -1,5 +1,6 @@
 /** Keeps one node's datapath as the API has it: its network, services, policies, and pods that came after the lab. The rest stays. */
 import { readFileSync, writeFileSync } from 'node:fs';
+import { isDeepStrictEqual } from 'node:util';
 import { parse, stringify } from 'yaml';
 import { type Refused, withoutFaulty } from '../../api/agent/acceptable.ts';
 import { podCidrsOf } from '../../api/agent/network.ts';
@@ -19,6 +20,8 @@ import type { Topology } from '../topology.ts';
 const DEBOUNCE_MS = 20;
 const RETRY_MS = 1000;
 const APPLY_TIMEOUT_MS = 60_000;
+/** To look whether a node would take a configuration. */
+const CHECK_TIMEOUT_MS = 10_000;
 
 /** Kinds of which the node's configuration speaks. */
 const FOLLOWED = new Set([
@@ -101,13 +104,22 @@ export class NodeAgent {
     this.changed();
   }
 
+  /** Whether that is the network of the configuration that the node has now. */
+  isOn(plan: NetworkPlan): boolean {
+    const { spec } = this.read();
+    const { tunnel, tunnels, routes } = networkSpec(this.topology, this.name, this.cluster.list('Node'), plan);
+    // As it is read again once it has been written.
+    const wanted = parse(stringify({ tunnel, tunnels, routes }));
+    return isDeepStrictEqual({ tunnel: spec.tunnel, tunnels: spec.tunnels ?? [], routes: spec.routes }, wanted);
+  }
+
   /** What the node would not take of such a network, a line each. Where it is not there, what no node would. */
   async findFaults(plan: NetworkPlan): Promise<string[]> {
     const { config, problems } = this.compile(plan);
     if (problems.length > 0) return problems.map(({ path, message }) => `${path}: ${message}`);
     const request = { text: stringify(config), file: this.path, dryRun: true };
     try {
-      const result = (await this.call('apply', request)) as ApplyResult;
+      const result = (await this.call('apply', request, CHECK_TIMEOUT_MS)) as ApplyResult;
       const refused = (result.refused ?? []).map(({ path, message }) => `${path.join('.')}: ${message}`);
       return [...(result.problems ?? []).map(({ path, message }) => `${path}: ${message}`), ...refused];
     } catch {
@@ -116,17 +128,17 @@ export class NodeAgent {
   }
 
   /** Lets the node count what goes to and comes from each other one. @throws ControlError where it is not there */
-  async keepLedger(): Promise<void> {
+  async keepLedger(patienceMs = APPLY_TIMEOUT_MS): Promise<void> {
     const nodes = this.cluster.list('Node');
     const own = nodes.filter(({ metadata }) => metadata.name === this.name).flatMap(podCidrsOf);
     const peers = nodes
       .filter(({ metadata }) => metadata.name !== this.name)
       .map(node => ({ name: node.metadata.name, networks: podCidrsOf(node) }));
-    await this.call('keep-ledger', { own, peers });
+    await this.call('keep-ledger', { own, peers }, patienceMs);
   }
 
-  private call(method: string, params: Record<string, unknown>): Promise<unknown> {
-    return callNode(socketOf(this.lab, this.name), method, params, APPLY_TIMEOUT_MS);
+  private call(method: string, params: Record<string, unknown>, patienceMs = APPLY_TIMEOUT_MS): Promise<unknown> {
+    return callNode(socketOf(this.lab, this.name), method, params, patienceMs);
   }
 
   changed(): void {

@@ -51,7 +51,7 @@ describe('tunpath', () => {
       /null: got none, expected at least one NodeConfig/,
     ],
     ['no such report', ['bench', 'compare', '/nonexistent/a', 'b'], 2, /^$/, /^tunpath: \/nonexistent\/a: .*\n$/],
-    ['no report', ['bench', 'report', MAIN, '--html', '/dev/null'], 2, /^$/, /^tunpath: .*main.flat.js: .*\n$/],
+    ['no report', ['bench', 'report', MAIN, '--html', '/dev/null'], 2, /^$/, /^tunpath: .*main(\.flat)?\.js: .*\n$/],
     ['--only without --build', ['bench', 'compare', 'a', 'b', '--only', 'encap'], 2, /^$/, /--only goes with --build/],
   ];
   for (const [what, argv, status, stdout, stderr] of rows) {

@@ -80,7 +80,7 @@ export class Watch implements Watcher {
     p.rule = 0;
     const isPoint = this.wants(port, POINT_IN);
     if (!isPoint && !spec.steps && !spec.policies) return;
-    peek.look(this.path.view, p);
+    peek.look(this.path.view, p, port.device.layer);
     if (!this.filter(peek)) return;
     if (spec.steps || spec.policies) p.trace = 1;
     if (isPoint || spec.steps) this.write(p, record.KIND_RECEIVED, port.index, 0, port.device.layer);
@@ -92,7 +92,7 @@ export class Watch implements Watcher {
     const isTunnel = layer === 2 && path.nextHops[p.hop]?.kind === hops.HOP_TUNNEL;
     const isTraced = spec.steps && p.trace !== 0;
     if (isTraced || this.wants(port, POINT_OUT)) {
-      peek.look(path.view, p);
+      peek.look(path.view, p, layer);
       if (isTraced || this.filter(peek)) {
         this.write(p, record.KIND_SENT, port.index, isTunnel ? record.TO_OVERLAY : 0, layer);
       }
@@ -100,7 +100,7 @@ export class Watch implements Watcher {
     if (!spec.flows) return;
     // The flow is that of the inner packet.
     if (isTunnel) peek.lookAt(path.view, p.innerNetwork, p.off + p.len - p.innerNetwork);
-    else peek.look(path.view, p);
+    else peek.look(path.view, p, layer);
     if (!peek.isIpv4 || !this.filter(peek) || !this.isNews(p)) return;
     this.write(p, record.KIND_SENT, port.index, isTunnel ? record.TO_OVERLAY : 0, layer);
   }
@@ -159,10 +159,10 @@ export class Watch implements Watcher {
     ring.doubles[(word + record.TIME) >> 1] = this.wallClock();
     words[word + record.NUMBER] = p.number;
     words[word + record.IN_PORT] = p.inPort;
-    words[word + record.SRC] = peek.src;
-    words[word + record.DST] = peek.dst;
+    words[word + record.SRC] = peek.isIpv4 ? peek.src : 0;
+    words[word + record.DST] = peek.isIpv4 ? peek.dst : 0;
     words[word + record.PORTS] = (peek.srcPort << 16) | peek.dstPort;
-    words[word + record.PROTOCOL] = peek.protocol;
+    words[word + record.PROTOCOL] = peek.isIpv4 ? peek.protocol : 0;
     words[word + record.L4_BITS] = peek.l4Bits;
     words[word + record.IDENTITY] = p.identity;
     words[word + record.TUNNEL_SOURCE] = p.tunnelSource;

@@ -3,6 +3,7 @@
 import type { Clause, Row } from '../conformance/check.ts';
 import { CLAUSES } from '../conformance/registry.ts';
 import { nameOf, runClause } from '../conformance/run.ts';
+import { mapLargeMemory } from '../io/huge-memory.ts';
 import { PROFILES, type ProfileName } from '../profile.ts';
 import { DONE, NO, UsageError } from './exit.ts';
 import { type Format, isForPeople } from './format.ts';
@@ -38,6 +39,7 @@ interface ComparedRow {
 export async function conformance(flags: ConformanceFlags): Promise<number> {
   const profiles = parseProfile(flags.profile);
   const clauses = chooseClauses(flags.clause ?? []);
+  mapLargeMemory();
   const rows = profiles.flatMap(profile => clauses.map(clause => runClause(clause, profile)));
   const forPeople = isForPeople(flags.output);
   if (!forPeople) {

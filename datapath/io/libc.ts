@@ -50,6 +50,8 @@ export const mmap: (
   fd: number,
   offset: number,
 ) => number = libc.func('intptr_t mmap(intptr_t addr, size_t length, int prot, int flags, int fd, int64_t offset)');
+export const M_MMAP_THRESHOLD = -3;
+export const mallopt: (param: number, value: number) => number = libc.func('int mallopt(int param, int value)');
 export const madvise: (address: number, bytes: number, advice: number) => number = libc.func(
   'int madvise(intptr_t addr, size_t length, int advice)',
 );

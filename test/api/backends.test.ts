@@ -9,6 +9,7 @@ import { type Api, openApi } from '../../datapath/api/api.ts';
 import { ApiClient } from '../../datapath/api/client/client.ts';
 import type { KubeObject } from '../../datapath/api/object.ts';
 import { Etcd } from '../../datapath/api/store/etcd.ts';
+import { EtcdClient } from '../../datapath/api/store/etcd-client.ts';
 import { Journal } from '../../datapath/api/store/journal.ts';
 import { type Backend, Store, WriteConflict } from '../../datapath/api/store/store.ts';
 import { EtcdServer, Wire } from './etcd.ts';
@@ -218,6 +219,38 @@ describe('a store in etcd', function () {
     await until(same);
     await far.close();
     await near.close();
+    wire.close();
+  });
+
+  it('a watch goes on where etcd has forgotten more than what was written last', async () => {
+    const open = backends();
+    const wire = await Wire.to(etcd.address);
+    const far = await Store.open(new Etcd({ address: wire.address, prefix: `/tunpath/${clusters - 1}` }));
+    const near = await Store.open(open());
+    const others = await Store.open(backends()());
+    await near.put('configmaps', 'default/a', map('a', '1'), 0);
+    await far.catchUp();
+    wire.cut();
+    for (let n = 0; n < 3; n++) await others.put('configmaps', `default/${n}`, map(`${n}`, '1'), 0);
+    await etcd.compact(others.revision);
+    const { pages } = EtcdClient.prototype;
+    let lists = 0;
+    EtcdClient.prototype.pages = function (prefix, revision) {
+      lists++;
+      return pages.call(this, prefix, revision);
+    };
+    try {
+      wire.mend();
+      for (let n = 0; n < 4; n++) {
+        await until(() => lists > 0);
+        await near.put('configmaps', `default/later-${n}`, map(`later-${n}`, '1'), 0);
+        await until(() => far.size === near.size);
+      }
+      assert.equal(lists, 1, 'after one list it hears of each change');
+    } finally {
+      EtcdClient.prototype.pages = pages;
+    }
+    for (const store of [far, near, others]) await store.close();
     wire.close();
   });
 

@@ -28,6 +28,8 @@ export class Etcd implements Backend {
   private readonly known = new Map<string, number>();
   private feed: (entry: Entry) => void = () => {};
   private reached = 0;
+  /** Revision of etcd that what has been fed is complete to; others write there, too, so that it is larger than `reached`. */
+  private completeTo = 0;
   private isOpen = true;
   private stopWatch: () => void = () => {};
   private timer: NodeJS.Timeout | undefined;
@@ -94,6 +96,7 @@ export class Etcd implements Backend {
     const last = Math.min(newest, revision);
     for (const key of this.known.keys()) if (!present.has(key)) this.heard(key, last, null);
     this.reached = Math.max(this.reached, last);
+    this.completeTo = Math.max(this.completeTo, revision);
   }
 
   private heard(key: string, revision: number, value: string | null): void {
@@ -113,7 +116,8 @@ export class Etcd implements Backend {
   private watch(): void {
     this.stopWatch = this.client.watch(
       this.objects,
-      this.reached + 1,
+      // Not from the last write of ours: etcd may have forgotten all up to a later one of somebody else.
+      Math.max(this.reached, this.completeTo) + 1,
       changes => {
         this.failures = 0;
         for (const { key, revision, value } of changes) this.heard(key, revision, value);

@@ -1,7 +1,7 @@
 /** One running node: devices, the loop's thread, and the control plane around it. */
 
 import { Counters } from '../counters.ts';
-import type { Spot } from '../drive/requests.ts';
+import type { Lead, Spot } from '../drive/requests.ts';
 import type { DeviceHandle, PodHandle } from '../io/handle.ts';
 import type { PathMtuRow } from '../mtu/path-mtu.ts';
 import type { TranslatedRow } from '../nat/translation.ts';
@@ -360,7 +360,10 @@ export class Node {
         await this.loops.endMirror(this.config.metadata.name);
         return null;
       case 'lead':
-        return this.loop.request('lead', readAnnouncements(params.addresses));
+        return this.loop.request('lead', {
+          announcements: readAnnouncements(params.addresses),
+          again: params.again === true,
+        } satisfies Lead);
       case 'restart':
         this.onRestart?.();
         setImmediate(() => void this.stop());

@@ -14,12 +14,11 @@ import type { Port } from '../port.ts';
 import type { Change } from '../program/diff.ts';
 import { Installation } from '../program/install.ts';
 import { Random } from '../random.ts';
-import type { Announcement } from '../route/announcements.ts';
 import { HOP_NAMES } from '../route/nexthop.ts';
 import type { Segment } from '../segment/segment.ts';
 import { LoopWatches, type WatchRequest } from '../watch/watches.ts';
 import type { Source } from './poll.ts';
-import type { LoopEvent, NodeData, NodeMethod } from './requests.ts';
+import type { Lead, LoopEvent, NodeData, NodeMethod } from './requests.ts';
 
 /** Flow table entries looked at for one request: about 0.1 ms of the loop's time. */
 const FLOWS_PER_REQUEST = 1024;
@@ -228,17 +227,19 @@ export class LoopNode {
         const now = Math.floor(monotonicClock.now());
         // The address may have been somebody else's until now: whoever has learnt that learns otherwise at once.
         if (params === 'moved' && datapath.canTransmit()) neighbors.announce(underlay.address);
+        if (params !== 'new') neighbors.announced.isTold = false;
         if (params === 'announce') neighbors.claims.announce(underlay.address, now);
         else neighbors.claims.claim(underlay.address, now);
         datapath.flush();
         return null;
       }
       case 'lead': {
-        const list = (params as Announcement[]).map(({ address, until }) => ({
+        const { announcements, again } = params as Lead;
+        const list = announcements.map(({ address, until }) => ({
           address,
           until: fromMachineTime(until),
         }));
-        datapath.neighbors.lead(list, monotonicClock.now());
+        datapath.neighbors.lead(list, monotonicClock.now(), again);
         datapath.flush();
         return null;
       }

@@ -6,6 +6,7 @@ import type { MessagePort } from 'node:worker_threads';
 import type { DeviceHandle } from '../io/handle.ts';
 import type { TunTapHandle } from '../io/tuntap.ts';
 import type { Program } from '../program/program.ts';
+import type { Announcement } from '../route/announcements.ts';
 import type { Impairments } from '../segment/impairments.ts';
 
 export interface LoopData {
@@ -61,6 +62,13 @@ export type NodeMethod =
   | 'claim'
   | 'lead'
   | 'led';
+
+/** Parameters of `lead`: what the node leads now, times as CLOCK_MONOTONIC of the machine. */
+export interface Lead {
+  announcements: Announcement[];
+  /** The link is told of all of them, and not only of new ones. */
+  again: boolean;
+}
 
 /** Asked of the loop: `start` and `stop` a node, its segments, and its end. */
 export type LoopMethod = 'start' | 'stop' | 'segments' | 'impairments' | 'impair' | 'mirror' | 'unmirror' | 'end';

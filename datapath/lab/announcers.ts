@@ -11,6 +11,7 @@ const CONCERNED = new Set([
   'services',
   'configmaps',
   'ciliuml2announcementpolicies.cilium.io',
+  'nodes',
   // Released, one is taken by the next who looks.
   'leases.coordination.k8s.io',
 ]);
@@ -32,7 +33,8 @@ export function announceServices(
       node: name,
       device: DEVICE,
       now: machineNow,
-      lead: (addresses, patienceMs) => callNode(socketOf(lab, name), 'lead', { addresses: [...addresses] }, patienceMs),
+      lead: (addresses, patienceMs, again) =>
+        callNode(socketOf(lab, name), 'lead', { addresses: [...addresses], again }, patienceMs),
     });
     return new Loop(announcer, text => onError(`${name}: ${text}`));
   });

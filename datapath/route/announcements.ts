@@ -13,6 +13,8 @@ export interface Announcement {
 export class Announcements {
   /** Ends of leases, by address. */
   private readonly ends = new Map<number, number>();
+  /** Whether the link has been told of all of them, since it came up and by the MAC that is the node's now. */
+  isTold = true;
 
   /**
    * Replaces all that there are.

@@ -377,15 +377,34 @@ export class NeighborTable {
 
   // ---- Control
 
-  /** The node leads these addresses and no others. Of those that it has not led until now the link is told at once. */
-  lead(list: readonly Announcement[], now: number): void {
+  /**
+   * The node leads these addresses and no others. Of those that it has not led until now the link is told at once.
+   * @param again it is told of all
+   */
+  lead(list: readonly Announcement[], now: number, again = false): void {
     this.now = now;
-    for (const address of this.announced.replace(list, now)) {
-      this.delete(address);
-      // Linux' hosts heed either; others only one of the two.
-      this.sendArp(arp.REQUEST, 0xffff, -1, 0, 0, address, address);
-      this.sendArp(arp.REPLY, 0xffff, -1, this.own.hi, this.own.lo, address, address);
+    const fresh = this.announced.replace(list, now);
+    for (const address of fresh) this.delete(address);
+    if (again || this.events.canTransmit?.() === false) this.announced.isTold = false;
+    else for (const address of fresh) this.tellLink(address);
+    this.followLink();
+  }
+
+  /** Tells the link of all addresses that the node leads where it does not know them, or not by this MAC; as soon as it is up. */
+  private followLink(): void {
+    const { announced } = this;
+    if (announced.isEmpty) return;
+    if (this.events.canTransmit?.() === false) announced.isTold = false;
+    else if (!announced.isTold) {
+      announced.isTold = true;
+      for (const { address } of announced.rows(this.now)) this.tellLink(address);
     }
+  }
+
+  private tellLink(address: number): void {
+    // Linux' hosts heed either; others only one of the two.
+    this.sendArp(arp.REQUEST, 0xffff, -1, 0, 0, address, address);
+    this.sendArp(arp.REPLY, 0xffff, -1, this.own.hi, this.own.lo, address, address);
   }
 
   /** Answers for `addr` (int32) from now on. An entry for it as a neighbour is deleted: the address has moved to us. */
@@ -400,6 +419,7 @@ export class NeighborTable {
     this.ownAddress = addr | 0;
     this.mask = prefixLength === 0 ? 0 : -1 << (32 - prefixLength);
     this.own = { hi: mac.hi, lo: mac.lo | 0 };
+    this.announced.isTold = false;
     for (let i = 0; i < this.capacity; i++) {
       if (this.state[i] !== FREE && this.state[i] !== PERMANENT) this.remove(i, DROP_NEIGHBOR_UNREACHABLE);
     }
@@ -461,6 +481,7 @@ export class NeighborTable {
     for (let work = this.tickWork; work > 0 && this.deadlines.firstTime() <= now; work--) {
       this.expire(this.deadlines.first());
     }
+    this.followLink();
     const claims = this.claims.tick(now);
     return Math.max(0, Math.ceil(Math.min(claims, this.deadlines.firstTime() - now)));
   }

@@ -43,6 +43,8 @@ class Node {
   isPaused = false;
   /** Gratuitous ARP that it has sent. */
   gratuitous = 0;
+  /** How often it was told to tell the link of all again. */
+  again = 0;
   announcer: L2Announcer;
   private readonly rig: Rig;
 
@@ -58,8 +60,9 @@ class Node {
       node: this.name,
       device: 'eth1',
       now: () => this.rig.cluster.nowMs,
-      lead: async list => {
+      lead: async (list, _, again) => {
         if (this.isPaused) throw new Error('no answer');
+        if (again) this.again++;
         const announced = list.map(({ address, until }) => ({ address: parseAddress(address)!, until }));
         this.gratuitous += this.announcements.replace(announced, this.rig.cluster.nowMs).length;
       },
@@ -143,7 +146,13 @@ describe('L2 announcement', function () {
   this.timeout(60_000);
 
   it('settings are those of cilium-config, otherwise off and 15, 5 and 2 s', () => {
-    assert.deepEqual(l2Settings(undefined), { isOn: false, leaseMs: 15_000, renewMs: 5000, retryMs: 2000 });
+    assert.deepEqual(l2Settings(undefined), {
+      isOn: false,
+      leaseMs: 15_000,
+      renewMs: 5000,
+      retryMs: 2000,
+      againMs: undefined,
+    });
     assert.deepEqual(['15s', '1m30s', '500ms', '0.5s', '', '5', '0s', undefined].map(durationOf), [
       15_000,
       90_000,
@@ -158,19 +167,17 @@ describe('L2 announcement', function () {
 
   it('durations that no election can have are as if there were none', () => {
     const settings = (lease: string, renew: string, retry: string) => {
-      const [, ...times] = Object.values(
-        l2Settings({
-          apiVersion: 'v1',
-          kind: 'ConfigMap',
-          metadata: { name: 'cilium-config', namespace: 'kube-system' },
-          data: {
-            'l2-announcements-lease-duration': lease,
-            'l2-announcements-renew-deadline': renew,
-            'l2-announcements-retry-period': retry,
-          },
-        } as KubeObject),
-      );
-      return times;
+      const { leaseMs, renewMs, retryMs } = l2Settings({
+        apiVersion: 'v1',
+        kind: 'ConfigMap',
+        metadata: { name: 'cilium-config', namespace: 'kube-system' },
+        data: {
+          'l2-announcements-lease-duration': lease,
+          'l2-announcements-renew-deadline': renew,
+          'l2-announcements-retry-period': retry,
+        },
+      } as KubeObject);
+      return [leaseMs, renewMs, retryMs];
     };
     assert.deepEqual(settings('3s', '2s', '500ms'), [3000, 2000, 500]);
     for (const [lease, renew, retry] of [
@@ -265,6 +272,78 @@ describe('L2 announcement', function () {
       assert.deepEqual(rig.answering('192.0.2.1'), [second]);
     }, QUICK));
 
+  it('a lease that is deleted or taken over by hand waits for the end of what its holder knows', () =>
+    withRig(async rig => {
+      await rig.cluster.create(POLICY());
+      await rig.serve('web', '192.0.2.1');
+      await rig.pass(6000);
+      for (const isDeleted of [true, false]) {
+        const lease = rig.lease('web')!;
+        const holder = rig.node(lease.spec.holderIdentity);
+        const others = rig.nodes.filter(node => node !== holder);
+        if (isDeleted) await rig.cluster.cluster.delete(lease);
+        else {
+          const spec = { ...lease.spec, holderIdentity: others[0]!.name };
+          await rig.cluster.cluster.change(lease, () => ({ ...lease, spec }));
+        }
+        // The holder looks last, a moment before it ends.
+        const end = rig.cluster.nowMs + 2900;
+        for (; rig.cluster.nowMs < end; rig.cluster.nowMs += 100) {
+          for (const { announcer } of others) await announcer.tick();
+          assert.deepEqual(rig.answering('192.0.2.1'), holder.answers('192.0.2.1') ? [holder.name] : []);
+        }
+        await rig.pass(6000);
+        assert.equal(rig.answering('192.0.2.1').length, 1);
+      }
+    }, QUICK));
+
+  it('the lease of a service that is gone is given up, and then removed', () =>
+    withRig(async rig => {
+      await rig.cluster.create(POLICY());
+      await rig.serve('web', '192.0.2.1');
+      await rig.serve('other', '192.0.2.2');
+      await rig.pass(6000);
+      const holder = rig.node(rig.lease('web')!.spec.holderIdentity);
+      await rig.cluster.delete('Service', 'web');
+      await holder.announcer.tick();
+      assert.equal(rig.lease('web')!.spec.holderIdentity, '');
+      await rig.pass(1000);
+      assert.equal(rig.lease('web'), undefined);
+      assert.ok(rig.lease('other') !== undefined);
+    }, QUICK));
+
+  it("the address of a node is nobody else's, and the service is told", () =>
+    withRig(async rig => {
+      const addresses = [{ type: 'InternalIP', address: '192.0.2.7' }];
+      await rig.cluster.cluster.setStatus(rig.cluster.get('Node', 'b'), { addresses });
+      await rig.cluster.create(POLICY({ externalIPs: true, loadBalancerIPs: true }));
+      await rig.serve('web', '192.0.2.1');
+      await rig.cluster.change('Service', 'web', service => (service.spec.externalIPs = ['192.0.2.7', '192.0.2.8']));
+      await rig.give('web', '192.0.2.1');
+      await rig.pass(6000);
+      assert.deepEqual(rig.answering('192.0.2.7'), []);
+      for (const ip of ['192.0.2.1', '192.0.2.8']) assert.equal(rig.answering(ip).length, 1);
+      const events = rig.cluster.cluster.list('Event').filter(({ reason }: Json) => reason === 'NotAnnounced');
+      assert.deepEqual(
+        events.map(({ message, count }: Json) => [message, count]),
+        [['192.0.2.7 is the address of node b', 1]],
+      );
+    }, QUICK));
+
+  it('the link is told again of all as often as the settings ask', () =>
+    withRig(
+      async rig => {
+        await rig.cluster.create(POLICY());
+        await rig.serve('web', '192.0.2.1');
+        await rig.pass(6000);
+        const holder = rig.node(rig.lease('web')!.spec.holderIdentity);
+        const before = holder.again;
+        await rig.pass(60_000, 2000);
+        assert.equal(holder.again - before, 6);
+      },
+      CONFIG({ 'l2-announcements-gratuitous-arp-period': '10s' }),
+    ));
+
   it('services that share an address have one leader', () =>
     withRig(async rig => {
       await rig.cluster.create(POLICY());
@@ -296,6 +375,11 @@ describe('L2 announcement', function () {
       { arbitrary: fc.record({ what: fc.constant('restart' as const), node: nodeName }), weight: 1 },
       { arbitrary: fc.record({ what: fc.constant('serve' as const), service, address }), weight: 3 },
       { arbitrary: fc.record({ what: fc.constant('delete' as const), service }), weight: 1 },
+      // By hand: deleted, or given to another.
+      {
+        arbitrary: fc.record({ what: fc.constant('unlease' as const), service, node: fc.option(nodeName) }),
+        weight: 2,
+      },
     );
     const all = ['192.0.2.0', '192.0.2.1', '192.0.2.2'];
     await fc.assert(
@@ -303,6 +387,7 @@ describe('L2 announcement', function () {
         withRig(async rig => {
           await rig.cluster.create(POLICY());
           const known = new Set<string>();
+          let meddledAt = Number.NEGATIVE_INFINITY;
           for (const one of steps) {
             if (one.what === 'tick')
               await rig
@@ -311,8 +396,28 @@ describe('L2 announcement', function () {
                 .catch(() => {});
             else if (one.what === 'time') rig.cluster.nowMs += one.ms;
             else if (one.what === 'pause') rig.node(one.node).isPaused = !rig.node(one.node).isPaused;
-            else if (one.what === 'restart') rig.node(one.node).announcer = rig.node(one.node).makeAnnouncer();
-            else if (one.what === 'delete') {
+            else if (one.what === 'restart') {
+              // One that begins does not know who had a lease before it was taken away.
+              if (rig.cluster.nowMs - meddledAt < 3000) continue;
+              rig.node(one.node).announcer = rig.node(one.node).makeAnnouncer();
+              await rig
+                .node(one.node)
+                .announcer.tick()
+                .catch(() => {});
+            } else if (one.what === 'unlease') {
+              const lease = rig.lease(one.service);
+              if (lease === undefined) continue;
+              // Those that know of it.
+              for (const { announcer } of rig.nodes) await announcer.tick().catch(() => {});
+              const now = rig.lease(one.service);
+              if (now === undefined) continue;
+              meddledAt = rig.cluster.nowMs;
+              if (one.node === null) await rig.cluster.cluster.delete(now);
+              else {
+                const spec = { ...now.spec, holderIdentity: one.node };
+                await rig.cluster.cluster.change(now, () => ({ ...now, spec }));
+              }
+            } else if (one.what === 'delete') {
               if (known.delete(one.service)) await rig.cluster.delete('Service', one.service);
             } else if (known.has(one.service)) await rig.give(one.service, one.address);
             else {

@@ -49,6 +49,7 @@ class Link {
   log: string[] = [];
   frames: Uint8Array[] = [];
   onUnreachable: (() => void) | null = null;
+  isUp = true;
 
   constructor(o: Partial<NeighborOptions> & { slots?: number } = {}) {
     this.pool = new Pool(o.slots ?? 64);
@@ -61,6 +62,7 @@ class Link {
       mac: macOf(OWN_MAC),
       events: {
         transmit: p => this.end(p, this.describe(p)),
+        canTransmit: () => this.isUp,
         release: (p, reason) => this.end(p, `release ${this.id(p)} ${VERDICT_NAMES[reason]}`),
         unreachable: p => {
           this.end(p, `unreachable ${this.id(p)}`);
@@ -511,6 +513,41 @@ describe('neighbor: answering', () => {
     // Another has taken it over: that is no conflict, and nothing is defended.
     assert.notEqual(link.receive(arpFrame({ sha: OTHER_MAC, spa: vip, tpa: vip })), 'drop-address-conflict');
     assert.deepEqual(link.frames, []);
+  });
+
+  it('tells the link again of what it leads when it is up again, when the MAC is another, and when it is asked to', () => {
+    const link = new Link();
+    const vip = ip('192.168.10.211');
+    const told = () => link.frames.splice(0).map(f => [f[11], f[21], f[31]]);
+    const lead = (again = false) => link.table.lead([{ address: vip, until: 10_000 }], 0, again);
+    const both = [
+      [1, 1, 211],
+      [1, 2, 211],
+    ];
+    lead();
+    assert.deepEqual(told(), both);
+    lead();
+    link.table.tick(1);
+    assert.deepEqual(told(), []);
+    lead(true);
+    assert.deepEqual(told(), both, 'asked to');
+    link.isUp = false;
+    link.table.tick(2);
+    assert.deepEqual(told(), []);
+    link.isUp = true;
+    link.table.tick(3);
+    link.table.tick(4);
+    assert.deepEqual(told(), both, 'up again');
+    link.table.setOwn(ip(OWN), 24, macOf(OWN_MAC));
+    link.table.tick(5);
+    assert.deepEqual(told(), both, 'another address or MAC');
+    link.isUp = false;
+    link.table.lead([], 6);
+    lead();
+    assert.deepEqual(told(), []);
+    link.isUp = true;
+    link.table.tick(10_000);
+    assert.deepEqual(told(), [], 'the lease has ended meanwhile');
   });
 });
 

@@ -12,12 +12,15 @@ export interface L2Settings {
   /** A leader that could not renew for so long gives up. */
   renewMs: number;
   retryMs: number;
+  /** How often the link is told again of all addresses; undefined: never. */
+  againMs: number | undefined;
 }
 
 const DEFAULTS = { leaseMs: 15_000, renewMs: 5_000, retryMs: 2_000 };
 const LONGEST_MS = 24 * 3_600_000;
+const LEAST_AGAIN_MS = 1000;
 
-/** As Cilium has them: off, and 15, 5 and 2 s. */
+/** As Cilium has them: off, and 15, 5 and 2 s. The period of gratuitous ARP is ours. */
 export function l2Settings(configMap: KubeObject | undefined): L2Settings {
   const data: Record<string, string> = configMap?.data ?? {};
   const isOn = data['enable-l2-announcements'] === 'true';
@@ -26,8 +29,10 @@ export function l2Settings(configMap: KubeObject | undefined): L2Settings {
   const renewMs = ms('renew-deadline', DEFAULTS.renewMs);
   const retryMs = ms('retry-period', DEFAULTS.retryMs);
   // As client-go's leader election wants them (tools/leaderelection); others are none, and no timer takes more than 24 days.
+  const again = durationOf(data['l2-announcements-gratuitous-arp-period']);
+  const againMs = again === undefined ? undefined : Math.max(LEAST_AGAIN_MS, Math.min(again, LONGEST_MS));
   const areTimes = retryMs < renewMs && renewMs < leaseMs && leaseMs <= LONGEST_MS;
-  return areTimes ? { isOn, leaseMs, renewMs, retryMs } : { isOn, ...DEFAULTS };
+  return { isOn, ...(areTimes ? { leaseMs, renewMs, retryMs } : DEFAULTS), againMs };
 }
 
 const UNITS: Record<string, number> = { h: 3_600_000, m: 60_000, s: 1000, ms: 1 };
@@ -46,20 +51,32 @@ export interface Announced {
   addresses: string[];
 }
 
+/** Addresses of the nodes themselves, each with its node: whoever answered for one would take it away. */
+export function addressesOfNodes(nodes: readonly KubeObject[]): Map<string, string> {
+  return new Map(
+    nodes.flatMap(({ metadata, status }) =>
+      (status?.addresses ?? []).map(({ address }: Json): [string, string] => [address, metadata.name]),
+    ),
+  );
+}
+
 /**
  * What policies announce, the oldest service first.
+ * @param taken addresses that are not to be
  * @param on the node that is to answer, and its interface; without it what any node may
  */
 export function announcedServices(
   policies: readonly KubeObject[],
   services: readonly KubeObject[],
+  taken: ReadonlyMap<string, string>,
   on?: { node: KubeObject; device: string },
 ): Announced[] {
   const here = policies.filter(policy => on === undefined || reaches(policy, on.node, on.device));
   return services
     .flatMap(service => {
       const found = here.filter(policy => selects(policy, service)).flatMap(policy => addressesOf(policy, service));
-      return found.length === 0 ? [] : [{ service, addresses: [...new Set(found)] }];
+      const free = [...new Set(found)].filter(ip => !taken.has(ip));
+      return free.length === 0 ? [] : [{ service, addresses: free }];
     })
     .sort((a, b) => (ageOf(a.service) < ageOf(b.service) ? -1 : 1));
 }

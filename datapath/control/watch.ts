@@ -2,7 +2,7 @@
  * Packets of a running node for a client of its control socket: the loop writes records into a ring of this client's, which
  * is emptied as fast as the client reads. A client that stalls loses records, and is told how many.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import { z } from 'zod';
 import { RecordRing } from '../memory/record-ring.ts';
 import { PORT_KINDS } from '../port.ts';
@@ -124,7 +124,8 @@ export class WatchClients {
           quiet = 0;
           yield rows;
         }
-        if (taken < ROWS_PER_PIECE) await sleep(POLL_MS);
+        // A socket that takes all at once never waits: without this, nobody else would have a turn while much happens.
+        await (taken < ROWS_PER_PIECE ? sleep(POLL_MS) : turn());
       }
     } finally {
       this.count -= counts;

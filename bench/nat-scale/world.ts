@@ -18,6 +18,7 @@ import type { MasqueradeRule } from '../../datapath/nat/masquerade.ts';
 import type { Service } from '../../datapath/nat/service.ts';
 import type { Packet } from '../../datapath/packet/packet.ts';
 import { Pool } from '../../datapath/packet/pool.ts';
+import type { PolicyProgram } from '../../datapath/policy/policies.ts';
 import { PORT_POD, PORT_UPLINK } from '../../datapath/port.ts';
 import type { ProfileName } from '../../datapath/profile.ts';
 import { createDatapath } from '../../datapath/program/install.ts';
@@ -135,6 +136,7 @@ export class World {
     services?: Service[];
     rules?: MasqueradeRule[];
     profile?: ProfileName;
+    policy?: PolicyProgram | null;
     memory?: (bytes: number) => Uint8Array;
   }) {
     const pool = new Pool(2048);
@@ -164,7 +166,7 @@ export class World {
         ],
         tunnels: [],
         neighbors: [],
-        policy: null,
+        policy: options.policy ?? null,
         nat: {
           capacity: options.capacity,
           timeouts: { profile: 'linux', seconds: {} },

@@ -399,6 +399,33 @@ describe('a live switch of tunnels', function () {
     }
   });
 
+  it('where the old network has no way back, a pair is confirmed with its opposite', async () => {
+    const accounts = { since: 'start', rows: [] };
+    for (const broken of [false, true]) {
+      const plans = new Map<string, NetworkPlan>();
+      const echoes: string[] = [];
+      const wayOf = ({ pools }: Network): string | null => pools[0]!.encap?.name ?? null;
+      const leads = (from: string, to: string): boolean => wayOf(plans.get(from)!.towards(to)) !== null;
+      const apart: SwitchHost = {
+        nodes: () => ['n1', 'n2'],
+        wayOf,
+        check: async () => [],
+        apply: async (node, plan) => void plans.set(node, plan),
+        async confirm(from, to) {
+          echoes.push(`${from}>${to}`);
+          return !broken && leads(from, to) && leads(to, from);
+        },
+        account: async () => accounts,
+        save: async () => {},
+        wait: async () => {},
+      };
+      const state = await new TunnelSwitch(apart, beginSwitch(network('native'), network('vxlan'), FRESH)).run();
+      assert.equal(state.phase, broken ? 'RolledBack' : 'Done', state.message);
+      assert.deepEqual([...new Set(echoes)], ['n2>n1']);
+      assert.equal(leads('n1', 'n2') && leads('n2', 'n1'), !broken);
+    }
+  });
+
   it('another port, and another VNI, are switches like others', async () => {
     const vxlan = (port: number, vni: number) => networkOf({ name: 'vxlan', protocol: 'vxlan', port, vni });
     const world = new World(vxlan(8472, 1));

@@ -244,7 +244,7 @@ export class TunnelSwitch {
     if (failed !== undefined) return this.rollBack(failed);
     const way = host.wayOf(state.to, sender, receiver);
     const isNew = way !== host.wayOf(state.from, sender, receiver);
-    if (isNew && way !== null && !(await this.isConfirmed(sender, receiver))) {
+    if (isNew && way !== null && this.canAnswer(next) && !(await this.isConfirmed(sender, receiver))) {
       return this.rollBack(`${receiver} does not confirm what ${sender} sends by ${way || 'no tunnel'}`);
     }
     return this.enter({ moved: [...state.moved, pair], pending: null });
@@ -252,6 +252,16 @@ export class TunnelSwitch {
 
   private rollBack(message: string): Promise<void> {
     return this.enter({ phase: 'RollingBack', moved: [], pending: null, message });
+  }
+
+  /**
+   * An echo comes back only where there is a way back: where the old network has none, as native routing into another subnet,
+   * the pair is confirmed together with its opposite.
+   */
+  private canAnswer([sender, receiver]: [string, string]): boolean {
+    const { from, to, moved } = this.state;
+    const network = moved.includes(`${receiver}>${sender}`) ? to : from;
+    return this.host.wayOf(network, receiver, sender) !== null;
   }
 
   private async isConfirmed(sender: string, receiver: string): Promise<boolean> {

@@ -61,6 +61,8 @@ export interface NodeOptions {
   mtu?: object;
   tunnel?: object;
   uplink?: object;
+  /** The uplink's address is also that of an interface of the node's kernel, as with a routed uplink. */
+  besideKernel?: boolean;
   /** Several tunnels instead of the one of `protocol`, which is then none; the routes are those of `routes`. */
   tunnels?: object[];
   masquerade?: object[];
@@ -265,7 +267,8 @@ function nodeConfig(o: NodeOptions): ResolvedConfig {
   if (loaded.config === undefined) throw new Error(JSON.stringify(loaded.problems));
   const { uplink } = loaded.config.spec;
   assert(uplink.kind === 'tap');
-  return withUplink(loaded.config, resolveTap(uplink));
+  const beside = o.besideKernel === true ? { onHostPort: false, ofKernel: true } : {};
+  return withUplink(loaded.config, { ...resolveTap(uplink), ...beside });
 }
 
 /** An IP packet as it comes from the peer or the gateway, in its frame. */

@@ -21,6 +21,8 @@ export interface ResolvedUplink {
    * already, nor where one is on the same segment: the kernel would answer ARP for it there.
    */
   onHostPort: boolean;
+  /** Whether an interface of the node's kernel has this address, so that its processes have it without the host port. */
+  ofKernel?: boolean;
   /**
    * Where translated flows get their ports and ICMP identifiers if no masquerade rule says otherwise; absent: anywhere. For
    * an address that the host uses as well.

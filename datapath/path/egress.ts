@@ -33,7 +33,7 @@ export function sendToPod(path: Path, p: Packet, hop: NextHop): number {
 
 export function sendToHost(path: Path, p: Packet, hop: NextHop): number {
   const { host } = path;
-  if (host === null || !host.owns(p.dst)) return answerEcho(path, p);
+  if (host === null || !host.owns(p.dst) || reachesKernel(path, p)) return answerEcho(path, p);
   // With its own source its kernel would not take it back; with another it is a service of the node that leads to itself.
   if (path.ports[p.inPort] === host && p.local === 0 && p.src === p.sender) return verdict.DROP_ROUTE_LOOP;
   if (hop.clampMss !== 0) clampToPath(path, p, hop);
@@ -53,6 +53,12 @@ export function sendToUnderlay(path: Path, p: Packet, hop: NextHop): number {
   const v = path.took(STEP_MTU, p, checkTtlAndMtu(path, p, hop, !intoTunnel && !isFromHost(path, p)));
   if (v === CONTINUE) return encapsulate(path, p, hop, uplink);
   return v === MUST_CUT ? cutAndSend(path, p, hop, uplink) : v;
+}
+
+/** True for what the node's kernel gets from the link itself; a copy is here because it may have been ours (control/uplink/steering.ts). */
+function reachesKernel({ underlay, ports }: Path, p: Packet): boolean {
+  if (underlay.besideKernel !== true || p.dst !== underlay.address) return false;
+  return ports[p.inPort].kind === PORT_UPLINK && p.tunnelSource === 0 && p.local === 0 && p.translated === 0;
 }
 
 /** Nothing gets through to where it leads: its sender hears of it, as from a kernel whose neighbour does not answer. */

@@ -128,10 +128,15 @@ export function rewriteAddresses(p: Packet, nat: Nat): number {
 
 /** Would the backend's answer miss us? Then the flow must carry our source. */
 function mustReturnHere(path: Path, p: Packet, hop: NextHop): boolean {
-  if (p.masquerade === 0) return false;
-  const fromNode = path.ports[p.inPort].kind === PORT_HOST;
-  // What the node itself gets it answers by way of here, unless it asked itself.
-  if (hop.kind === hops.HOP_HOST) return fromNode && hop.gateway === 0;
+  const { kind } = path.ports[p.inPort];
+  const fromNode = kind === PORT_HOST;
+  if (hop.kind === hops.HOP_HOST && hop.gateway === 0) {
+    // What the node itself gets it answers by way of here, unless it asked itself, or has another path to who asked: then no
+    // policy can keep the client's address.
+    const isBeside = path.underlay.besideKernel === true && kind === PORT_UPLINK && p.tunnelSource === 0;
+    return isBeside || (fromNode && p.masquerade !== 0);
+  }
+  if (p.masquerade === 0 || hop.kind === hops.HOP_HOST) return false;
   // Cilium keeps the client's address for a backend on the node that was asked; a hairpin needs ours in any case.
   return path.alwaysMasquerade || fromNode || hop.kind !== hops.HOP_POD || p.src === p.newDst;
 }

@@ -51,6 +51,8 @@ export interface Underlay {
   macLo: number;
   /** Of the uplink, in bytes. */
   mtu: number;
+  /** The node's kernel is on the link by an interface of its own: what it says to others there does not pass through here. */
+  besideKernel?: boolean;
 }
 
 export interface PathOptions {
@@ -237,13 +239,13 @@ export abstract class Path {
 
   /** The underlay's address, MAC or MTU is another one. Neighbours are asked for anew; what was learnt of paths is forgotten. */
   setUnderlay(underlay: Underlay): void {
-    const { address, prefixLength, macHi, macLo, mtu } = underlay;
+    const { address, prefixLength, macHi, macLo, mtu, besideKernel = false } = underlay;
     const moved =
       address !== this.underlay.address ||
       prefixLength !== this.underlay.prefixLength ||
       macHi !== this.underlay.macHi ||
       macLo !== this.underlay.macLo;
-    Object.assign(this.underlay, { address, prefixLength, macHi, macLo, mtu });
+    Object.assign(this.underlay, { address, prefixLength, macHi, macLo, mtu, besideKernel });
     if (moved) this.neighbors.setOwn(address, prefixLength, { hi: macHi, lo: macLo });
     this.pathMtu.setLinkMtu(mtu);
   }

@@ -44,7 +44,8 @@ export function compile(config: ResolvedConfig): Program {
     ...(pod.mac === undefined ? {} : { mac: parseMac(pod.mac) }),
   }));
   if (spec.host !== undefined) {
-    const addresses = spec.uplink.onHostPort ? [hostAddress, uplinkNet.address] : [hostAddress];
+    const { onHostPort, ofKernel = false } = spec.uplink;
+    const addresses = onHostPort || ofKernel ? [hostAddress, uplinkNet.address] : [hostAddress];
     ports.push({
       kind: PORT_HOST,
       name: spec.host.device,
@@ -126,6 +127,7 @@ export function compile(config: ResolvedConfig): Program {
       macHi: mac.hi,
       macLo: mac.lo,
       mtu: spec.uplink.mtu,
+      besideKernel: !spec.uplink.onHostPort,
     },
     hostAddress,
     ports,

@@ -3,6 +3,7 @@ import { strict as assert } from 'node:assert';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { MAIN } from '../fixtures/program.ts';
 import {
   exchangeUdp,
@@ -20,6 +21,7 @@ import {
 } from './hosts.ts';
 import { type PortRow, Rig, type RunningNode, until } from './rig.ts';
 
+const WHOAMI = fileURLToPath(new URL('../../datapath/lab/whoami.js', import.meta.url));
 const NODES: Record<Side, string> = { a: '192.168.10.21', b: '192.168.10.22' };
 const GATEWAY = '192.168.10.254';
 
@@ -261,7 +263,10 @@ describe('uplink macvtap', function () {
       [status.underlay.kind, status.underlay.address, status.underlay.mtu],
       ['macvtap', `${NODES.a}/24`, 1500],
     );
-    assert.match(status.uplink.map(({ how }) => how).join('\n'), /a macvtap in mode bridge on eth0\n.*no way between/);
+    assert.match(
+      status.uplink.map(({ how }) => how).join('\n'),
+      /a macvtap in mode bridge on eth0\n.*nothing passes between/,
+    );
     const port = status.ports.at(-1)!;
     assert.deepEqual(port.offloads, ['csum', 'tso', 'uso']);
     assert.deepEqual(port.refused, ['tunnel: not on a macvtap']);
@@ -272,10 +277,18 @@ describe('uplink macvtap', function () {
       return { code: await running.exited, said: running.output };
     };
     const masquerade = [{ from: '10.244.0.0/16', notTo: ['10.244.0.0/16'] }];
-    const services = [{ name: 'default/web', addresses: ['10.96.0.10'], ports: [{ port: 80 }] }];
+    const ports = [{ port: 80, nodePort: 30080 }];
+    const services = [
+      { name: 'web', type: 'NodePort', clusterIP: '10.96.0.10', ports, endpoints: [{ address: PODS.a }] },
+    ];
     assert.equal((await apply({})).code, 0);
     const tracked = await apply({ masquerade, services });
     assert.equal(tracked.code, 0, tracked.said);
+    const server = rig.spawn('pod-a', process.execPath, WHOAMI, '80', 'pod-a');
+    await server.until('listening');
+    const said = await rig.run('host-a', 'curl', '-sS', '-m', '5', `http://${NODES.a}:30080/`);
+    assert.match(said, /Hostname: pod-a/, 'the host reaches a node port of its macvtap');
+    await server.stop();
     const moved = await apply({ uplink: uplink('a', { mtu: 1400 }) });
     assert.match(moved.said, /spec\.uplink.*cannot change while the node runs/);
     await stopNodes(node);

@@ -31,6 +31,8 @@ const MASQUERADE = [{ from: CLUSTER, notTo: [CLUSTER] }];
 const SIDES: readonly Side[] = ['a', 'b'];
 const HTTP_PORT = 8080;
 const NODE_PORT = 30080;
+/** Of a server on host a itself. */
+const API_PORT = 6443;
 
 /** Two hosts, what they were like before, and nodes on them. */
 class Pair {
@@ -304,6 +306,13 @@ describe('uplink routed', function () {
         ports: [{ port: 80, targetPort: HTTP_PORT, nodePort: NODE_PORT }],
         endpoints: [{ address: PODS.a }, { address: PODS.b }],
       },
+      {
+        name: 'default/api',
+        type: 'NodePort',
+        addresses: ['10.96.0.11'],
+        ports: [{ port: 80, targetPort: API_PORT, nodePort: NODE_PORT + 10 }],
+        endpoints: [{ address: '192.168.10.1' }],
+      },
     ];
     const more = { masquerade: MASQUERADE, services };
     let nodes: RunningNode[];
@@ -316,6 +325,7 @@ describe('uplink routed', function () {
         await pair.serve('pod-a', HTTP_PORT),
         await pair.serve('pod-b', HTTP_PORT),
         await pair.serve('outside', HTTP_PORT),
+        await pair.serve('host-a', API_PORT),
       ];
     });
     after(async () => {
@@ -332,6 +342,27 @@ describe('uplink routed', function () {
       }
       assert.equal(names.size, 2, [...names].join());
       await fetch('host-a', 'http://10.96.0.10/');
+    });
+
+    it('the host itself reaches its own node port, bound to whichever of its addresses', async () => {
+      const { a } = pair.hosts.addresses;
+      for (const bound of [[], ['--interface', a], ['--interface', HOST_PORTS.a]]) {
+        const said = await pair.rig.run('host-a', 'curl', '-sS', '-m', '5', ...bound, `http://${a}:${NODE_PORT}/`);
+        assert.match(said, /Hostname: pod-[ab]/, bound.join(' '));
+      }
+    });
+
+    it('what listens on the host is reached by pods, and through a service by everybody', async () => {
+      const { a } = pair.hosts.addresses;
+      const seen = async (from: string, url: string) => /RemoteAddr: (.*):/.exec(await fetch(from, url))![1];
+      assert.equal(await seen('pod-a', `http://${a}:${API_PORT}/`), PODS.a);
+      assert.equal(await seen('pod-a', 'http://10.96.0.11/'), PODS.a);
+      assert.equal(await seen('pod-b', 'http://10.96.0.11/'), pair.hosts.addresses.b);
+      // Its kernel would answer others past the datapath.
+      const itself = '169.254.42.1';
+      assert.equal(await seen('outside', `http://${a}:${NODE_PORT + 10}/`), itself);
+      assert.equal(await seen('host-a', 'http://10.96.0.11/'), itself);
+      assert.equal(await seen('host-a', `http://${a}:${NODE_PORT + 10}/`), itself);
     });
 
     it('what a pod sends outside has the host\u2019s address and a reserved port, and the host\u2019s own connections go on', async () => {

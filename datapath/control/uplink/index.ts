@@ -6,6 +6,7 @@ import { formatPath, type Path } from '../check-draft.ts';
 import { type NodeConfig, type UplinkConfig, writtenForm } from '../config.ts';
 import { type ResolvedConfig, withUplink } from '../resolved.ts';
 import { macvtap } from './macvtap.ts';
+import { withOwnPorts } from './own-ports.ts';
 import { raw } from './raw.ts';
 import { routed } from './routed.ts';
 import { segment } from './segment.ts';
@@ -51,8 +52,8 @@ export function uplinkObstacles(config: ResolvedConfig): Promise<string[]> {
 }
 
 /** @throws Error with nothing left behind */
-export function openUplink(config: ResolvedConfig, allowed: number): Promise<OpenUplink> {
-  return KINDS[config.spec.uplink.kind].open(config, allowed);
+export async function openUplink(config: ResolvedConfig, allowed: number): Promise<OpenUplink> {
+  return withOwnPorts(config, await KINDS[config.spec.uplink.kind].open(config, allowed));
 }
 
 /** What has become of the uplink; see UplinkKind. Touches nothing. */

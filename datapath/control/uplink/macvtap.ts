@@ -214,7 +214,7 @@ function describe(device: string, parent: string, address: string): StatusLine[]
     { what: 'device', how: `${device}, a macvtap in mode bridge on ${parent}` },
     {
       what: 'host and node',
-      how: `no way between ${parent}'s own addresses and ${address}: what a macvtap sends does not come back to its interface`,
+      how: `nothing passes between ${parent}'s own addresses and ${address}, but what a rule leads to ports of services: what a macvtap sends does not come back to its interface`,
     },
     {
       what: 'node address',

@@ -1,23 +1,24 @@
 /**
- * Ports of services at an address that the node's own kernel has: what its processes send there never leaves the kernel. A
- * rule gives such connections the destination SERVICE_OWN, which the host port's route leads to; the datapath answers it
- * as the node's address, and the kernel's conntrack gives the answers their source back.
+ * Ports of services at the node's own addresses: what its processes send there never leaves its kernel, or, with a macvtap,
+ * leaves it where nothing comes back. A rule gives such connections the destination SERVICE_OWN, which the host port's route
+ * leads to; the datapath answers it as the node's address, and the kernel's conntrack gives the answers their source back.
  */
+import { statSync } from 'node:fs';
 import { missingNftables, Nftables } from '../../io/nftables.ts';
 import { SERVICE_OWN } from '../../nat/service.ts';
 import { nodePortAddresses } from '../../program/compile-nat.ts';
 import { formatAddress } from '../address.ts';
-import { inNamespace } from '../netns.ts';
+import { inNamespace, namespaceExists, namespacePath } from '../netns.ts';
 import type { ResolvedConfig } from '../resolved.ts';
 import { addressesOf } from '../service-config.ts';
 import { parseCidr } from '../validated.ts';
 import { STEERING_PREFIX } from './steering.ts';
-import type { StatusLine } from './uplink.ts';
+import type { OpenUplink, StatusLine } from './uplink.ts';
 
 /** `ADDRESS . PROTOCOL . PORT` of everything that the kernel would keep to itself, in nft's words. */
 export function ownPorts(config: ResolvedConfig): string[] {
   const { uplink, host, services } = config.spec;
-  if (host === undefined || !uplink.onHostPort) return [];
+  if (host === undefined) return [];
   const { address } = parseCidr(uplink.address);
   const own = formatAddress(address);
   const atNode = nodePortAddresses(config, address).map(formatAddress);
@@ -34,8 +35,15 @@ export function ownPorts(config: ResolvedConfig): string[] {
   return [...found];
 }
 
+/** Sources that the datapath leads back to the host port; any other gets the first of them. */
+function sourcesOf({ spec: { uplink, host } }: ResolvedConfig): string[] {
+  if (host === undefined) return [];
+  const addresses = [host.address, ...(uplink.onHostPort || uplink.ofKernel === true ? [uplink.address] : [])];
+  return [...new Set(addresses.map(cidr => formatAddress(parseCidr(cidr).address)))];
+}
+
 /** The table in nft's words, replacing the one of that name in one step. */
-export function ownPortsTable(node: string, ports: readonly string[]): string {
+export function ownPortsTable(node: string, ports: readonly string[], sources: readonly string[]): string {
   const table = `table ip ${STEERING_PREFIX}${node}`;
   const flags = 'flags owner';
   const elements = ports.length === 0 ? '' : `elements = { ${ports.join(', ')} }`;
@@ -49,8 +57,13 @@ chain output {
 type nat hook output priority -100
 ip daddr . ip protocol . th dport @ports dnat to ${formatAddress(SERVICE_OWN)}
 }
-}
+${sources.length === 0 ? '' : sourceChain(sources)}}
 `;
+}
+
+function sourceChain(sources: readonly string[]): string {
+  const wrong = `ip daddr ${formatAddress(SERVICE_OWN)} ip saddr != { ${sources.join(', ')} }`;
+  return `chain postrouting {\ntype nat hook postrouting priority 100\n${wrong} snat to ${sources[0]}\n}\n`;
 }
 
 /** The rules of a running node; none until there is a port. */
@@ -58,6 +71,8 @@ export class OwnPorts {
   private readonly node: string;
   private readonly netns: string | undefined;
   private nftables: Nftables | null = null;
+  /** Of the namespace that the conversation is with. */
+  private inode = 0;
   private ports: string[] = [];
   private problem: string | null = null;
 
@@ -70,13 +85,16 @@ export class OwnPorts {
   /** What each of the configurations needs. What stands in the way is in the status: nothing else fails for it. */
   serve(...configs: ResolvedConfig[]): void {
     this.ports = [...new Set(configs.flatMap(ownPorts))];
+    const sources = configs.map(sourcesOf).findLast(list => list.length > 0) ?? [];
+    if (this.nftables !== null && this.inode !== inodeOf(this.netns)) this.close();
     if (this.ports.length === 0 && this.nftables === null) return;
     this.problem = missingNftables() ?? null;
     if (this.problem !== null) return;
     try {
-      // The conversation stays with the namespace that it was begun in.
+      // The conversation stays with the namespace that it was begun in, and keeps it alive.
       this.nftables ??= this.netns === undefined ? new Nftables() : inNamespace(this.netns, () => new Nftables());
-      this.nftables.run(ownPortsTable(this.node, this.ports));
+      this.inode = inodeOf(this.netns);
+      this.nftables.run(ownPortsTable(this.node, this.ports, sources));
     } catch (error) {
       this.problem = (error as Error).message;
     }
@@ -97,4 +115,27 @@ export class OwnPorts {
     this.nftables?.close();
     this.nftables = null;
   }
+}
+
+/** 0: the namespace of this process, or none any more. */
+function inodeOf(netns: string | undefined): number {
+  return netns === undefined || !namespaceExists(netns) ? 0 : statSync(namespacePath(netns)).ino;
+}
+
+/** The uplink of a running node, with these rules beside whatever its kind needs. */
+export function withOwnPorts(config: ResolvedConfig, uplink: OpenUplink): OpenUplink {
+  const ports = new OwnPorts(config.metadata.name, config.spec.host?.netns);
+  ports.serve(config);
+  return {
+    ...uplink,
+    status: async () => [...(await uplink.status()), ...ports.status()],
+    async serve(...configs) {
+      await uplink.serve?.(...configs);
+      ports.serve(...configs);
+    },
+    async close() {
+      ports.close();
+      await uplink.close();
+    },
+  };
 }

@@ -50,6 +50,7 @@ export const raw: UplinkKind<Written> = {
       mac: found.mac === '00:00:00:00:00:00' ? '02:00:00:00:00:01' : found.mac,
       mtu: found.mtu,
       onHostPort: false,
+      ofKernel: true,
       kernelMac: KERNEL_MAC,
       interfaceIndex: found.index,
       written,

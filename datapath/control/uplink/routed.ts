@@ -38,6 +38,7 @@ export const routed: UplinkKind<Written> = {
       gateway: defaultGateway(await readRoutes(), name),
       mtu: found.mtu,
       onHostPort: false,
+      ofKernel: true,
       ports: spec.masquerade.find(rule => rule.ports !== undefined)?.ports ?? RESERVED_PORTS,
       interfaceIndex: found.index,
       written,

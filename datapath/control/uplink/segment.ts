@@ -1,11 +1,10 @@
 /**
  * `uplink.kind: segment`: a port of an Ethernet in the process (`kind: Segment`), which is there before its nodes are
- * (control/loops.ts). Of the kernel's there is only what leads the node's processes to services at its own address.
+ * (control/loops.ts). Nothing of it is the kernel's.
  */
 import { OFFLOAD_CSUM, OFFLOAD_IPIP, OFFLOAD_TUNNEL } from '../../io/device.ts';
 import type { UplinkConfig } from '../config.ts';
 import { resolveSegment } from '../resolved.ts';
-import { OwnPorts } from './own-ports.ts';
 import type { UplinkKind } from './uplink.ts';
 
 export const segment: UplinkKind<Extract<UplinkConfig, { kind: 'segment' }>> = {
@@ -13,19 +12,12 @@ export const segment: UplinkKind<Extract<UplinkConfig, { kind: 'segment' }>> = {
   findObstacles: async () => [],
   // Nothing of the kernel's is in it, and it is there as long as the process.
   look: async () => ({ state: 'up', why: null, stale: false }),
-  async open(config, allowed) {
-    const { metadata, spec } = config;
+  async open({ metadata, spec }, allowed) {
     const { device, mtu } = spec.uplink;
     const all = OFFLOAD_CSUM | OFFLOAD_TUNNEL;
     // No kernel has a word in this: whatever is allowed is in use.
     const offloads = (allowed & all) === all ? allowed | OFFLOAD_IPIP : allowed;
-    const ports = new OwnPorts(metadata.name, spec.host?.netns);
-    ports.serve(config);
-    return {
-      handle: { kind: 'segment', name: device, port: metadata.name, mtu, offloads, refused: [] },
-      status: () => ports.status(),
-      serve: async (...configs) => ports.serve(...configs),
-      close: async () => ports.close(),
-    };
+    const handle = { kind: 'segment' as const, name: device, port: metadata.name, mtu, offloads, refused: [] };
+    return { handle, status: () => [], close: async () => {} };
   },
 };

@@ -7,7 +7,6 @@ import { ipBatch } from '../ip.ts';
 import { answersForItselfAlone, QUEUE_PACKETS, withoutIpv6 } from '../kernel-side.ts';
 import { resolveTap } from '../resolved.ts';
 import { linkOfTun } from './look.ts';
-import { OwnPorts } from './own-ports.ts';
 import type { RestOfConfig, UplinkKind } from './uplink.ts';
 
 export const tap: UplinkKind<Extract<UplinkConfig, { kind: 'tap' }>> = {
@@ -37,14 +36,7 @@ export const tap: UplinkKind<Extract<UplinkConfig, { kind: 'tap' }>> = {
       closeHandle(handle);
       throw error;
     }
-    const ports = new OwnPorts(config.metadata.name, config.spec.host?.netns);
-    ports.serve(config);
-    return {
-      handle,
-      status: () => ports.status(),
-      serve: async (...configs) => ports.serve(...configs),
-      close: async () => ports.close(),
-    };
+    return { handle, status: () => [], close: async () => {} };
   },
 };
 

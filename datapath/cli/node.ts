@@ -360,7 +360,7 @@ function start(
       const { port, health } = change;
       log[health.state === 'up' ? 'info' : 'warn'](describeHealth(change), { port, ...health });
     },
-    onPodMtu: what => log.warn(`port ${what}`),
+    onPortChange: what => log.warn(`port ${what}`),
     onUplink: what => log.warn(`uplink: ${what}`),
     onRestart,
   });

@@ -90,15 +90,24 @@ export async function openDevices(config: ResolvedConfig, pods: readonly PodHand
   }
 }
 
-/** In the node's own namespace the host port gets the node's addresses and, as routes, all that the datapath can reach. */
-async function setUpHostPort(config: ResolvedConfig): Promise<void> {
+/** Of the host port, in the node's own namespace: each as ADDRESS/LENGTH. */
+export function hostPortAddresses({ spec: { uplink, host } }: ResolvedConfig): string[] {
+  if (host === undefined) return [];
+  return [host.address, ...(uplink.onHostPort ? [`${uplink.address.split('/')[0]}/32`] : [])];
+}
+
+/**
+ * In the node's own namespace the host port gets the node's addresses and, as routes, all that the datapath can reach; what
+ * it may have had of them goes first.
+ */
+export async function setUpHostPort(config: ResolvedConfig): Promise<void> {
   const { uplink, host } = config.spec;
-  const [nodeAddress] = uplink.address.split('/');
-  const { device, address, netns } = host!;
+  const { device, netns } = host!;
   const lines = [
     `link set dev lo up`,
-    `addr add ${address} dev ${device} noprefixroute`,
-    ...(uplink.onHostPort ? [`addr replace ${nodeAddress}/32 dev ${device} noprefixroute`] : []),
+    `addr flush dev ${device}`,
+    `route flush dev ${device}`,
+    ...hostPortAddresses(config).map(address => `addr replace ${address} dev ${device} noprefixroute`),
     `link set dev ${device} mtu ${uplink.mtu} txqueuelen ${QUEUE_PACKETS} up`,
     ...hostRoutes(config).map(route => `route append ${route}`),
   ];

@@ -12,19 +12,21 @@
 import { closeSync, constants, type FSWatcher, fstatSync, openSync, statSync, watch } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 import type { DeviceHandle } from '../io/handle.ts';
-import { Netlink, NetlinkMonitor } from '../io/netlink.ts';
+import { type Link, Netlink, NetlinkMonitor } from '../io/netlink.ts';
 import { CONDITION_CUT_OFF, CONDITION_DOWN, CONDITION_UP, PORT_HOST, PORT_POD } from '../port.ts';
 import type { Change } from '../program/diff.ts';
 import { missingCapabilities } from './capabilities.ts';
 import type { PodConfig } from './config.ts';
-import { allowedOffloads, openHostPort, openPods } from './devices.ts';
-import { namespaceExists, namespacePath } from './netns.ts';
+import { allowedOffloads, hostPortAddresses, openHostPort, openPods, setUpHostPort } from './devices.ts';
+import { hostRoutes } from './host-routes.ts';
+import { inNamespace, namespaceExists, namespacePath } from './netns.ts';
 import type { Condition, PortHealth } from './port-health.ts';
 import type { ResolvedConfig, ResolvedUplink } from './resolved.ts';
 import type { PortState, PortStates } from './status.ts';
 import { lookAtUplink, openUplink } from './uplink/index.ts';
 import { linkOfTun } from './uplink/look.ts';
 import type { OpenUplink } from './uplink/uplink.ts';
+import { parseCidr } from './validated.ts';
 import { findHostEnd, releaseVeth } from './veth.ts';
 
 /** One change seldom comes alone. */
@@ -68,8 +70,8 @@ export interface KeeperOptions {
   onError(error: Error): void;
   /** The uplink is another one: what has changed, in words. */
   onUplink(what: string): void;
-  /** A pod's veth takes packets of another length now. */
-  onPodMtu(what: string): void;
+  /** A port that stays up has changed: a pod's veth takes packets of another length, the host port has its routes again. */
+  onPortChange(what: string): void;
   /** Something cannot come back in this process. */
   onLost(error: PortLostError): void;
 }
@@ -85,7 +87,7 @@ export class PortKeeper {
   private stopped = false;
   /** Ports that the loop takes for down. */
   private readonly down = new Set<string>();
-  /** The namespace that each pod's device was moved into. */
+  /** The namespace that each device was moved into. */
   private readonly inodes = new Map<string, { path: string; inode: number }>();
   /** Of pods' veths, as the loop has them. */
   private readonly mtus = new Map<string, number>();
@@ -170,7 +172,7 @@ export class PortKeeper {
       const seen = pod.kind === 'veth' ? vethState(netlink, pod) : tunState(netlink, pod, handle);
       // A packet socket hears nothing any more once its device has been down.
       const isDeaf = pod.kind === 'veth' && seen.state === 'up' && this.down.has(key);
-      if (seen.state !== 'gone' && !isDeaf && !this.isMoved(key, pod)) {
+      if (seen.state !== 'gone' && !isDeaf && !this.isMoved(key, pod.netns)) {
         await this.setCondition(key, seen.state, seen.why);
         if (seen.mtu !== undefined) await this.followMtu(key, state, seen.mtu);
         return;
@@ -178,20 +180,11 @@ export class PortKeeper {
       const why = isDeaf ? null : `${pod.netns} is another network namespace now`;
       await this.detach(key, handle, seen.why ?? why);
     }
-    if (!namespaceExists(pod.netns)) {
-      this.options.health.set(key, 'gone', `network namespace ${pod.netns} is gone`);
-      return;
-    }
-    if (missingCapabilities(['CAP_SYS_ADMIN']).length > 0) {
-      this.options.onLost(
-        new PortLostError(`port ${key} can come back, but without CAP_SYS_ADMIN only at the next start of this node`),
-      );
-      return;
-    }
+    if (!this.mayEnter(key, pod.netns)) return;
     try {
       const [opened] = await openPods(this.node.config, [pod]);
       await this.attach(key, opened, `${pod.device} in ${pod.netns} is attached again`);
-      this.remember(key, pod);
+      this.remember(key, pod.netns);
     } catch (error) {
       this.options.health.set(key, 'gone', (error as Error).message);
     }
@@ -203,37 +196,99 @@ export class PortKeeper {
     this.mtus.set(key, mtu);
     await this.node.change([{ kind: 'mtu', key, mtu }]);
     if (state.handle.mtu === mtu) return;
-    this.options.onPodMtu(`${key}: mtu ${mtu} (was ${state.handle.mtu})`);
+    this.options.onPortChange(`${key}: mtu ${mtu} (was ${state.handle.mtu})`);
     state.handle.mtu = mtu;
   }
 
-  /** Does the name of a pod's namespace stand for another one than it did? */
-  private isMoved(key: string, pod: PodConfig): boolean {
+  /** Does the name of a port's namespace stand for another one than it did? */
+  private isMoved(key: string, netns: string): boolean {
     const known = this.inodes.get(key);
-    if (known?.path !== pod.netns) {
-      this.remember(key, pod);
+    if (known?.path !== netns) {
+      this.remember(key, netns);
       return false;
     }
     // A namespace whose name is gone lives on while something runs in it.
-    return namespaceExists(pod.netns) && statSync(namespacePath(pod.netns)).ino !== known.inode;
+    return namespaceExists(netns) && statSync(namespacePath(netns)).ino !== known.inode;
   }
 
-  private remember(key: string, { netns }: PodConfig): void {
+  private remember(key: string, netns: string): void {
     if (namespaceExists(netns)) this.inodes.set(key, { path: netns, inode: statSync(namespacePath(netns)).ino });
   }
 
   private async checkHost(key: string, { handle }: PortState, netlink: Netlink): Promise<void> {
+    const { config } = this.node;
+    const { host } = config.spec;
     if (!isDetached(handle)) {
+      // The uplink's rules there would keep a namespace alive that has been deleted.
+      if (host?.netns !== undefined && !namespaceExists(host.netns)) await this.node.uplink.serve?.(config);
+      const isMoved = host?.netns !== undefined && this.isMoved(key, host.netns);
       const found = linkOfTun(netlink, handle);
-      if (found !== undefined) {
+      if (found !== undefined && !isMoved) {
         const { up, name } = found.link;
         await this.setCondition(key, up ? 'up' : 'down', up ? null : `${name} is down`);
+        if (up && this.hasLostItsSetup(found.link, netlink)) {
+          await setUpHostPort(this.node.config);
+          this.options.onPortChange(`${key}: has its addresses and routes again`);
+        }
         return;
       }
-      await this.detach(key, handle, `${handle.name} is gone`);
+      await this.detach(
+        key,
+        handle,
+        isMoved ? `${host!.netns} is another network namespace now` : `${handle.name} is gone`,
+      );
     }
-    const opened = await openHostPort(this.node.config);
-    await this.attach(key, opened, `${opened.name} is made again`);
+    if (host === undefined || (host.netns !== undefined && !this.mayEnter(key, host.netns))) return;
+    try {
+      const opened = await openHostPort(config);
+      await this.attach(key, opened, `${opened.name} is made again`);
+      if (host.netns === undefined) return;
+      this.remember(key, host.netns);
+      await this.node.uplink.serve?.(config);
+    } catch (error) {
+      this.options.health.set(key, 'gone', (error as Error).message);
+    }
+  }
+
+  /** May a device be made in a namespace? If not, it is said why; if never again in this process, that ends it. */
+  private mayEnter(key: string, netns: string): boolean {
+    if (!namespaceExists(netns)) {
+      this.options.health.set(key, 'gone', `network namespace ${netns} is gone`);
+      return false;
+    }
+    if (missingCapabilities(['CAP_SYS_ADMIN']).length === 0) return true;
+    this.options.onLost(
+      new PortLostError(`port ${key} can come back, but without CAP_SYS_ADMIN only at the next start of this node`),
+    );
+    return false;
+  }
+
+  /**
+   * The kernel takes routes away when their device is switched off, or the address goes that they name, and nobody else brings
+   * them back.
+   */
+  private hasLostItsSetup({ name, index }: Link, netlink: Netlink): boolean {
+    const { config } = this.node;
+    const netns = config.spec.host?.netns;
+    const wanted = hostPortAddresses(config).map(cidr => parseCidr(cidr).address);
+    const routes = hostRoutes(config).length;
+    const look = (there: Netlink) => {
+      if (there.link(name)?.index !== index) return false;
+      const found = there.addresses().filter(one => one.index === index);
+      return (
+        wanted.some(own => !found.some(({ address }) => address === own)) || (routes > 0 && !there.hasRoutes(index))
+      );
+    };
+    if (netns === undefined) return look(netlink);
+    if (!namespaceExists(netns) || missingCapabilities(['CAP_SYS_ADMIN']).length > 0) return false;
+    return inNamespace(netns, () => {
+      const there = new Netlink();
+      try {
+        return look(there);
+      } finally {
+        there.close();
+      }
+    });
   }
 
   // ---------------------------------------------------------------- uplink

@@ -108,8 +108,8 @@ export interface NodeOptions {
   onPort?: (change: HealthChange) => void;
   /** Called with what concerns the uplink: that it is another one, and who else uses its address. */
   onUplink?: (what: string) => void;
-  /** A pod's veth takes packets of another length now. */
-  onPodMtu?: (what: string) => void;
+  /** A port that stays up has changed: a pod's veth takes packets of another length, the host port has its routes again. */
+  onPortChange?: (what: string) => void;
 }
 
 export class Node {
@@ -153,7 +153,7 @@ export class Node {
     devices: Devices,
     loop: LoopClient,
     counters: Counters,
-    { loops, onApply, onRestart, onPort, onUplink, onPodMtu, onError }: NodeOptions,
+    { loops, onApply, onRestart, onPort, onUplink, onPortChange, onError }: NodeOptions,
   ) {
     this.loop = loop;
     this.loops = loops;
@@ -185,7 +185,7 @@ export class Node {
       health: this.health,
       onError: onError ?? (() => {}),
       onUplink: this.onUplink,
-      onPodMtu: onPodMtu ?? (() => {}),
+      onPortChange: onPortChange ?? (() => {}),
       onLost: lose,
     });
     this.loop.onEvent = event => {

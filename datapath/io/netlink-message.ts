@@ -175,6 +175,12 @@ export function parseDefaultRoute(view: DataView, { from, to }: Message): Defaul
   return route;
 }
 
+/** The device that a route leads to; undefined where there is none. */
+export function parseRouteDevice(view: DataView, { from, to }: Message): number | undefined {
+  for (const { type, at, end } of attributesIn(view, from + RTMSG, to)) if (type === RTA_OIF) return u32(view, at, end);
+  return undefined;
+}
+
 /** The id of RTM_GETNSID's answer: -1 if the namespace has none here; undefined if it is cut short. */
 export function parseNsid(view: DataView, { from, to }: Message): number | undefined {
   for (const { type, at, end } of attributesIn(view, from + RTGEN, to)) {
@@ -305,12 +311,12 @@ export function addressesRequest(sequence: number, nsid: number | null): Uint8Ar
   return request(RTM_GETADDR, NLM_F_DUMP, sequence, body, attributes);
 }
 
-/** IPv4 routes of the main table. */
-export function routesRequest(sequence: number): Uint8Array {
+/** IPv4 routes of the main table. @param index of the device that they lead to; 0: all */
+export function routesRequest(sequence: number, index = 0): Uint8Array {
   const body = new Uint8Array(RTMSG);
   body[0] = AF_INET;
   body[4] = RT_TABLE_MAIN;
-  return request(RTM_GETROUTE, NLM_F_DUMP, sequence, body, []);
+  return request(RTM_GETROUTE, NLM_F_DUMP, sequence, body, index === 0 ? [] : [attributeOfInt(RTA_OIF, index)]);
 }
 
 /** Asks which id a namespace has here. @param fd of the namespace */

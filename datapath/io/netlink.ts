@@ -97,7 +97,13 @@ export class Netlink {
   }
 
   defaultRoutes(): DefaultRoute[] {
-    return this.ask(message.routesRequest, message.RTM_NEWROUTE, message.parseDefaultRoute) ?? [];
+    return this.ask(sequence => message.routesRequest(sequence), message.RTM_NEWROUTE, message.parseDefaultRoute) ?? [];
+  }
+
+  /** Does any IPv4 route of the main table lead to a device of the own namespace? */
+  hasRoutes(index: number): boolean {
+    const request = (sequence: number) => message.routesRequest(sequence, index);
+    return this.ask(request, message.RTM_NEWROUTE, message.parseRouteDevice)?.includes(index) === true;
   }
 
   /** The id of a namespace in ours, given if it has none. @param fd of the namespace */

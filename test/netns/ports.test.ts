@@ -170,6 +170,15 @@ describe('ports that go and come back', function () {
       await untilState(rig, 'a', 'p1', 'up');
     });
 
+    it('the host port has its addresses and routes again when it was switched off, or has lost them', async () => {
+      for (const what of [['link set tp0 down', 'link set tp0 up'], ['addr flush dev tp0'], ['route flush dev tp0']]) {
+        await rig.ip('a', what);
+        await untilAnswers(rig, 'a', '10.244.1.10');
+        await untilAnswers(rig, 'p2', '10.244.1.1');
+      }
+      assert.match(node.output, /port host tp0: has its addresses and routes again/);
+    });
+
     it('the host port and the TAP are made again', async () => {
       await rig.ip('a', ['link del tp0']);
       await node.until('port host tp0 is up again');
@@ -190,6 +199,42 @@ describe('ports that go and come back', function () {
       assert.match(ping.output, / 0% packet loss/);
       assert.equal(node.ended, false);
     });
+  });
+
+  it('a host port whose namespace is deleted, with rules for node ports in it, is made again in the next of that name', async () => {
+    const rig = new Rig('ph');
+    try {
+      await rig.namespace('a', 'h', 'p1');
+      const node = await rig.node('a', {
+        uplink: { kind: 'tap', device: 'ul0', mac: '02:00:00:00:00:01', address: '192.168.10.1/24' },
+        host: { device: 'tp0', address: '10.244.1.1/32', netns: rig.full('h') },
+        pods: [{ name: 'p1', netns: rig.full('p1'), device: 'eth0', address: '10.244.1.10' }],
+        services: [
+          {
+            name: 'web',
+            type: 'NodePort',
+            clusterIP: '10.96.0.10',
+            ports: [{ port: 80, nodePort: 30080 }],
+            endpoints: [],
+          },
+        ],
+      });
+      const rules = () => rig.run('h', 'nft', 'list', 'tables');
+      const name = /table ip tunpath_/;
+      assert.match(await rules(), name);
+      for (let round = 0; round < 2; round++) {
+        await rig.run('a', 'ip', 'netns', 'del', rig.full('h'));
+        await untilState(rig, 'a', 'tp0', 'gone');
+        assert.match((await portOf(rig, 'a', 'tp0')).why!, /network namespace .* is gone/);
+        await rig.namespace('h');
+        await untilState(rig, 'a', 'tp0', 'up');
+        await untilAnswers(rig, 'h', '10.244.1.10');
+        assert.match(await rules(), name);
+      }
+      assert.equal(node.ended, false);
+    } finally {
+      await rig.close();
+    }
   });
 
   describe('as a service, without CAP_SYS_ADMIN', () => {

@@ -2,8 +2,9 @@
 import { type Cidr, contains, formatCidr, parseCidr } from '../control/address.ts';
 import { addressOf, type Draft, entries, formatPath, type Path, type Report } from '../control/check-draft.ts';
 import { suggest } from '../control/nearest.ts';
+import { segmentDevice } from './modes.ts';
 import { API_LOG, AWAY, NODES, SEGMENTS, SWITCH } from './names.ts';
-import { overlap } from './topology-defaults.ts';
+import { firstHost, overlap, serviceName } from './topology-defaults.ts';
 import type { WrittenTopology } from './topology-form.ts';
 
 type Spec = Draft<WrittenTopology['spec']>;
@@ -56,9 +57,28 @@ function checkNames(spec: Spec, report: Report): void {
       if (RESERVED.includes(name as string)) report([...path, 'name'], `a name other than ${RESERVED.join(', ')}`);
     }
   }
-  for (const kind of ['subnets', 'services'] as const) {
-    const onceOf = unique(report, 'a name that no other has');
-    for (const [path, { name }] of itemsOf(spec, kind)) onceOf(name, [...path, 'name']);
+  const onceAsService = unique(report, 'a name that no other has');
+  for (const [path, { name }] of itemsOf(spec, 'services')) {
+    if (typeof name === 'string') onceAsService(serviceName(name), [...path, 'name']);
+  }
+  checkSwitchDevices(spec, report);
+}
+
+/** Everything that has a device in the namespace of the switch: bridges, and what is plugged into them. */
+function checkSwitchDevices(spec: Spec, report: Report): void {
+  const subnets = unique(report, 'a name that no other has');
+  const once = unique(report, 'a name that no device of the switch has');
+  for (const [path, { name }] of itemsOf(spec, 'subnets')) {
+    subnets(name, [...path, 'name']);
+    if (typeof name === 'string') for (const device of [name, segmentDevice(name)]) once(device, [...path, 'name']);
+  }
+  for (const kind of ['nodes', 'hosts'] as const) {
+    for (const [path, { name }] of itemsOf(spec, kind)) once(name, [...path, 'name']);
+  }
+  for (const [path, { name, legs }] of itemsOf(spec, 'routers')) {
+    for (const [j, { device = `eth${j + 1}` }] of legsOf(legs)) {
+      if (typeof name === 'string') once(`${name}-${device}`, [...path, 'legs', j, 'device']);
+    }
   }
 }
 
@@ -112,11 +132,25 @@ function checkNetworks(spec: Spec, report: Report): void {
   };
   apart('subnets', 'cidr', 30);
   apart('nodes', 'podCidr', 30);
+  checkPodNetworks(spec, report);
   if (cluster === undefined) return;
   for (const [path, { podCidr }] of itemsOf(spec, 'nodes')) {
     const cidr = cidrOf(podCidr);
     if (cidr !== undefined && (cidr.length < cluster.length || !contains(cluster, cidr.prefix))) {
       report([...path, 'podCidr'], `a network in spec.clusterCidr, ${formatCidr(cluster.prefix, cluster.length)}`);
+    }
+  }
+}
+
+/** Pods have networks of their own, or, as in a VPC, a part of their node's subnet. */
+function checkPodNetworks(spec: Spec, report: Report): void {
+  for (const [path, { podCidr, subnet }] of itemsOf(spec, 'nodes')) {
+    const cidr = cidrOf(podCidr);
+    if (cidr === undefined) continue;
+    for (const [other, { name, cidr: written }] of itemsOf(spec, 'subnets')) {
+      const lan = cidrOf(written);
+      if (lan === undefined || !overlap(lan, cidr) || (name === subnet && cidr.length > lan.length)) continue;
+      report([...path, 'podCidr'], `a network apart from ${formatPath(other)}, ${formatCidr(lan.prefix, lan.length)}`);
     }
   }
 }
@@ -135,6 +169,13 @@ function checkAddresses(spec: Spec, report: Report): void {
   };
   for (const kind of ['nodes', 'hosts'] as const) {
     for (const [path, { address, subnet }] of itemsOf(spec, kind)) onSubnet(address, subnet, [...path, 'address']);
+  }
+  for (const [path, { address, podCidr, hostAddress }] of itemsOf(spec, 'nodes')) {
+    const cidr = cidrOf(podCidr);
+    const chosen = cidr === undefined ? undefined : firstHost(cidr);
+    const own = hostAddress === undefined ? chosen : addressOf(hostAddress);
+    // As in a VPC, the node's address may be both.
+    if (own !== addressOf(address)) once(own, [...path, 'hostAddress']);
   }
   for (const [path, { legs }] of itemsOf(spec, 'routers')) {
     for (const [j, leg] of legsOf(legs)) onSubnet(leg.address, leg.subnet, [...path, 'legs', j, 'address']);

@@ -54,13 +54,23 @@ export function completeTopology({ metadata, spec }: WrittenTopology, report: Re
     pods: completePods(spec, nodes, report),
     services: services.map(service => ({
       ...service,
-      name: service.name.includes('/') ? service.name : `default/${service.name}`,
+      name: serviceName(service.name),
     })),
     routers,
     links: spec.links.map(completeLink),
     hosts: hosts.map((host, i) => ({ ...host, address: placed(host.subnet, host.address, FIRST.host, ['hosts', i]) })),
     staticRoutes,
   };
+}
+
+/** With its namespace. */
+export function serviceName(written: string): string {
+  return written.includes('/') ? written : `default/${written}`;
+}
+
+/** The node's own address in the network of its pods, where none is said. */
+export function firstHost({ prefix }: Cidr): number {
+  return (prefix + 1) | 0;
 }
 
 type Place = (subnet: string, address: string | undefined, first: number, path: (string | number)[]) => string;
@@ -77,8 +87,10 @@ function completeRouter({ legs, loops, ...router }: Spec['routers'][number], i: 
   };
 }
 
-function completeNodes({ nodes, clusterCidr }: Spec, placed: Place, report: Report): LabNode[] {
-  const networks = nodes.flatMap(({ podCidr }) => (podCidr === undefined ? [] : [parseCidr(podCidr)!]));
+function completeNodes({ nodes, subnets, clusterCidr }: Spec, placed: Place, report: Report): LabNode[] {
+  // A network that is chosen is no part of a subnet.
+  const taken = [...subnets.map(({ cidr }) => cidr), ...nodes.flatMap(({ podCidr }) => podCidr ?? [])];
+  const networks = taken.map(cidr => parseCidr(cidr)!);
   return nodes.map((node, i) => {
     const address = placed(node.subnet, node.address, FIRST.node, ['nodes', i]);
     const own = parseCidr(address)!.address;
@@ -89,7 +101,7 @@ function completeNodes({ nodes, clusterCidr }: Spec, placed: Place, report: Repo
       mac: node.mac ?? formatMac(0x0200, own),
       vtepMac: node.vtepMac ?? defaultVtepMac(own),
       podCidr,
-      hostAddress: node.hostAddress ?? formatAddress(parseCidr(podCidr)!.prefix + 1),
+      hostAddress: node.hostAddress ?? formatAddress(firstHost(parseCidr(podCidr)!)),
     };
   });
 }

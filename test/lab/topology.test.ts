@@ -102,6 +102,54 @@ spec:
     );
   });
 
+  it('are refused where two would be one, each at its line', () => {
+    const text = `apiVersion: tunpath.dev/v1
+kind: Topology
+metadata: { name: t }
+spec:
+  clusterCidr: 10.0.0.0/8
+  subnets:
+    - { name: lan, cidr: 10.1.0.0/24 }
+    - { name: lan-eth1, cidr: 10.2.0.0/24 }
+    - { name: r-nodes, cidr: 10.3.0.0/24 }
+    - { name: r, cidr: 10.4.0.0/24 }
+  nodes:
+    - { name: a, subnet: lan, podCidr: 10.244.1.0/24 }
+    - { name: b, subnet: lan, podCidr: 10.244.2.0/24, hostAddress: 10.244.2.9 }
+    - { name: c, subnet: lan, podCidr: 10.2.0.128/25 }
+    - { name: d, subnet: lan, podCidr: 10.1.0.0/24 }
+    - { name: e, subnet: lan-eth1, podCidr: 10.2.0.16/28, address: 10.2.0.77, hostAddress: 10.2.0.77 }
+    - { name: r-nodes, subnet: lan, podCidr: 10.244.6.0/24 }
+  pods:
+    - { name: p, node: a, address: 10.244.1.1 }
+    - { name: q, node: b, address: 10.244.2.9 }
+  services:
+    - { name: web, address: 10.96.0.1, ports: [{ port: 80 }], selector: {} }
+    - { name: default/web, address: 10.96.0.2, ports: [{ port: 80 }], selector: {} }
+    - { name: other/web, address: 10.96.0.3, ports: [{ port: 80 }], selector: {} }
+  routers:
+    - { name: lan, legs: [{ subnet: lan }, { subnet: lan-eth1 }] }
+    - { name: x, legs: [{ subnet: r }] }
+  hosts:
+    - { name: r, subnet: lan }
+`;
+    const { problems } = loadTopology(text, 't.yaml');
+    assert.deepEqual(
+      problems!.map(({ line, path }) => `${line} ${path}`),
+      [
+        '10 spec.subnets[3].name',
+        '14 spec.nodes[2].podCidr',
+        '15 spec.nodes[3].podCidr',
+        '17 spec.nodes[5].name',
+        '19 spec.pods[0].address',
+        '20 spec.pods[1].address',
+        '23 spec.services[1].name',
+        '26 spec.routers[0].legs[0].device',
+        '29 spec.hosts[0].name',
+      ],
+    );
+  });
+
   it('leave the names to the lab that it has for things of its own', () => {
     for (const name of ['api', 'nodes', 'segments', 'net', 'away']) {
       const text = `apiVersion: tunpath.dev/v1

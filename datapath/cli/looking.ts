@@ -90,6 +90,7 @@ function addObserve(command: Command): void {
     .option('--tcp-flags <flags>', 'all of these: SYN,ACK', MANY)
     .option('--print-node-name', 'also where there is one node only')
     .option('--node <name>', 'a running node: NAME, or LAB/NODE; default: all of them')
+    .option('--lab <name>', 'only nodes of a lab')
     .option('-o, --output <format>', 'compact, dict or jsonpb', 'compact')
     .action(ends(async flags => (await import('./observe.ts')).observe(flags)));
 }

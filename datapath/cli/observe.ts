@@ -7,14 +7,15 @@ import { type FlowFilterOptions, flowFilter } from '../observe/flow-filter.ts';
 import { compactLine, dictLines, jsonpbLine, OBSERVE_FORMATS, type ObserveFormat } from '../observe/hubble-text.ts';
 import { pastOf, watchNodes } from '../observe/watch-nodes.ts';
 import type { WatchedEvent } from '../observe/watched.ts';
-import { listNodes, pickNode, socketPathOf } from './client.ts';
+import { pickNode, socketPathOf } from './client.ts';
 import { DONE, UsageError } from './exit.ts';
 import { parseListen } from './listen.ts';
 import { print } from './output.ts';
-import { sayGone, untilSignal, watchedNodes } from './watched.ts';
+import { nodesOfLab, sayGone, untilSignal, watchedNodes } from './watched.ts';
 
 export interface ObserveFlags extends FlowFilterOptions {
   node?: string;
+  lab?: string;
   first?: string;
   follow?: boolean;
   last?: string;
@@ -28,14 +29,17 @@ export async function observe(flags: ObserveFlags): Promise<number> {
   if (flags.listen !== undefined) {
     const { host, port } = parseListen(flags.listen, '127.0.0.1:4245');
     const { serveHubble } = await import('./hubble.ts');
-    return serveHubble(host, port, () => listNodes().filter(name => isNamed(name, flags.node)));
+    return serveHubble(host, port, () => {
+      const nodes = nodesOfLab(flags.lab);
+      return nodes.filter(name => flags.node === undefined || name === pickNode(flags.node, nodes));
+    });
   }
   const format = parseObserveFormat(flags.output);
   const most = numberOf('--first', flags.first) ?? Number.POSITIVE_INFINITY;
   const last = numberOf('--last', flags.last);
   const since = flags.since === undefined ? undefined : parseSince(flags.since, Date.now());
   const wanted = flowFilter(flags);
-  const nodes = watchedNodes(flags.node);
+  const nodes = watchedNodes(flags.node, flags.lab);
   const printer = new Printer(format, flags.printNodeName === true || nodes.length > 1, most);
   const directories = new Directories();
   if (last !== undefined || since !== undefined) {
@@ -104,10 +108,6 @@ async function sayForgetful(nodes: readonly string[]): Promise<number> {
       process.stderr.write(`${node} remembers no flows: spec.flowHistory is 0\n`);
   }
   return DONE;
-}
-
-function isNamed(name: string, wanted: string | undefined): boolean {
-  return wanted === undefined || name === pickNode(wanted, listNodes());
 }
 
 const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };

@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { ApiClient, StatusError } from '../api/client/client.ts';
-import { resourcePath } from '../api/client/discovery.ts';
+import { findApiKind, resourcePath } from '../api/client/discovery.ts';
 import { readKubeconfig } from '../api/client/kubeconfig.ts';
 import { readManifests } from '../api/client/manifests.ts';
 import type { Json } from '../api/object.ts';
@@ -168,12 +168,10 @@ function tableText({ columnDefinitions, rows }: Json, flags: ReadonlyMap<string,
     .join('');
 }
 
-/** By plural, singular or short name. */
+const KINDS = RESOURCES.map(resource => ({ ...resource, version: resource.versions[0]! }));
+
 function resourceCalled(name: string): Resource {
-  const wanted = name.toLowerCase();
-  const found = RESOURCES.find(
-    ({ kind, plural, shortNames }) => [kind.toLowerCase(), plural].includes(wanted) || shortNames.includes(wanted),
-  );
+  const found = findApiKind(KINDS, name);
   if (found === undefined) throw new LabError(`kubectl: the API has no kind ${name}`);
   return found;
 }

@@ -1,5 +1,5 @@
 /** What there is of labs on this machine, whole or left behind, and how it is removed. */
-import { existsSync, readdirSync, rmdirSync, rmSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs';
 import { RUN_DIR } from '../control/client.ts';
 import { ipBatch } from '../control/ip.ts';
 import { LabError } from './lab-error.ts';
@@ -34,6 +34,47 @@ export function labNames(): string[] {
 }
 
 /**
+ * A directory of the machine's that a lab's commands mount something over, made where it is not there. With the last lab that
+ * has borrowed it, it goes again.
+ */
+export function borrowDirectory(lab: string, path: string): void {
+  const isBorrowed = labNames().some(name => borrowed(name).includes(path));
+  if (existsSync(path) && !isBorrowed) return;
+  mkdirSync(path, { recursive: true });
+  if (!borrowed(lab).includes(path)) appendFileSync(borrowedFile(lab), `${path}\n`);
+}
+
+function borrowedFile(lab: string): string {
+  return `${stateDirOf(lab)}/borrowed`;
+}
+
+function borrowed(lab: string): string[] {
+  try {
+    return readFileSync(borrowedFile(lab), 'utf8').split('\n').slice(0, -1);
+  } catch {
+    return [];
+  }
+}
+
+function returnDirectories(lab: string): void {
+  const others = new Set(
+    labNames()
+      .filter(name => name !== lab)
+      .flatMap(borrowed),
+  );
+  for (const path of borrowed(lab)) if (!others.has(path)) removeEmpty(path);
+}
+
+/** What somebody else has put into it stays. */
+function removeEmpty(path: string): void {
+  try {
+    rmdirSync(path);
+  } catch {
+    // It is not empty, or somebody uses it.
+  }
+}
+
+/**
  * Ends the processes in a lab's namespaces, and removes the namespaces and the files.
  * @returns whether there was anything to remove
  * @throws LabError when something does not go away
@@ -55,13 +96,11 @@ export async function removeLab(name: string): Promise<boolean> {
     if (entry.startsWith(namespacePrefix(name))) rmSync(`${RUN_DIR}/${entry}`, { force: true });
   }
   removeNameFiles(name);
+  returnDirectories(name);
   rmSync(stateDirOf(name), { recursive: true, force: true });
   rmSync(apiDirOf(name), { recursive: true, force: true });
-  try {
-    rmdirSync(RUN_DIR);
-  } catch {
-    // Other labs or nodes are in it.
-  }
+  // Other labs or nodes may be in it.
+  removeEmpty(RUN_DIR);
   return true;
 }
 

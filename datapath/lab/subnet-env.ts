@@ -5,10 +5,12 @@ import { configuredOverhead } from '../program/compile-tunnel.ts';
 import type { Lab } from './lab.ts';
 import { LabError } from './lab-error.ts';
 import { stateDirOf } from './names.ts';
+import { borrowDirectory } from './remains.ts';
 import { systemOf } from './switches.ts';
 import type { LabNode, Topology } from './topology.ts';
 
 const UNDERLAY_MTU = 1500;
+const MOUNT_POINT = '/run/flannel';
 
 /**
  * What a command on a node of flannel's is started through: there it finds `/run/flannel/subnet.env`. The directory is made
@@ -23,7 +25,8 @@ export function aroundCommand(lab: Lab, host: string): string[] {
     `${directory}/subnet.env`,
     subnetEnv(lab.topology, node, tunnelMtu(`${stateDirOf(lab.name)}/${host}.yaml`)),
   );
-  const script = 'mkdir -p /run/flannel && mount --bind "$1" /run/flannel && shift && exec "$@"';
+  borrowDirectory(lab.name, MOUNT_POINT);
+  const script = `mount --bind "$1" ${MOUNT_POINT} && shift && exec "$@"`;
   return ['sh', '-c', script, 'sh', directory];
 }
 

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { pickNode } from '../../datapath/cli/client.ts';
 import { UsageError } from '../../datapath/cli/exit.ts';
+import { nodesOfLab } from '../../datapath/cli/watched.ts';
 
 describe('pickNode', () => {
   const lab = ['tp-lab-k8s-ctr', 'tp-lab-k8s-w1'];
@@ -27,4 +28,12 @@ describe('pickNode', () => {
       );
     });
   }
+});
+
+describe('nodesOfLab', () => {
+  it('picks those of one lab alone', () => {
+    const nodes = ['a', 'tp-lab-k8s-w1', 'tp-lab2-k8s-w1', 'tp-two-lab'];
+    assert.deepEqual(nodesOfLab('lab', nodes), ['tp-lab-k8s-w1']);
+    assert.deepEqual(nodesOfLab(undefined, nodes), nodes);
+  });
 });

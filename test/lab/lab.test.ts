@@ -3,7 +3,9 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { IpError, ipBatch } from '../../datapath/control/ip.ts';
 import { inNamespace } from '../../datapath/control/netns.ts';
@@ -11,6 +13,7 @@ import { decodeCapture } from '../../datapath/lab/capture.ts';
 import { Lab } from '../../datapath/lab/lab.ts';
 import { NETNS_DIR, namespacePrefix, stateDirOf } from '../../datapath/lab/names.ts';
 import { identifyProcess, inodesOf, isAlive, processesOf } from '../../datapath/lab/processes.ts';
+import { borrowDirectory, removeLab } from '../../datapath/lab/remains.ts';
 import { MAIN } from '../fixtures/program.ts';
 
 /** Unique per run of the tests, so that two at once do not meet. */
@@ -40,6 +43,26 @@ function devicesOfSwitch(): string[] {
     .match(/^ *\S+(?=:)/gm)!
     .map(name => name.trim());
 }
+
+describe('a directory that labs borrow', () => {
+  it('goes with the last lab that has it, and stays where somebody else has made it', async () => {
+    const base = mkdtempSync(join(tmpdir(), 'tunpath-borrowed-'));
+    const [path, own, used] = ['path', 'own', 'used'].map(name => join(base, name)) as [string, string, string];
+    mkdirSync(own);
+    const labs = [`${NAME}x`, `${NAME}y`];
+    for (const lab of labs) {
+      mkdirSync(stateDirOf(lab), { recursive: true });
+      for (const one of [path, own, used, path]) borrowDirectory(lab, one);
+    }
+    assert.deepEqual(readdirSync(base).sort(), ['own', 'path', 'used']);
+    await removeLab(labs[0]!);
+    assert.deepEqual(readdirSync(base).sort(), ['own', 'path', 'used']);
+    writeFileSync(join(used, 'file'), '');
+    await removeLab(labs[1]!);
+    assert.deepEqual(readdirSync(base).sort(), ['own', 'used']);
+    rmSync(base, { recursive: true });
+  });
+});
 
 describe('ipBatch', () => {
   const netns = `tp-${NAME}b-x`;

@@ -83,7 +83,7 @@ async function listedKinds(client: ApiClient, base: string): Promise<ApiKind[]> 
 }
 
 /** The kind that a word means: plural, singular or short name, with or without `.GROUP` or `.VERSION.GROUP` behind it. */
-export function findApiKind(kinds: readonly ApiKind[], text: string): ApiKind | undefined {
+export function findApiKind<Kind extends ApiKind>(kinds: readonly Kind[], text: string): Kind | undefined {
   const [word, ...rest] = text.toLowerCase().split('.') as [string, ...string[]];
   const behind = rest.join('.');
   const inGroup = kinds.filter(

@@ -69,7 +69,7 @@ async function featuresText(desk: Desk): Promise<string> {
 }
 
 export async function hubble(desk: Desk, argv: readonly string[]): Promise<string | number> {
-  if (argv[0] === 'observe') return runTunpath(['observe', ...argv.slice(1)]);
+  if (argv[0] === 'observe') return runTunpath(['observe', '--lab', desk.lab, ...argv.slice(1)]);
   if (argv[0] !== 'status') throw new ToolError(`hubble ${argv[0] ?? ''}: expected status or observe`);
   const flows = await Promise.all(
     desk.topology.nodes.map(async ({ name }) => {

@@ -44,6 +44,12 @@ export class RecordRing {
     return new SharedArrayBuffer(CONTROL_WORDS * 4 + bytes);
   }
 
+  /** The memory of a ring that nobody uses any more, for another one. */
+  static emptied(memory: SharedArrayBuffer): SharedArrayBuffer {
+    new Int32Array(memory, 0, CONTROL_WORDS).fill(0);
+    return memory;
+  }
+
   /** Records that found no room, modulo 2^32. */
   get lost(): number {
     return Atomics.load(this.control, LOST) >>> 0;

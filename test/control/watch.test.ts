@@ -10,16 +10,25 @@ const PIECES = 50;
 const ROWS = 256;
 
 describe('a client that watches', () => {
+  let ring: RecordRing;
+  const rings = new Set<SharedArrayBuffer>();
+  const context = {} as WatchContext;
+  const clients = new WatchClients({
+    request: async (method, params) => {
+      if (method === 'watch') {
+        const memory = (params as { spec: WatchSpec }).spec.ring;
+        rings.add(memory);
+        ring = new RecordRing(memory);
+      }
+      return null;
+    },
+    context: () => context,
+  });
+  const happen = (count: number) => {
+    for (let i = 0; i < count; i++) if (ring.reserve(HEADER_BYTES) >= 0) ring.publish();
+  };
+
   it('leaves others their turn, however much happens and however fast it reads', async () => {
-    let ring: RecordRing | null = null;
-    const context = {} as WatchContext;
-    const clients = new WatchClients({
-      request: async (method, params) => {
-        if (method === 'watch') ring = new RecordRing((params as { spec: WatchSpec }).spec.ring);
-        return null;
-      },
-      context: () => context,
-    });
     const rows = await clients.watch({ drops: true });
     let turns = 0;
     let other = setImmediate(function next() {
@@ -28,12 +37,29 @@ describe('a client that watches', () => {
     });
     let pieces = 0;
     for await (const piece of rows) {
-      for (let i = 0; i < ROWS; i++) if (ring!.reserve(HEADER_BYTES) >= 0) ring!.publish();
+      happen(ROWS);
       if (piece.length > 0) pieces++;
       if (pieces === PIECES) break;
     }
     clearImmediate(other);
     assert.ok(turns >= PIECES - 2, `${turns} turns while ${PIECES} pieces were read`);
     assert.equal(clients.count, 0);
+  });
+
+  it('gets the memory of one that has gone, and nothing that lay in it', async () => {
+    rings.clear();
+    for (let i = 0; i < 20; i++) {
+      const rows = await clients.watch({});
+      const kinds: string[] = [];
+      happen(i);
+      for await (const piece of rows) {
+        kinds.push(...piece.flatMap(row => Object.keys(row)));
+        // What finds no room is no matter of the next one.
+        happen(100_000);
+        break;
+      }
+      assert.deepEqual(kinds, ['context', ...Array<string>(i).fill('record')]);
+    }
+    assert.equal(rings.size, 1);
   });
 });

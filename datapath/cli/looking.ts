@@ -67,32 +67,63 @@ const MANY = (value: string, before: string[] = []) => [...before, value];
 
 function addObserve(command: Command): void {
   command
-    .option('-f, --follow', 'go on until SIGINT, as without --last and --since')
+    .option('-f, --follow', 'go on until SIGINT, as without --last, --since and --until')
     .option('--last <number>', 'of what nodes remember (spec.flowHistory), and end')
     .option('--since <time>', 'what they remember from then on: 5m, or 2026-11-28T09:00:00Z')
+    .option('--until <time>', 'and no longer than until then')
     .option('--listen <address:port>', "serve Hubble's API there until SIGTERM, for hubble clients")
     .option('--first <number>', 'end after so many flows')
-    .option('--verdict <verdict>', 'FORWARDED or DROPPED', MANY)
-    .option('--reason <name>', 'why it was dropped: no-route', MANY)
-    .option('-t, --type <type>', 'drop or trace', MANY)
-    .option('--pod <name>', 'source or destination: default/p1, default/ or p1', MANY)
-    .option('--from-pod <name>', 'source', MANY)
-    .option('--to-pod <name>', 'destination', MANY)
-    .option('-l, --label <label>', 'source or destination: app=web', MANY)
-    .option('--ip <address>', 'source or destination', MANY)
-    .option('--from-ip <address>', 'source', MANY)
-    .option('--to-ip <address>', 'destination', MANY)
-    .option('--port <port>', 'source or destination', MANY)
-    .option('--from-port <port>', 'source', MANY)
-    .option('--to-port <port>', 'destination', MANY)
-    .option('--protocol <name>', 'tcp, udp, icmp or sctp', MANY)
-    .option('--service <name>', 'source or destination: default/web', MANY)
-    .option('--tcp-flags <flags>', 'all of these: SYN,ACK', MANY)
+    .option('--not', 'leave out what the next option takes');
+  const excluded: Record<string, string[]> = {};
+  let isExcluded = false;
+  command.on('option:not', () => {
+    isExcluded = true;
+  });
+  /** Of flows; what stands behind --not is kept apart. */
+  const filter = (flags: string, description: string) => {
+    const option = new Option(flags, description);
+    option.argParser((value: string, before: string[] | undefined) => {
+      const isMeant = !isExcluded;
+      isExcluded = false;
+      if (isMeant) return [...(before ?? []), value];
+      const name = option.attributeName();
+      excluded[name] = [...(excluded[name] ?? []), value];
+      return before;
+    });
+    command.addOption(option);
+  };
+  filter('--verdict <verdict>', 'FORWARDED or DROPPED');
+  filter('--reason <name>', 'why it was dropped: no-route');
+  filter('--drop-reason-desc <name>', "the same by Cilium's names: POLICY_DENIED");
+  filter('-t, --type <type>', 'drop, trace, or trace:to-endpoint');
+  for (const [side, whose] of [
+    ['', 'source or destination'],
+    ['from-', 'source'],
+    ['to-', 'destination'],
+  ]) {
+    filter(`--${side}pod <name>`, `${whose}: default/p1, default/ or p1`);
+    filter(`${side === '' ? '-n, ' : ''}--${side}namespace <name>`, whose);
+    filter(`${side === '' ? '-l, ' : ''}--${side}label <label>`, `${whose}: app=web`);
+    filter(`--${side}ip <address>`, `${whose}: an address, or a network such as 10.244.0.0/16`);
+    filter(`--${side}port <port>`, whose);
+    filter(`--${side}service <name>`, `${whose}: default/web`);
+    filter(`--${side}identity <identity>`, `${whose}: a number, or a name such as world`);
+  }
+  filter('--protocol <name>', 'tcp, udp, icmp or sctp');
+  filter('--tcp-flags <flags>', 'all of these: SYN,ACK');
+  filter('--traffic-direction <direction>', 'ingress or egress');
+  filter('--node-name <name>', 'of nodes by their full names; * stands for anything');
+  command
     .option('--print-node-name', 'also where there is one node only')
     .option('--node <name>', 'a running node: NAME, or LAB/NODE; default: all of them')
     .option('--lab <name>', 'only nodes of a lab')
     .option('-o, --output <format>', 'compact, dict or jsonpb', 'compact')
-    .action(ends(async flags => (await import('./observe.ts')).observe(flags)));
+    .action(
+      ends(async flags => {
+        const { observe } = await import('./observe.ts');
+        return observe({ ...flags, not: isExcluded, excluded });
+      }),
+    );
 }
 
 function addMonitor(command: Command): void {

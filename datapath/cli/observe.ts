@@ -20,6 +20,11 @@ export interface ObserveFlags extends FlowFilterOptions {
   follow?: boolean;
   last?: string;
   since?: string;
+  until?: string;
+  /** Whether --not stands last, with nothing to leave out. */
+  not?: boolean;
+  /** What --not stands before. */
+  excluded?: FlowFilterOptions;
   listen?: string;
   printNodeName?: boolean;
   output: string;
@@ -37,12 +42,17 @@ export async function observe(flags: ObserveFlags): Promise<number> {
   const format = parseObserveFormat(flags.output);
   const most = numberOf('--first', flags.first) ?? Number.POSITIVE_INFINITY;
   const last = numberOf('--last', flags.last);
-  const since = flags.since === undefined ? undefined : parseSince(flags.since, Date.now());
-  const wanted = flowFilter(flags);
+  const [since, until] = (['since', 'until'] as const).map(name => {
+    const text = flags[name];
+    return text === undefined ? undefined : parseTime(`--${name}`, text, Date.now());
+  });
+  if (flags.not === true) throw new UsageError('--not: expected another filter behind it');
+  const isWanted = flowFilter(flags, flags.excluded);
+  const wanted = (flow: Flow) => flow.timeMs <= (until ?? Number.POSITIVE_INFINITY) && isWanted(flow);
   const nodes = watchedNodes(flags.node, flags.lab);
   const printer = new Printer(format, flags.printNodeName === true || nodes.length > 1, most);
   const directories = new Directories();
-  if (last !== undefined || since !== undefined) {
+  if (last !== undefined || since !== undefined || until !== undefined) {
     const past = flowsOf(await pastOf(nodes, sayGone), directories, wanted).filter(
       ({ timeMs }) => timeMs >= (since ?? 0),
     );
@@ -50,6 +60,7 @@ export async function observe(flags: ObserveFlags): Promise<number> {
     if (flags.follow !== true || printer.isFull) return past.length === 0 ? await sayForgetful(nodes) : DONE;
   }
   const stop = untilSignal();
+  if (until !== undefined) setTimeout(() => stop.abort(), Math.max(0, until - Date.now())).unref();
   let lost = 0;
   const ready = () => process.stderr.write(`observing ${nodes.join(', ')}; SIGINT ends it\n`);
   const params = { flows: !isOnlyDrops(flags), drops: true };
@@ -113,13 +124,13 @@ async function sayForgetful(nodes: readonly string[]): Promise<number> {
 const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
 /** A duration before now (`5m`, `1h30m`), or a time (RFC 3339). @returns milliseconds since 1970 */
-export function parseSince(text: string, now: number): number {
+export function parseTime(option: string, text: string, now: number): number {
   if (/^(\d+(\.\d+)?(ms|s|m|h|d))+$/.test(text)) {
     const parts = text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h|d)/g);
     return Array.from(parts).reduce((at, [, count, unit]) => at - Number(count) * UNITS[unit], now);
   }
   const at = /^\d{4}-\d\d-\d\d/.test(text) ? Date.parse(text) : Number.NaN;
-  if (Number.isNaN(at)) throw new UsageError(`--since ${text}: expected 5m, 1h30m, or 2026-11-28T09:00:00Z`);
+  if (Number.isNaN(at)) throw new UsageError(`${option} ${text}: expected 5m, 1h30m, or 2026-11-28T09:00:00Z`);
   return at;
 }
 
@@ -129,10 +140,11 @@ function numberOf(option: string, text: string | undefined): number | undefined 
   return Number(text);
 }
 
-function isOnlyDrops({ verdict, reason, type }: FlowFilterOptions): boolean {
+function isOnlyDrops({ verdict, reason, dropReasonDesc, type }: FlowFilterOptions): boolean {
   const all = (values: string[] | undefined, value: string) =>
     values !== undefined && values.length > 0 && values.every(one => one.toLowerCase() === value);
-  return all(verdict, 'dropped') || all(type, 'drop') || (reason?.length ?? 0) > 0;
+  const isReason = (reason?.length ?? 0) > 0 || (dropReasonDesc?.length ?? 0) > 0;
+  return all(verdict, 'dropped') || all(type, 'drop') || isReason;
 }
 
 function parseObserveFormat(text: string): ObserveFormat {

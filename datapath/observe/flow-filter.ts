@@ -1,28 +1,54 @@
 /** Which flows somebody wants to see, by the options of `hubble observe`: values of one option are or'ed, options and'ed. */
+import { contains, parseCidr } from '../control/address.ts';
+import { nearest } from '../control/nearest.ts';
+import { ip } from '../packet/build.ts';
+import { VERDICT_NAMES } from '../verdict.ts';
 import * as ipv4 from '../wire/ipv4.ts';
-import { type Endpoint, type Flow, tcpFlagNames } from './flow.ts';
+import {
+  CILIUM_DROP_REASONS,
+  ciliumReasonOf,
+  type Endpoint,
+  type Flow,
+  OBSERVATION_POINTS,
+  RESERVED_IDENTITIES,
+  tcpFlagNames,
+} from './flow.ts';
 
 export interface FlowFilterOptions {
   verdict?: string[];
   reason?: string[];
+  dropReasonDesc?: string[];
+  type?: string[];
+  nodeName?: string[];
   pod?: string[];
   fromPod?: string[];
   toPod?: string[];
+  namespace?: string[];
+  fromNamespace?: string[];
+  toNamespace?: string[];
   label?: string[];
+  fromLabel?: string[];
+  toLabel?: string[];
+  identity?: string[];
+  fromIdentity?: string[];
+  toIdentity?: string[];
   ip?: string[];
   fromIp?: string[];
   toIp?: string[];
   port?: string[];
   fromPort?: string[];
   toPort?: string[];
-  protocol?: string[];
   service?: string[];
+  fromService?: string[];
+  toService?: string[];
+  protocol?: string[];
   tcpFlags?: string[];
-  type?: string[];
+  trafficDirection?: string[];
 }
 
+const DROP_NAMES = VERDICT_NAMES.filter(name => name?.startsWith('drop-'));
+
 type Test = (flow: Flow) => boolean;
-type Side = 'source' | 'destination';
 
 /** By the names that filters use. */
 export const PROTOCOLS: Readonly<Record<string, number>> = {
@@ -39,56 +65,132 @@ export class FlowFilterError extends Error {
   readonly exitCode = 2;
 }
 
-/** @throws FlowFilterError that names option and value */
-export function flowFilter(options: FlowFilterOptions): Test {
-  const tests: Test[] = [];
-  const add = (values: readonly string[] | undefined, make: (value: string) => Test) => {
-    if (values === undefined || values.length === 0) return;
-    const any = values.map(make);
-    tests.push(flow => any.some(test => test(flow)));
-  };
-  add(options.verdict, value => {
+/** One end of a flow. */
+interface End {
+  endpoint: Endpoint;
+  address: number;
+  port: number;
+  service: string;
+}
+
+/** Options that are of one end or of either: `pod`, `fromPod`, `toPod`. */
+const OF_AN_END: Readonly<Record<string, (value: string, option: string) => (end: End) => boolean>> = {
+  pod: value => end => isPod(end.endpoint, value),
+  namespace: value => end => end.endpoint.namespace === value,
+  label: value => end => hasLabel(end.endpoint, value),
+  service: value => end => isNamed(end.service, value),
+  identity: (value, option) => {
+    const reserved = Object.values(RESERVED_IDENTITIES).indexOf(value.replace(/^reserved:/, ''));
+    if (reserved < 0 && !/^\d{1,9}$/.test(value)) throw wrong(option, value, 'a number, or a name such as world');
+    const identity = reserved < 0 ? Number(value) : Number(Object.keys(RESERVED_IDENTITIES)[reserved]);
+    return end => end.endpoint.identity === identity;
+  },
+  ip: (value, option) => {
+    const network = parseCidr(value.includes('/') ? value : `${value}/32`);
+    if (network === undefined) throw wrong(option, value, 'an address or a network');
+    return end => contains(network, end.address);
+  },
+  port: (value, option) => {
+    const port = Number(value);
+    if (!/^\d+$/.test(value) || port > 65535) throw wrong(option, value, 'a port from 0 to 65535');
+    return end => end.port === port;
+  },
+};
+
+const OTHERS: Readonly<Record<string, (value: string) => Test>> = {
+  verdict: value => {
     const verdict = value.toUpperCase();
     if (verdict !== 'FORWARDED' && verdict !== 'DROPPED') throw wrong('verdict', value, 'FORWARDED or DROPPED');
     return flow => flow.verdict === verdict;
-  });
-  add(options.reason, value => flow => flow.reason.replace(/^drop-/, '') === value.replace(/^drop-/, ''));
-  add(options.pod, value => flow => isPod(flow.source, value) || isPod(flow.destination, value));
-  add(options.fromPod, value => flow => isPod(flow.source, value));
-  add(options.toPod, value => flow => isPod(flow.destination, value));
-  add(options.label, value => flow => hasLabel(flow.source, value) || hasLabel(flow.destination, value));
-  add(options.ip, value => either(side => flow => flow.ip[side] === value));
-  add(options.fromIp, value => flow => flow.ip.source === value);
-  add(options.toIp, value => flow => flow.ip.destination === value);
-  for (const [option, sides] of [
-    ['port', ['srcPort', 'dstPort']],
-    ['fromPort', ['srcPort']],
-    ['toPort', ['dstPort']],
-  ] as const) {
-    add(options[option], value => {
-      const port = Number(value);
-      if (!/^\d+$/.test(value) || port > 65535) throw wrong(kebab(option), value, 'a port from 0 to 65535');
-      return flow => sides.some(side => flow[side] === port);
-    });
-  }
-  add(options.protocol, value => {
+  },
+  reason: value => {
+    const reason = `drop-${value.replace(/^drop-/, '')}`;
+    if (!DROP_NAMES.includes(reason)) throw wrong('reason', value, `a reason of docs/drops.md${likeOf(reason)}`);
+    return flow => flow.reason === reason;
+  },
+  dropReasonDesc: value => {
+    const name = value.toUpperCase();
+    const known = [...new Set(Object.values(CILIUM_DROP_REASONS).map(reason => reason.name)), 'DROP_REASON_UNKNOWN'];
+    if (!known.includes(name)) throw wrong('drop-reason-desc', value, known.join(', '));
+    return flow => flow.verdict === 'DROPPED' && ciliumReasonOf(flow.reason) === name;
+  },
+  type: value => {
+    const [type, point] = value.split(':');
+    if ((type !== 'drop' && type !== 'trace') || (type === 'drop' && point !== undefined))
+      throw wrong('type', value, 'drop, trace, or trace:to-endpoint');
+    if (point === undefined) return flow => (flow.verdict === 'DROPPED') === (type === 'drop');
+    const wanted = OBSERVATION_POINTS.find(name => optionOf(name) === point);
+    if (wanted === undefined)
+      throw wrong('type', value, `trace: and one of ${OBSERVATION_POINTS.map(optionOf).join(', ')}`);
+    return flow => flow.point === wanted;
+  },
+  nodeName: value => {
+    const pattern = new RegExp(`^${value.replace(/[.+?^${}()|[\]\\]/g, '\\$&').replaceAll('*', '.*')}$`);
+    return flow => pattern.test(flow.nodeName);
+  },
+  protocol: value => {
     const protocol = PROTOCOLS[value.toLowerCase()];
     if (protocol === undefined) throw wrong('protocol', value, 'tcp, udp, icmp or sctp');
     return flow => flow.protocol === protocol;
-  });
-  add(options.service, value => flow => isNamed(flow.sourceService, value) || isNamed(flow.destinationService, value));
-  add(options.tcpFlags, value => {
+  },
+  tcpFlags: value => {
     const names = value.toUpperCase().split(',');
     const known = tcpFlagNames(0xff);
     const unknown = names.find(name => !known.includes(name));
     if (unknown !== undefined) throw wrong('tcp-flags', unknown, known.join(', '));
     return flow => flow.protocol === ipv4.PROTO_TCP && names.every(name => tcpFlagNames(flow.tcpFlags).includes(name));
+  },
+  trafficDirection: value => {
+    const direction = value.toUpperCase();
+    if (direction !== 'INGRESS' && direction !== 'EGRESS') throw wrong('traffic-direction', value, 'ingress or egress');
+    return flow => flow.direction === direction;
+  },
+};
+
+/**
+ * @param excluded what of those is left out: each value by itself
+ * @throws FlowFilterError that names option and value
+ */
+export function flowFilter(options: FlowFilterOptions, excluded: FlowFilterOptions = {}): Test {
+  const wanted = testsOf(options).map(any => (flow: Flow) => any.some(test => test(flow)));
+  const unwanted = testsOf(excluded).flat();
+  return flow => wanted.every(test => test(flow)) && !unwanted.some(test => test(flow));
+}
+
+/** For each option that is given, a test for each of its values. */
+function testsOf(options: FlowFilterOptions): Test[][] {
+  return Object.entries(options).flatMap(([option, values]) => {
+    const make = testOf(option);
+    return make === null ? [] : [((values ?? []) as string[]).map(make)].filter(tests => tests.length > 0);
   });
-  add(options.type, value => {
-    if (value !== 'drop' && value !== 'trace') throw wrong('type', value, 'drop or trace');
-    return flow => (flow.verdict === 'DROPPED') === (value === 'drop');
-  });
-  return flow => tests.every(test => test(flow));
+}
+
+/** Null for an option that is no filter. */
+function testOf(option: string): ((value: string) => Test) | null {
+  if (Object.hasOwn(OTHERS, option)) return OTHERS[option];
+  const [, side, rest] = /^(from|to)?(.*)$/.exec(option)!;
+  const name = side === undefined ? option : rest.charAt(0).toLowerCase() + rest.slice(1);
+  if (!Object.hasOwn(OF_AN_END, name)) return null;
+  return value => {
+    const test = OF_AN_END[name](value, kebab(option));
+    if (side === 'from') return flow => test(sourceOf(flow));
+    if (side === 'to') return flow => test(destinationOf(flow));
+    return flow => test(sourceOf(flow)) || test(destinationOf(flow));
+  };
+}
+
+function sourceOf(flow: Flow): End {
+  return { endpoint: flow.source, address: ip(flow.ip.source), port: flow.srcPort, service: flow.sourceService };
+}
+
+function destinationOf(flow: Flow): End {
+  const { destination, dstPort, destinationService } = flow;
+  return { endpoint: destination, address: ip(flow.ip.destination), port: dstPort, service: destinationService };
+}
+
+function likeOf(reason: string): string {
+  const meant = nearest(reason, DROP_NAMES);
+  return meant === undefined ? '' : ` (did you mean ${meant.replace(/^drop-/, '')}?)`;
 }
 
 /** `default/p1`; `default/` for a whole namespace; `p1` is in the namespace default; a name may be cut, as with hubble. */
@@ -107,9 +209,9 @@ export function isNamed(service: string, value: string): boolean {
   return service !== '' && (service === value || service === `default/${value}`);
 }
 
-function either(test: (side: Side) => Test): Test {
-  const [source, destination] = [test('source'), test('destination')];
-  return flow => source(flow) || destination(flow);
+/** As options spell it: `to-endpoint`. */
+function optionOf(point: string): string {
+  return point.toLowerCase().replaceAll('_', '-');
 }
 
 function kebab(option: string): string {

@@ -18,16 +18,18 @@ import * as ipv4 from '../wire/ipv4.ts';
 export type Verdict = 'FORWARDED' | 'DROPPED';
 
 /** Observation points, by the names of flow.proto. */
-export type ObservationPoint =
-  | 'TO_HOST'
-  | 'TO_STACK'
-  | 'TO_OVERLAY'
-  | 'TO_NETWORK'
-  | 'TO_ENDPOINT'
-  | 'FROM_ENDPOINT'
-  | 'FROM_HOST'
-  | 'FROM_OVERLAY'
-  | 'FROM_NETWORK';
+export const OBSERVATION_POINTS = [
+  'TO_HOST',
+  'TO_STACK',
+  'TO_OVERLAY',
+  'TO_NETWORK',
+  'TO_ENDPOINT',
+  'FROM_ENDPOINT',
+  'FROM_HOST',
+  'FROM_OVERLAY',
+  'FROM_NETWORK',
+] as const;
+export type ObservationPoint = (typeof OBSERVATION_POINTS)[number];
 
 /** Message numbers of cilium's monitor API (pkg/monitor/api/types.go). */
 export const MESSAGE_DROP = 1;
@@ -79,6 +81,11 @@ export const CILIUM_DROP_REASONS: Readonly<Record<string, { name: string; number
   'drop-tunnel-unknown-vni': { name: 'INVALID_VNI', number: 183 },
   'drop-ttl-exceeded': { name: 'TTL_EXCEEDED', number: 196 },
 };
+
+/** Cilium's name of a drop reason. @param reason name in verdict.ts */
+export function ciliumReasonOf(reason: string): string {
+  return CILIUM_DROP_REASONS[reason]?.name ?? 'DROP_REASON_UNKNOWN';
+}
 
 export interface Endpoint {
   identity: number;

@@ -2,7 +2,7 @@
 import { contains, parseCidr } from '../control/address.ts';
 import { ip } from '../packet/build.ts';
 import * as ipv4 from '../wire/ipv4.ts';
-import { CILIUM_DROP_REASONS, type Flow, tcpFlagNames } from './flow.ts';
+import { ciliumReasonOf, type Flow, tcpFlagNames } from './flow.ts';
 import { hasLabel, isNamed, isPod, PROTOCOLS } from './flow-filter.ts';
 import type { FlowFilterMessage } from './hubble-proto.ts';
 
@@ -44,8 +44,7 @@ const FIELDS: { [K in keyof Required<FlowFilterMessage>]: (value: Required<FlowF
   node_name: value => flow => flow.nodeName === value,
   ip_version: value => () => value === 'IPv4',
   traffic_direction: value => flow => flow.direction === value,
-  drop_reason_desc: value => flow =>
-    flow.reason !== '' && (CILIUM_DROP_REASONS[flow.reason]?.name ?? 'DROP_REASON_UNKNOWN') === value,
+  drop_reason_desc: value => flow => flow.reason !== '' && ciliumReasonOf(flow.reason) === value,
 };
 
 /** Whether one of the filters takes a flow. @throws HubbleFilterError */

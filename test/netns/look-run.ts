@@ -169,7 +169,7 @@ class LookRun {
     for (const page of pages) page.vanish();
     for (const stream of streams) stream.cancel();
     for (const client of hubble) client.close();
-    await until('no watch', async () => (await rig.status<{ watches: number }>('node')).watches === 0, 30_000);
+    await until('no watch', async () => (await rig.status<{ watches: number }>('node')).watches === 0, PATIENCE_MS);
     await rig.run('p1', 'ping', '-c', '1', '-W', '5', P2);
   }
 
@@ -177,7 +177,7 @@ class LookRun {
   private async count(capture: Running, packets: number): Promise<void> {
     // It may still have much to read: asked to end, it reads what was there.
     capture.child.kill('SIGINT');
-    const code = await Promise.race([capture.exited, sleep(60_000, 'late', { ref: false })]);
+    const code = await Promise.race([capture.exited, sleep(PATIENCE_MS, 'late', { ref: false })]);
     assert.equal(code, 0, capture.output);
     const [, captured, lost] = /(\d+) packets captured, (\d+) lost/.exec(capture.output)!.map(Number);
     assert.equal(
@@ -197,13 +197,17 @@ class LookRun {
   /** Once nothing moves any more. */
   private async quietPackets(): Promise<number> {
     let last = -1;
-    await until('silence', async () => {
-      await sleep(200);
-      const now = await this.portPackets();
-      const isQuiet = now === last;
-      last = now;
-      return isQuiet;
-    });
+    await until(
+      'silence',
+      async () => {
+        await sleep(200);
+        const now = await this.portPackets();
+        const isQuiet = now === last;
+        last = now;
+        return isQuiet;
+      },
+      PATIENCE_MS,
+    );
     return last;
   }
 }
@@ -232,7 +236,7 @@ class PageClient {
 }
 
 async function says(running: Running, what: RegExp): Promise<string> {
-  await until(String(what), () => what.test(running.output), 30_000);
+  await until(String(what), () => what.test(running.output), PATIENCE_MS);
   return what.exec(running.output)![0];
 }
 

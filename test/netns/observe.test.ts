@@ -74,8 +74,11 @@ describe('observe and capture', function () {
   });
 
   it('observe filters, ends after as many as asked for, and writes jsonpb', async () => {
-    const observe = await watch('observe', '--verdict', 'DROPPED', '--first', '2', '-o', 'jsonpb');
+    const observe = await watch(
+      ...['observe', '--verdict', 'DROPPED', '--not', '--to-ip', '198.51.100.0/24', '--first', '2', '-o', 'jsonpb'],
+    );
     await request();
+    await rig.exec('p1', 'ping', '-c', '1', '-W', '1', '198.51.100.7');
     await rig.exec('p1', 'ping', '-c', '2', '-i', '0.2', '-W', '1', '203.0.113.9');
     assert.equal(await observe.exited, 0);
     const flows = observe.output

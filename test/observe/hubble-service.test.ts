@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Server, ServerCredentials } from '@grpc/grpc-js';
-import { parseSince } from '../../datapath/cli/observe.ts';
+import { parseTime } from '../../datapath/cli/observe.ts';
 import { loadConfig } from '../../datapath/control/load-config.ts';
 import { resolveTap, withUplink } from '../../datapath/control/resolved.ts';
 import { CILIUM_DROP_REASONS } from '../../datapath/observe/flow.ts';
@@ -256,9 +256,9 @@ describe('observe --since', () => {
       ['1.5s', '2026-11-28T09:59:58.500Z'],
       ['2026-11-28T09:00:00+01:00', '2026-11-28T08:00:00Z'],
     ]) {
-      assert.equal(parseSince(text, now), Date.parse(at), text);
+      assert.equal(parseTime('--since', text, now), Date.parse(at), text);
     }
     for (const text of ['x', '5', '-5m', '2026', ''])
-      assert.throws(() => parseSince(text, now), /--since .*: expected 5m/);
+      assert.throws(() => parseTime('--since', text, now), /--since .*: expected 5m/);
   });
 });

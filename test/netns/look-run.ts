@@ -22,14 +22,14 @@ import { MAIN } from '../fixtures/program.ts';
 import { Rig, type Running, type RunningNode, until } from './rig.ts';
 
 const [P1, P2, NOWHERE] = ['10.244.1.10', '10.244.1.11', '203.0.113.9'];
-const ROUND_MS = 15_000;
+const ROUND_MS = 30_000;
 const MIB = 1 << 20;
 /** Rounds after which tables and heaps have the size that they will have. */
 const WARM_UP = 4;
 /** What the last rounds may have over the first, MiB: collections come when they come. */
 const GROWTH_MIB = 40;
 /** Of a question to the node, on a machine with much to do. */
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 300_000;
 
 export interface LookOptions {
   seconds: number;

@@ -200,8 +200,11 @@ export async function shell(host: string, flags: { name?: string }): Promise<num
   return runOn(lab, host, [process.env.SHELL ?? 'sh']);
 }
 
+/** The machine is called like the host for what runs there. */
+const UNDER_ITS_NAME = ['unshare', '--uts', 'sh', '-c', 'echo "$0" > /proc/sys/kernel/hostname; exec "$@"'];
+
 function runOn(lab: Lab, host: string, argv: string[]): Promise<number> {
-  const words = [...aroundCommand(lab, host), ...argv];
+  const words = [...UNDER_ITS_NAME, host, ...aroundCommand(lab, host), ...argv];
   const child = lab.spawn(host, words, { stdio: 'inherit', env: terminalEnvironment(lab.name, host) });
   const forward = (signal: NodeJS.Signals): void => {
     child.kill(signal);

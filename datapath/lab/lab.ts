@@ -150,7 +150,10 @@ export class Lab {
       lab.writeState();
       // Before anything is awaited, so that whatever takes the lab down finds them.
       writeNameFiles(name, topology);
-      writeTools(name);
+      writeTools(
+        name,
+        topology.nodes.map(node => node.name),
+      );
       await makeNetwork(name, topology);
       // All of them, also when one has failed: down() below ends only what already lives in its namespace.
       const started = await Promise.allSettled([

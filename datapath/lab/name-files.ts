@@ -1,17 +1,22 @@
 /**
- * How names of services resolve in a lab's pods: files that `ip netns exec` mounts over those in /etc. Where the cluster has
+ * How names of hosts resolve on a lab's machines and those of services in its pods: files that `ip netns exec` mounts over those in /etc. Where the cluster has
  * a name server, resolv.conf points there as in a pod; elsewhere a hosts file lists the services.
  */
 
 import { mkdirSync, readdirSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { namespaceOf, namespacePrefix } from './names.ts';
-import { CLUSTER_DOMAIN, dnsNameOf, endpointsOf, type Topology } from './topology.ts';
+import { addressOf, CLUSTER_DOMAIN, dnsNameOf, endpointsOf, type Topology } from './topology.ts';
 
 /** Where `ip netns exec` looks for files of a namespace. */
 export const NETNS_FILES = '/etc/netns';
 
-/** For programs that are started in the pods from now on. */
+/** For programs that are started on the hosts and in the pods from now on. */
 export function writeNameFiles(lab: string, topology: Topology): void {
+  for (const host of [...topology.nodes, ...topology.routers, ...topology.hosts]) {
+    const directory = `${NETNS_FILES}/${namespaceOf(lab, host.name)}`;
+    mkdirSync(directory, { recursive: true });
+    writeFileSync(`${directory}/hosts`, machinesFile(topology));
+  }
   for (const pod of topology.pods.filter(({ memory }) => memory === undefined)) {
     const directory = `${NETNS_FILES}/${namespaceOf(lab, pod.name)}`;
     mkdirSync(directory, { recursive: true });
@@ -44,6 +49,15 @@ function nameServerOf(topology: Topology): string | undefined {
   const server = topology.pods.find(pod => pod.dns);
   if (server === undefined) return undefined;
   return topology.services.find(service => endpointsOf(topology, service).includes(server.address))?.address;
+}
+
+/** The machines of the lab, for each other. */
+function machinesFile({ nodes, routers, hosts }: Topology): string {
+  const lines = [
+    ...[...nodes, ...hosts].map(({ name, address }) => `${addressOf(address)} ${name}`),
+    ...routers.map(({ name, legs }) => `${addressOf(legs[0]!.address)} ${name}`),
+  ];
+  return ['127.0.0.1 localhost', ...lines, ''].join('\n');
 }
 
 function hostsFile({ services }: Topology): string {

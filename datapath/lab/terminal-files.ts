@@ -1,5 +1,5 @@
 /** What makes a lab's hosts the machines of the articles: their tools, by name. */
-import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { delimiter } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { flattened } from '../flattened.ts';
@@ -11,22 +11,44 @@ export const HOST_VARIABLE = 'TUNPATH_HOST';
 /** The node of the agent's pod that it is used in. */
 export const AGENT_VARIABLE = 'K8S_NODE_NAME';
 
-const TOOLS = ['kubectl', 'cilium', 'cilium-dbg', 'hubble', 'calicoctl', 'iptables'];
+const TOOLS = ['kubectl', 'cilium', 'cilium-dbg', 'hubble', 'calicoctl', 'iptables', 'helm', 'ssh', 'arping'];
+/** On nodes, views of ours; elsewhere the machine's own, without a detour. */
+const NODE_TOOLS = ['ip', 'ifconfig'];
 const TERMINAL = fileURLToPath(flattened(new URL('../cli/terminal/main.js', import.meta.url)));
+
+/** Where the machine itself has a tool; undefined where it has none. Not by the PATH: ours is in front there. */
+export function machineTool(name: string): string | undefined {
+  return ['/usr/sbin', '/sbin', '/usr/bin', '/bin'].map(one => `${one}/${name}`).find(path => existsSync(path));
+}
 
 export function toolsOf(lab: string): string {
   return `${stateDirOf(lab)}/bin`;
 }
 
 /** Scripts of the tools' names. */
-export function writeTools(lab: string): void {
+export function writeTools(lab: string, nodes: readonly string[]): void {
   const directory = toolsOf(lab);
   mkdirSync(directory, { recursive: true });
   const write = (name: string, lines: string): void => {
     writeFileSync(`${directory}/${name}`, `#!/bin/sh\n${lines}\n`);
     chmodSync(`${directory}/${name}`, 0o755);
   };
-  for (const tool of TOOLS) write(tool, `exec '${process.execPath}' '${TERMINAL}' ${lab} ${tool} "$@"`);
+  const terminal = (tool: string): string => `exec '${process.execPath}' '${TERMINAL}' ${lab} ${tool} "$@"`;
+  for (const tool of TOOLS) write(tool, terminal(tool));
+  for (const tool of NODE_TOOLS) {
+    const own = machineTool(tool);
+    const real = own === undefined ? `echo '${tool}: this machine has none' >&2; exit 127` : `exec ${own} "$@"`;
+    // A command on another host is started by `ip netns`.
+    const cases = [
+      `*:netns) ${real} ;;`,
+      `${nodes.map(node => `${node}:*`).join('|')}) ${terminal(tool)} ;;`,
+      `*) ${real} ;;`,
+    ];
+    write(tool, `case "$${HOST_VARIABLE}:$1" in\n${cases.join('\n')}\nesac`);
+  }
+  // Everybody is root on a lab's hosts, and no password is asked for.
+  write('sudo', 'while :; do case "$1" in -*) shift ;; *) exec "$@" ;; esac; done');
+  write('sshpass', '[ "$1" = -p ] && shift\nshift\nexec "$@"');
   const kubectl = findKubectl();
   if (kubectl !== undefined) {
     // The API listens on the loopback of the namespace that it runs in; which process it is may change.
@@ -40,9 +62,10 @@ export function writeTools(lab: string): void {
 /** Of a command or shell on a host. */
 export function terminalEnvironment(lab: string, host: string): NodeJS.ProcessEnv {
   const path = process.env.PATH ?? '/usr/sbin:/usr/bin:/sbin:/bin';
+  const own = toolsOf(lab) + delimiter;
   return {
     ...memberEnvironment(lab),
-    PATH: `${toolsOf(lab)}${delimiter}${path}`,
+    PATH: path.startsWith(own) ? path : own + path,
     KUBECONFIG: kubeconfigOf(lab),
     [HOST_VARIABLE]: host,
   };

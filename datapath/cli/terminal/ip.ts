@@ -1,0 +1,44 @@
+/** `ip` and `ifconfig` on a lab's node: what the node itself has, for the kernel has only its host port. */
+import { machineTool } from '../../lab/terminal-files.ts';
+import { addressText, ifconfigText, type NodeNetwork, routeGetText, routeText } from '../../observe/ip-text.ts';
+import { type Desk, ToolError } from './desk.ts';
+import { runProgram } from './run.ts';
+
+export async function ip(desk: Desk, argv: readonly string[]): Promise<string | number> {
+  const words = argv.filter(word => !word.startsWith('-'));
+  const has = (...flags: string[]): boolean => argv.some(word => flags.includes(word));
+  const [object = '', verb = 'show', ...rest] = words;
+  if (/^a(d|dd|ddr|ddre|ddres|ddress)?$/.test(object) && isShow(verb)) {
+    const device = rest[0] === 'dev' ? rest[1] : rest[0];
+    const text = addressText(await desk.config(), { device, brief: has('-br', '-brief'), v4: has('-4') });
+    if (text === null) throw new ToolError(`Device "${device}" does not exist.`);
+    return text;
+  }
+  if (/^r(o|ou|out|oute)?$/.test(object) && (isShow(verb) || verb === 'get')) {
+    const network = networkOf(desk);
+    if (verb !== 'get') return routeText(await desk.config(), network);
+    const text = routeGetText(await desk.config(), network, rest[0] ?? '');
+    if (text === null) throw new ToolError(`RTNETLINK answers: Network is unreachable (${rest[0] ?? 'no address'})`);
+    return text;
+  }
+  return real('ip', argv);
+}
+
+export async function ifconfig(desk: Desk, argv: readonly string[]): Promise<string | number> {
+  return argv.length === 0 ? ifconfigText(await desk.config()) : real('ifconfig', argv);
+}
+
+function isShow(verb: string): boolean {
+  return ['show', 'list', 'ls', 's', 'sh', 'l'].includes(verb);
+}
+
+function networkOf({ topology, node }: Desk): NodeNetwork {
+  return { podCidr: topology.nodes.find(({ name }) => name === node)!.podCidr };
+}
+
+/** The machine's own. */
+export function real(name: string, argv: readonly string[]): Promise<number> {
+  const path = machineTool(name);
+  if (path === undefined) throw new ToolError(`this machine has no ${name}`);
+  return runProgram(path, argv);
+}

@@ -286,15 +286,25 @@ describe('ports that go and come back', function () {
         await rig.close();
       });
 
-      it('is switched off and on', async () => {
-        await rig.ip('host-a', ['link set eth0 down']);
-        await untilState(rig, 'host-a', name, 'down');
-        const said = await rig.exec('pod-a', 'ping', '-n', '-c1', '-W1', PODS.b);
-        assert.match(said.stdout, /Destination Host Unreachable/);
-        await rig.ip('host-a', ['link set eth0 up']);
-        await untilState(rig, 'host-a', name, 'up');
-        await untilAnswers(rig, 'pod-a', PODS.b);
+      it('is switched off and on, or the node’s own device on it', async () => {
+        for (const device of new Set(['eth0', name])) {
+          await rig.ip('host-a', [`link set ${device} down`]);
+          await untilState(rig, 'host-a', name, 'down');
+          assert.match((await portOf(rig, 'host-a', name)).why!, new RegExp(`${device} is down`));
+          const said = await rig.exec('pod-a', 'ping', '-n', '-c1', '-W1', PODS.b);
+          assert.match(said.stdout, /Destination Host Unreachable/);
+          await rig.ip('host-a', [`link set ${device} up`]);
+          await untilState(rig, 'host-a', name, 'up');
+          await untilAnswers(rig, 'pod-a', PODS.b);
+        }
       });
+
+      if (kind === 'macvtap') {
+        it('the macvtap has its MAC again when somebody gives it another', async () => {
+          await rig.ip('host-a', [`link set ${name} address 02:00:00:00:00:99`]);
+          await untilAnswers(rig, 'pod-a', PODS.b);
+        });
+      }
 
       it('is deleted and made again', async () => {
         await rig.ip('host-a', ['link del eth0']);

@@ -34,6 +34,13 @@ export async function lookAtInterface(
   return { state: 'up', why: null, stale, uplink: found };
 }
 
+/** The interface is fine, but the node's own device on it has been switched off: the kernel loses what goes through without a word. */
+export function switchedOff(sight: Sight, device: string): Sight {
+  return sight.state === 'up'
+    ? { ...sight, state: 'down', why: `${device} is down (ip link set ${device} up)` }
+    : sight;
+}
+
 /** Between two questions a device may be moved or renamed; that often in a row it is not. */
 const TRIES = 16;
 

@@ -14,7 +14,7 @@ import { findInterface, type Interface, readInterfaces } from '../interfaces.ts'
 import { ipBatch } from '../ip.ts';
 import { QUEUE_PACKETS, withoutIpv6 } from '../kernel-side.ts';
 import type { ResolvedConfig } from '../resolved.ts';
-import { lookAtInterface } from './look.ts';
+import { lookAtInterface, switchedOff } from './look.ts';
 import type { StatusLine, UplinkKind } from './uplink.ts';
 
 type Written = Extract<UplinkConfig, { kind: 'macvtap' }>;
@@ -49,6 +49,9 @@ export const macvtap: UplinkKind<Written> = {
         : { ...sight, stale: true };
     }
     if (sight.uplink === undefined) return sight;
+    if (!own.up) return switchedOff(sight, uplink.device);
+    // A frame for the MAC that others know would not come here any more.
+    if (own.mac !== uplink.mac) netlink.setLink(own.index, { mac: uplink.mac });
     // The kernel lowers it with the NIC's, and leaves it there (macvlan_device_event()).
     const mtu = Math.min(sight.uplink.mtu, netlink.link((uplink.written as Written).interface)?.mtu ?? own.mtu);
     if (own.mtu < mtu && sight.state === 'up') netlink.setLink(own.index, { mtu });

@@ -13,7 +13,7 @@ import { defaultGateway, findInterface, readInterfaces, readRoutes } from '../in
 import { ipBatch } from '../ip.ts';
 import { QUEUE_PACKETS, withoutIpv6 } from '../kernel-side.ts';
 import { type Claims, claimsOf, findConflicts, mergeClaims, RESERVED_PORTS } from './claims.ts';
-import { linkOfTun, lookAtInterface } from './look.ts';
+import { linkOfTun, lookAtInterface, switchedOff } from './look.ts';
 import { mergeRanges, steeringNodes, steeringTable, tableName } from './steering.ts';
 import type { StatusLine, UplinkKind } from './uplink.ts';
 
@@ -51,7 +51,8 @@ export const routed: UplinkKind<Written> = {
     );
     const { device } = config.spec.uplink;
     if (handle === null) return { ...sight, stale: true };
-    if (linkOfTun(netlink, handle) !== undefined) return sight;
+    const own = linkOfTun(netlink, handle);
+    if (own !== undefined) return own.link.up ? sight : switchedOff(sight, own.link.name);
     return sight.state === 'up'
       ? { ...sight, state: 'gone', why: `${device} is gone`, stale: true }
       : { ...sight, stale: true };

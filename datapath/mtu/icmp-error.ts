@@ -26,12 +26,15 @@ export function mayAnswer(view: DataView, p: Packet): boolean {
   return !icmp.isError(view.getUint8(p.l4 + icmp.TYPE));
 }
 
+const NO_OPTIONS = new DataView(new ArrayBuffer(0));
+
 /**
  * Builds the error about `p`, whose IP header is at p.off and unchanged. `p` stays the caller's.
  *
  * @param info the 32 bits behind the checksum: the next-hop MTU for CODE_FRAG_NEEDED, the pointer for PARAMETER_PROBLEM in
  *   their first byte, else 0
  * @param source address that it is sent from (int32)
+ * @param options of its header, `optionsLength` bytes of them, a multiple of 4
  * @returns the packet, parsed and marked local, or null without a free slot
  */
 export function buildIcmpError(
@@ -41,13 +44,16 @@ export function buildIcmpError(
   code: number,
   info: number,
   source: number,
+  options: DataView = NO_OPTIONS,
+  optionsLength = 0,
 ): Packet | null {
   const e = pool.take();
   if (e === null) return null;
   const { view } = pool;
-  const quoted = Math.min(p.len, MAX_ERROR_BYTES - ipv4.HEADER_LEN - icmp.HEADER_LEN);
+  const headerLen = ipv4.HEADER_LEN + optionsLength;
+  const quoted = Math.min(p.len, MAX_ERROR_BYTES - headerLen - icmp.HEADER_LEN);
   const at = e.start + HEADROOM;
-  const message = at + ipv4.HEADER_LEN;
+  const message = at + headerLen;
 
   view.setUint8(message + icmp.TYPE, type);
   view.setUint8(message + icmp.CODE, code);
@@ -56,18 +62,19 @@ export function buildIcmpError(
   pool.bytes.copyWithin(message + icmp.HEADER_LEN, p.off, p.off + quoted);
   view.setUint16(message + icmp.CHECKSUM, ~foldSum(sumWords(view, message, icmp.HEADER_LEN + quoted, 0)) & 0xffff);
 
-  view.setUint8(at + ipv4.VERSION_IHL, 0x45);
+  view.setUint8(at + ipv4.VERSION_IHL, 0x40 | (headerLen >> 2));
   view.setUint8(at + ipv4.TOS, PRECEDENCE | (view.getUint8(p.off + ipv4.TOS) & TOS_MASK));
-  view.setUint16(at + ipv4.TOTAL_LEN, ipv4.HEADER_LEN + icmp.HEADER_LEN + quoted);
+  view.setUint16(at + ipv4.TOTAL_LEN, headerLen + icmp.HEADER_LEN + quoted);
   view.setUint32(at + ipv4.ID, 0);
   view.setUint8(at + ipv4.TTL, TTL);
   view.setUint8(at + ipv4.PROTOCOL, ipv4.PROTO_ICMP);
   view.setInt32(at + ipv4.SRC, source);
   view.setInt32(at + ipv4.DST, p.src);
+  for (let i = 0; i < optionsLength; i++) view.setUint8(at + ipv4.HEADER_LEN + i, options.getUint8(i));
   ipv4.setHeaderChecksum(view, at);
 
   e.off = at;
-  e.len = ipv4.HEADER_LEN + icmp.HEADER_LEN + quoted;
+  e.len = headerLen + icmp.HEADER_LEN + quoted;
   e.src = source;
   e.dst = p.src;
   e.protocol = ipv4.PROTO_ICMP;

@@ -4,11 +4,11 @@ import type { Packet } from '../packet/packet.ts';
 import { IDENTITY_REMOTE_NODE, PORT_HOST, PORT_UPLINK } from '../port.ts';
 import { DROP_ICMP_RATE_LIMIT, DROP_MALFORMED_IPV4, DROP_NO_HOST_PORT, TAKEN } from '../verdict.ts';
 import * as ip from './ipv4.ts';
-import { echoOptions } from './options.ts';
+import { addressTowardsSender, answerOptions, echoOptions, takeOptions } from './options.ts';
 import type { Path } from './path.ts';
 
 /**
- * Sends an error about `p` to its sender, if the rules allow one. `p` stays the caller's, and unchanged: the error goes
+ * Sends an error about `p` to its sender, if the rules allow one; to Record Route and Timestamp options as Linux has it. `p` stays the caller's, and unchanged: the error goes
  * through the whole path as a packet of its own, in the middle of a step of `p`.
  * @param error one of those that path/ipv4.ts names
  * @param info as buildError has it
@@ -19,7 +19,14 @@ export function answer(path: Path, p: Packet, error: number, info: number): void
     path.counters.drop(DROP_ICMP_RATE_LIMIT, 0);
     return;
   }
-  const e = ip.buildError(path.pool, p, error, info, errorSource(path, p));
+  const source = errorSource(path, p);
+  let options = 0;
+  if (path.fillsOptions && ip.hasOptions(path.view, p)) {
+    const fault = error === ip.BAD_HEADER ? info : 0;
+    options = takeOptions(path, p, fault, addressTowardsSender(path, p), source);
+    if (options < 0) return;
+  }
+  const e = ip.buildError(path.pool, p, error, info, source, answerOptions, options);
   if (e === null) return;
   e.inPort = p.inPort;
   e.trace = p.trace;

@@ -124,11 +124,20 @@ export function isLimited(limiter: IcmpLimiter, p: Packet, error: number, now: n
  * Builds an error about `p`, which stays the caller's.
  * @param info the next-hop MTU for TOO_BIG, the byte in question for BAD_HEADER, else 0
  * @param source address that it is sent from (int32)
+ * @param options of its header, `optionsLength` bytes of them
  * @returns the packet, parsed and marked local, or null without a free slot
  */
-export function buildError(pool: Pool, p: Packet, error: number, info: number, source: number): Packet | null {
+export function buildError(
+  pool: Pool,
+  p: Packet,
+  error: number,
+  info: number,
+  source: number,
+  options: DataView,
+  optionsLength: number,
+): Packet | null {
   const behind = error === BAD_HEADER ? info << 24 : info;
-  return buildIcmpError(pool, p, error >>> 8, error & 0xff, behind, source);
+  return buildIcmpError(pool, p, error >>> 8, error & 0xff, behind, source, options, optionsLength);
 }
 
 export function countError(counters: Counters, error: number): void {

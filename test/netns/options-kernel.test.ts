@@ -145,8 +145,10 @@ function plain({ side, bytes }: { side: string; bytes: Uint8Array }): string {
     side === 'wire' && bytes[ipv4.PROTOCOL] === ipv4.PROTO_UDP && bytes[22] === 8472 >> 8 && bytes[23] === (8472 & 255);
   const packet = bytes.slice(inner ? 50 : 0);
   const l4 = (packet[0] & 15) * 4;
-  if (packet[ipv4.PROTOCOL] === ipv4.PROTO_ICMP && packet[l4] !== 0) return `${side} ${errorOf(packet.subarray(l4))}`;
   blank(packet, 0);
+  if (packet[ipv4.PROTOCOL] === ipv4.PROTO_ICMP && packet[l4] !== 0) {
+    return `${side} ${errorOf(packet.subarray(l4))} with ${hexOf(packet.subarray(20, l4))}`;
+  }
   if (packet[ipv4.PROTOCOL] === ipv4.PROTO_ICMP) {
     packet.fill(0, l4 + 2, l4 + 4);
     packet.fill(0, ipv4.ID, ipv4.ID + 2);
@@ -154,10 +156,7 @@ function plain({ side, bytes }: { side: string; bytes: Uint8Array }): string {
   return `${side} ${inner ? 'tunnel ' : ''}${hexOf(packet.subarray(0, l4))} ${hexOf(packet.subarray(l4, l4 + 96))}`;
 }
 
-/**
- * Of an error. The kernel also sends Record Route and Timestamp back in it (where half an entry is left for that, there is no
- * error at all), and quotes them filled; no RFC wants that of errors, and ours has and quotes what came.
- */
+/** Of an error. The kernel quotes options as it has filled them, we as they came: RFC 1812 section 4.3.2.3 lets both do. */
 function errorOf(message: Uint8Array): string {
   const [type, code, , , pointer] = message;
   return `ICMP ${type}/${code} at ${pointer} about ${hexOf(message.subarray(8 + ipv4.ID, 8 + 8))}`;

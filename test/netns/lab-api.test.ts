@@ -19,6 +19,7 @@ import { apiDirOf, kubeconfigOf, NETNS_DIR } from '../../datapath/lab/names.ts';
 import { EtcdServer } from '../api/etcd.ts';
 import { kubectlPath } from '../api/kubectl.ts';
 import { MAIN } from '../fixtures/program.ts';
+import { killApi, killNow } from './api-kills.ts';
 
 const NAME = `la${process.pid}`;
 
@@ -273,8 +274,7 @@ describe('a lab and kubectl', function () {
       const answer = () =>
         spawnSync('ip', ['netns', 'exec', self, 'curl', '-s', '-m', '1', '10.96.7.7'], { encoding: 'utf8' }).stdout;
       await until('an answer', () => answer().startsWith('Hostname: far'));
-      const { stdout } = await lab.exec('router', ['pgrep', '-f', `api-process.js ${NAME}$`]);
-      process.kill(Number(stdout.trim()), 'SIGKILL');
+      await killNow(lab);
       await until('said to be away', () => /does not answer.*packets flow on/.test(log));
       assert.match(answer(), /^Hostname: far/);
       await lab.restartApi();
@@ -291,6 +291,10 @@ describe('a lab and kubectl', function () {
     }
   });
 
+  it('an API that is killed at random moments loses no write and no packet', () =>
+    // By itself api-kills.ts does it as often as one likes.
+    killApi(lab, { kills: 2, seed: 1, say: () => {} }));
+
   it('packets flow on when the API is killed, and it goes on with its pods when it is there again', async () => {
     const what =
       'get pods -l app=web -o jsonpath={.items[*].metadata.name}/{.items[*].status.podIP}/{.items[*]..restartCount}';
@@ -299,8 +303,7 @@ describe('a lab and kubectl', function () {
     const flow = lab.spawn('curl-pod', ['ping', '-q', '-i', '0.02', '-c', '50', '172.20.1.217']);
     let printed = '';
     flow.stdout!.on('data', chunk => (printed += chunk));
-    const { stdout } = await lab.exec('router', ['pgrep', '-f', `api-process.js ${NAME}$`]);
-    process.kill(Number(stdout.trim()), 'SIGKILL');
+    await killNow(lab);
     await once(flow, 'close');
     assert.match(printed, /50 packets transmitted, 50 received/);
     assert.notEqual((await kubectl('get pods --request-timeout=2s')).code, 0);

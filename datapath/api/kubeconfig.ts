@@ -1,9 +1,10 @@
 /** The file by which clients find an API and are known to it. */
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { generate } from 'selfsigned';
 import { stringify } from 'yaml';
+import { replaceFile } from '../io/replace-file.ts';
 import type { Credentials } from './server/server.ts';
 
 /** A certificate for 127.0.0.1 that its own key has signed, for ten years. */
@@ -52,8 +53,5 @@ export function writeKubeconfig(
     'current-context': name,
   };
   mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
-  const next = `${path}.new`;
-  rmSync(next, { force: true });
-  writeFileSync(next, stringify(config), { mode: 0o600 });
-  renameSync(next, path);
+  replaceFile(path, stringify(config), 0o600);
 }

@@ -2,7 +2,7 @@
  * `tunpath node --kubeconfig FILE --node-name NAME`: a node that follows the API of a cluster. It is an ordinary node beside a
  * client that lists and watches; what the client hears becomes a configuration, which the node is given as `apply` would.
  */
-import { existsSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync, statSync } from 'node:fs';
 import { parseAllDocuments, stringify } from 'yaml';
 import { withoutFaulty } from '../api/agent/acceptable.ts';
 import { type ClusterObjects, compileNode } from '../api/agent/node-program.ts';
@@ -16,6 +16,7 @@ import { namespaceExists } from '../control/netns.ts';
 import type { ApplyResult } from '../control/node.ts';
 import { readText } from '../control/read-text.ts';
 import { socketPath } from '../control/server.ts';
+import { replaceFile } from '../io/replace-file.ts';
 import { USAGE, UsageError } from './exit.ts';
 import { type NodeFlags, node } from './node.ts';
 
@@ -260,8 +261,6 @@ class Agent {
   }
 
   private write(text: string): void {
-    const next = `${this.file}.new`;
-    writeFileSync(next, text, { mode: 0o600 });
-    renameSync(next, this.file);
+    replaceFile(this.file, text, 0o600);
   }
 }

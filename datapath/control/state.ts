@@ -6,8 +6,9 @@
  * what it was then.
  */
 import { createHash } from 'node:crypto';
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { replaceFile } from '../io/replace-file.ts';
 
 /** The configuration that was applied last. */
 export interface Applied {
@@ -48,8 +49,7 @@ export class AppliedState {
     }
     mkdirSync(join(this.path, '..'), { recursive: true, mode: 0o700 });
     const applied: Applied = { fileSha256: sha256(file), at: at.toISOString(), text };
-    writeFileSync(`${this.path}.new`, JSON.stringify(applied), { mode: 0o600 });
-    renameSync(`${this.path}.new`, this.path);
+    replaceFile(this.path, JSON.stringify(applied), 0o600);
   }
 
   forget(): void {

@@ -5,8 +5,21 @@ import { addressOf, type LabPod, type Topology } from './topology.ts';
 /** Pods that the lab itself runs: their namespaces and processes are there before the API. */
 export const LAB_POD = 'tunpath.dev/lab-pod';
 
-/** @param kernel release of the machine's */
-export function nodeObject(node: Topology['nodes'][number], now: string, kernel: string): Json {
+/** What a lab's nodes share. */
+export interface Machine {
+  /** Release of its kernel. */
+  kernel: string;
+  cpus: number;
+  memoryKi: number;
+}
+
+/** As kubelet's default. */
+const MOST_PODS = '110';
+
+export function nodeObject(node: Topology['nodes'][number], now: string, machine: Machine): Json {
+  const { kernel, cpus, memoryKi } = machine;
+  // Without these kubectl describe divides by nothing.
+  const capacity = { cpu: `${cpus}`, memory: `${memoryKi}Ki`, pods: MOST_PODS };
   return {
     apiVersion: 'v1',
     kind: 'Node',
@@ -30,6 +43,8 @@ export function nodeObject(node: Topology['nodes'][number], now: string, kernel:
           lastTransitionTime: now,
         },
       ],
+      capacity,
+      allocatable: capacity,
       nodeInfo: {
         architecture: 'amd64',
         bootID: '',

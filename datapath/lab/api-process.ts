@@ -4,7 +4,7 @@
  * records of its pods, so that it may be killed and started again: clients find it where it was, and pods run on.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { release } from 'node:os';
+import { cpus, release, totalmem } from 'node:os';
 import { openApi } from '../api/api.ts';
 import { Cluster } from '../api/controllers/cluster.ts';
 import { startControllers } from '../api/controllers/index.ts';
@@ -13,6 +13,7 @@ import { makeCredentials, makeToken, writeKubeconfig } from '../api/kubeconfig.t
 import type { ApiServer, Credentials } from '../api/server/server.ts';
 import { Etcd } from '../api/store/etcd.ts';
 import { podStreams } from '../api/streams/pod-streams.ts';
+import { replaceFile } from '../io/replace-file.ts';
 import { announceServices } from './announcers.ts';
 import { nodeObject, podObject, podStatus, serviceObjects } from './api-objects.ts';
 import { LabNetwork } from './lab-network.ts';
@@ -123,7 +124,7 @@ async function listen(server: ApiServer, access: Access): Promise<number> {
     if (access.port === 0) throw error;
     return server.listenTls(0, access.credentials);
   });
-  writeFileSync(`${stateDirOf(lab)}/access.json`, JSON.stringify({ ...access, port }), { mode: 0o600 });
+  replaceFile(`${stateDirOf(lab)}/access.json`, JSON.stringify({ ...access, port }), 0o600);
   return port;
 }
 
@@ -131,7 +132,8 @@ async function listen(server: ApiServer, access: Access): Promise<number> {
 async function seed(cluster: Cluster, topology: Topology, options: ModeOptions): Promise<void> {
   const { now } = cluster;
   if (cluster.list('Node').length > 0) return;
-  for (const node of topology.nodes) await cluster.create('Node', nodeObject(node, now, release()));
+  const machine = { kernel: release(), cpus: cpus().length, memoryKi: Math.floor(totalmem() / 1024) };
+  for (const node of topology.nodes) await cluster.create('Node', nodeObject(node, now, machine));
   for (const { kind, object } of [...switchObjects(topology, options), ...agentObjects(topology, options)]) {
     await cluster.create(kind, object);
   }

@@ -1,5 +1,6 @@
 /** lab.json: enough for another process to use the lab. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
+import { replaceFile } from '../io/replace-file.ts';
 import type { LabProcess } from './lab-processes.ts';
 import type { ModeOptions } from './modes.ts';
 import { stateDirOf } from './names.ts';
@@ -20,7 +21,7 @@ export function readLabState(lab: string): LabState {
 }
 
 export function writeLabState(state: LabState): void {
-  writeFileSync(pathOf(state.name), `${JSON.stringify(state, null, 2)}\n`);
+  replaceFile(pathOf(state.name), `${JSON.stringify(state, null, 2)}\n`);
 }
 
 function pathOf(lab: string): string {

@@ -17,7 +17,8 @@ async function clusterOf(
 ): Promise<{ cluster: Cluster; settle(): Promise<void>; stop(): Promise<void> }> {
   const api = await openApi();
   const cluster = new Cluster(api.registry, 'test');
-  for (const node of topology.nodes) await cluster.create('Node', nodeObject(node, cluster.now, '6.1'));
+  for (const node of topology.nodes)
+    await cluster.create('Node', nodeObject(node, cluster.now, { kernel: '6.1', cpus: 2, memoryKi: 4096 }));
   for (const service of serviceObjects(topology)) await cluster.create('Service', service);
   for (const pod of topology.pods) {
     const made = await cluster.create('Pod', podObject(pod));

@@ -57,7 +57,8 @@ async function withNetwork(
 ): Promise<void> {
   const topology = topologyNamed('cilium');
   const rig = await ClusterRig.start([]);
-  for (const node of topology.nodes) await rig.cluster.create('Node', nodeObject(node, rig.cluster.now, 'test'));
+  for (const node of topology.nodes)
+    await rig.cluster.create('Node', nodeObject(node, rig.cluster.now, { kernel: 'test', cpus: 2, memoryKi: 4096 }));
   for (const { kind, object } of switchObjects(topology, OPTIONS)) await rig.cluster.create(kind, object);
   if (patched) {
     const config = rig.cluster.find('ConfigMap', 'kube-system', 'cilium-config')!;

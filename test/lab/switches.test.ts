@@ -11,7 +11,9 @@ import type { Topology } from '../../datapath/lab/topology.ts';
 import { TOPOLOGIES } from '../../datapath/lab/topology-file.ts';
 
 const nodesOf = ({ nodes }: Topology): KubeObject[] =>
-  nodes.map(node => nodeObject(node, '2026-01-01T00:00:00Z', '6.18')) as KubeObject[];
+  nodes.map(node =>
+    nodeObject(node, '2026-01-01T00:00:00Z', { kernel: '6.18', cpus: 2, memoryKi: 4096 }),
+  ) as KubeObject[];
 
 describe("a lab's switches", () => {
   for (const topology of Object.values(TOPOLOGIES)) {

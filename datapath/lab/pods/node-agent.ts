@@ -1,5 +1,5 @@
 /** Keeps one node's datapath as the API has it: its network, services, policies, and pods that came after the lab. The rest stays. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 import { parse, stringify } from 'yaml';
 import { type Refused, withoutFaulty } from '../../api/agent/acceptable.ts';
@@ -12,6 +12,7 @@ import type { Json } from '../../api/object.ts';
 import { callNode } from '../../control/client.ts';
 import type { Problem } from '../../control/load-config.ts';
 import type { ApplyResult } from '../../control/node.ts';
+import { replaceFile } from '../../io/replace-file.ts';
 import { nodeNameOf, socketOf, stateDirOf } from '../names.ts';
 import { networkSpec } from '../switches.ts';
 import type { Topology } from '../topology.ts';
@@ -200,7 +201,7 @@ export class NodeAgent {
     this.applied = text;
     this.complaint = '';
     // What the lab's other commands read, and a node that is started again, is what the node runs.
-    writeFileSync(this.path, text);
+    replaceFile(this.path, text);
     await this.keepLedger();
   }
 

@@ -1,5 +1,5 @@
 /** One pod on a lab's node: its namespace, its place at the node's datapath, its containers, its end. */
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { namedPorts } from '../../api/agent/policies.ts';
 import type { Cluster } from '../../api/controllers/cluster.ts';
@@ -8,6 +8,7 @@ import { type Json, type KubeObject, placeOf } from '../../api/object.ts';
 import { podPhase, podStatus } from '../../api/pods/status.ts';
 import { ipBatch } from '../../control/ip.ts';
 import { namespaceExists } from '../../control/netns.ts';
+import { replaceFile } from '../../io/replace-file.ts';
 import { memberEnvironment } from '../names.ts';
 import { endProcesses, inodesOf, type ProcessIdentity, processesInside } from '../processes.ts';
 import { connectInside } from './connect.ts';
@@ -248,7 +249,7 @@ export class PodWorker {
         ...(running === undefined ? {} : { process: running.identity }),
       })),
     };
-    writeFileSync(`${this.directory}/pod.json`, JSON.stringify(record));
+    replaceFile(`${this.directory}/pod.json`, JSON.stringify(record));
   }
 
   private state(): Parameters<typeof podStatus>[1] {

@@ -315,6 +315,22 @@ describe('source ports', () => {
     assert.equal(box.translation.ports.reused, 1);
   });
 
+  it('that an endpoint was given in place of its own it keeps towards other destinations, unless fully random', () => {
+    const used = (randomFully: boolean) => {
+      const box = new Box({}, [], [{ from: [CLUSTER], action: 'MASQUERADE', randomFully }]);
+      const to = (src: string, n: number) =>
+        passes(box, udp4({ src, dst: `198.51.100.${n}`, sport: 5000, dport: 53 })).sport;
+      to('10.1.0.1', 1);
+      const given = Array.from({ length: 8 }, (_, i) => to('10.1.0.2', i + 1));
+      return { given, ofNeighbour: to('10.1.0.3', 1) };
+    };
+    const { given, ofNeighbour } = used(false);
+    assert.notEqual(given[0], 5000, 'its own is taken there');
+    assert.equal(new Set(given).size, 1);
+    assert.notEqual(ofNeighbour, given[0]);
+    assert.ok(new Set(used(true).given).size > 4);
+  });
+
   it('come from the range of the profile', () => {
     const box = new Box({ ports: { profile: 'cilium' } });
     for (let i = 0; i < 50; i++) {

@@ -10,6 +10,7 @@ import { ApiClient } from '../../datapath/api/client/client.ts';
 import { Follower, type Hearing } from '../../datapath/api/client/follow.ts';
 import { type Access, readKubeconfig } from '../../datapath/api/client/kubeconfig.ts';
 import { Cluster } from '../../datapath/api/controllers/cluster.ts';
+import { temporaryDirectory } from '../fixtures/directory.ts';
 
 const until = async (what: string, holds: () => boolean): Promise<void> => {
   for (const deadline = Date.now() + 30_000; !holds(); ) {
@@ -212,8 +213,7 @@ describe('a client of an API', () => {
 });
 
 describe('a kubeconfig', () => {
-  const directory = mkdtempSync(join(tmpdir(), 'tunpath-kubeconfig-'));
-  after(() => rmSync(directory, { recursive: true }));
+  const directory = temporaryDirectory('kubeconfig');
   const read = (text: string): Access => {
     const path = join(directory, 'config');
     writeFileSync(path, text);

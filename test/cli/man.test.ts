@@ -1,17 +1,16 @@
 /** The manual pages are made of the commands, npm links them, and groff has nothing against them. */
 import { strict as assert } from 'node:assert';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { buildProgram } from '../../datapath/cli/main.ts';
 import { manPages } from '../../datapath/cli/man.ts';
+import { temporaryDirectory } from '../fixtures/directory.ts';
 
 describe('manual pages', function () {
   this.timeout(60_000);
-  const directory = mkdtempSync(join(tmpdir(), 'tunpath-man-'));
+  const directory = temporaryDirectory('man');
   const pages = manPages(buildProgram());
-  after(() => rmSync(directory, { recursive: true }));
 
   it('that npm links are there', () => {
     const { man } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'));

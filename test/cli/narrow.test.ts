@@ -1,11 +1,10 @@
 /** Commands on a terminal of 80 columns: no line is wider, and what there is no room for is named; in a pipe all is there. */
 import { strict as assert } from 'node:assert';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { stripVTControlCharacters } from 'node:util';
+import { temporaryDirectory } from '../fixtures/directory.ts';
 
 const MAIN = fileURLToPath(new URL('../../datapath/cli/main.flat.js', import.meta.url));
 const CLEAN = fileURLToPath(new URL('../../../test/fixtures/mtu/clean', import.meta.url));
@@ -14,13 +13,12 @@ const GREEN = '\u001b[32m';
 
 describe('at 80 columns', function () {
   this.timeout(300_000);
-  const directory = mkdtempSync(join(tmpdir(), 'tunpath-narrow-'));
+  const directory = temporaryDirectory('narrow');
   const own = { ...process.env, TERM: 'xterm', NO_COLOR: undefined };
   before(() => {
     const made = spawnSync(process.execPath, [MAIN, 'example', 'two-nodes', '--directory', directory]);
     assert.equal(made.status, 0);
   });
-  after(() => rmSync(directory, { recursive: true }));
 
   /** On a terminal that script(1) makes. */
   function onTerminal(argv: string[], env: NodeJS.ProcessEnv = own): string {

@@ -1,10 +1,11 @@
 /** No errno, stack or wording of a library reaches a user: every command, fed every error. */
 import { strict as assert } from 'node:assert';
 import { spawnSync } from 'node:child_process';
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { constants, tmpdir } from 'node:os';
+import { chmodSync, writeFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import { describeErrno, sentenceOf } from '../../datapath/cli/sentences.ts';
+import { temporaryDirectory } from '../fixtures/directory.ts';
 import { MAIN } from '../fixtures/program.ts';
 
 /** Of no node that runs. */
@@ -74,7 +75,7 @@ describe('sentences', () => {
 
 describe('every command says in a sentence', function () {
   this.timeout(120_000);
-  const directory = mkdtempSync(join(tmpdir(), 'tunpath-sentences-'));
+  const directory = temporaryDirectory('sentences');
   const config = join(directory, 'a.yaml');
   const unreadable = join(directory, 'a', 'b.yaml');
   before(() => {
@@ -85,7 +86,6 @@ describe('every command says in a sentence', function () {
       `apiVersion: tunpath.dev/v1\nkind: NodeConfig\nmetadata: { name: ${NODE} }\nspec:\n  uplink: { kind: tap, device: ul0, mac: 02:00:00:00:00:01, address: 192.168.10.1/24 }\n`,
     );
   });
-  after(() => rmSync(directory, { recursive: true }));
 
   const FILES = [
     ['node', '--config'],

@@ -1,13 +1,12 @@
 import { strict as assert } from 'node:assert';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { readText } from '../../datapath/control/read-text.ts';
+import { temporaryDirectory } from '../fixtures/directory.ts';
 
 describe('readText', () => {
-  const directory = mkdtempSync(join(tmpdir(), 'tunpath-text-'));
-  after(() => rmSync(directory, { recursive: true }));
+  const directory = temporaryDirectory('text');
 
   it('reads a file in whole, also where characters lie across pieces', () => {
     const file = join(directory, 'a');

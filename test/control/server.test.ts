@@ -1,14 +1,14 @@
 /** The control socket against clients of every kind: whatever they do, the next one is answered. */
 import { strict as assert } from 'node:assert';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { existsSync, rmSync, statSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { callNode, streamFromNode } from '../../datapath/control/client.ts';
 import { keepListening, serve } from '../../datapath/control/server.ts';
 import { Random } from '../../datapath/random.ts';
+import { temporaryDirectory } from '../fixtures/directory.ts';
 
 const MIB = 1024 * 1024;
 const ROWS_PER_PIECE = 1000;
@@ -17,7 +17,7 @@ const ROW = { text: 'x'.repeat(200) };
 
 describe('control socket', function () {
   this.timeout(60_000);
-  const directory = mkdtempSync(join(tmpdir(), 'tunpath-server-'));
+  const directory = temporaryDirectory('server');
   const path = join(directory, 'a.sock');
   const errors: Error[] = [];
   /** Pieces that the endless table has made, and tables that were left early. */
@@ -55,7 +55,6 @@ describe('control socket', function () {
   });
   after(async () => {
     await server.close();
-    rmSync(directory, { recursive: true });
   });
 
   async function open(): Promise<Socket> {

@@ -1,10 +1,10 @@
 /** What somebody types on the first day, who knows kubectl, ip, conntrack and containerlab: it does what they expect. */
 import { strict as assert } from 'node:assert';
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { temporaryDirectory } from '../fixtures/directory.ts';
 import { MAIN } from '../fixtures/program.ts';
 
 const LAB = `fd${process.pid}`.slice(0, 16);
@@ -29,14 +29,13 @@ function ok(...argv: string[]): string {
 
 describe('the first day', function () {
   this.timeout(180_000);
-  const directory = mkdtempSync(join(tmpdir(), 'tunpath-first-day-'));
+  const directory = temporaryDirectory('first-day');
 
   before(() => {
     ok('lab', 'up', '--name', LAB);
   });
   after(() => {
     tunpath('lab', 'down', '--name', LAB);
-    rmSync(directory, { recursive: true });
   });
 
   it('lab list, inspect and graph say what there is and how to get in', () => {

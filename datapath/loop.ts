@@ -23,6 +23,7 @@ import type {
   SegmentData,
   Spot,
 } from './drive/requests.ts';
+import { Rounds } from './drive/rounds.ts';
 import { readTime } from './io/clock.ts';
 import { hugeMemory } from './io/huge-memory.ts';
 import * as libc from './io/libc.ts';
@@ -62,6 +63,7 @@ class Loop {
   /** Now, in ms, with its fraction: for what lies on segments. */
   private readonly time = new Float64Array(1);
   private readonly share: LoopShare;
+  private readonly rounds = new Rounds();
   private readonly eventWord = new Int32Array(2);
   private readonly eventAddress = libc.addressOf(this.eventWord);
   private busyPoll = new BusyPoll(0);
@@ -79,6 +81,7 @@ class Loop {
       pool,
       ring,
       segments,
+      rounds: this.rounds,
       failed: (node, error) => this.fail(node, error),
       tell: (node, event) => data.control.postMessage({ node, event } satisfies LoopEvent),
     };
@@ -116,12 +119,16 @@ class Loop {
 
   /** Runs until it is told to stop. */
   run(): void {
-    const { poller, time } = this;
+    const { poller, time, rounds } = this;
+    /** When the packets of the round that ends were there; negative where there were none. */
+    let woken = -1;
     while (this.running) {
       readTime(time);
+      if (woken >= 0) rounds.add(time[0] - woken);
       const wait = this.runTimers() - time[0];
       const ready = poller.wait(wait, this.busyPoll);
       readTime(time);
+      woken = ready > 0 || this.isInMemory ? time[0] : -1;
       if (ready > 0) poller.read();
       this.carryOver();
       this.yieldToReaders();

@@ -552,6 +552,7 @@ export class Node {
       ...rest,
       loop: { ...((await this.loop.request('io')) as object), busyPoll: this.config.spec.loop.busyPoll },
       tables: await this.loop.request('tables'),
+      rounds: await this.loop.request('rounds'),
       watches: this.watchClients.count,
       flowHistory: { ...this.history.size, seen: this.history.seen, lost: this.history.lost },
       conflicts: await this.conflicts(),

@@ -19,6 +19,7 @@ import type { Segment } from '../segment/segment.ts';
 import { LoopWatches, type WatchRequest } from '../watch/watches.ts';
 import type { Source } from './poll.ts';
 import type { Lead, LoopEvent, NodeData, NodeMethod } from './requests.ts';
+import type { Rounds } from './rounds.ts';
 
 /** Flow table entries looked at for one request: about 0.1 ms of the loop's time. */
 const FLOWS_PER_REQUEST = 1024;
@@ -29,6 +30,7 @@ export interface LoopShare {
   /** The thread's, or why it has none. */
   ring: Uring | string;
   segments: ReadonlyMap<string, Segment>;
+  rounds: Rounds;
   /** A node's code has failed: it is out of order, and the others go on. */
   failed(node: LoopNode, error: unknown): void;
   /** Says something to a node's control plane. */
@@ -198,6 +200,9 @@ export class LoopNode {
                 ? share.ring
                 : 'in use',
         };
+      case 'rounds':
+        // Of all nodes in this loop.
+        return share.rounds.rows();
       case 'flows': {
         // A piece at a time, so that a long table does not stop the loop.
         const rows: TranslatedRow[] = [];

@@ -48,6 +48,7 @@ export type NodeMethod =
   | 'path-mtus'
   | 'tables'
   | 'io'
+  | 'rounds'
   | 'flows'
   | 'services'
   | 'ports-in-use'

@@ -5,6 +5,7 @@
  * Names end as Prometheus wants them: `_total` for what only grows, base units (bytes, seconds) elsewhere.
  */
 import { Counter, Gauge, Registry } from 'prom-client';
+import { ROUND_BOUNDS_US, type RoundRow } from '../drive/rounds.ts';
 
 /** What one node answers to status and get; fields that are not used here are left out. */
 export interface NodeSnapshot {
@@ -13,6 +14,7 @@ export interface NodeSnapshot {
     profile: string;
     uptimeSeconds: number;
     tables: { table: string; used: number; size: number }[];
+    rounds: RoundRow[];
   };
   counters: { name: string; packets: number; bytes?: number }[];
   ports: {
@@ -107,5 +109,30 @@ export async function metricsText(
       natFree.set(labels, free);
     }
   }
-  return registry.metrics();
+  return `${await registry.metrics()}\n${roundsText(nodes)}`;
+}
+
+const ROUNDS = 'tunpath_loop_round_seconds';
+
+/** The loop has counted already, and prom-client's histograms count by themselves alone. */
+function roundsText(nodes: readonly NodeSnapshot[]): string {
+  const lines = [
+    `# HELP ${ROUNDS} How long the loop took for the packets that were there: so long others wait.`,
+    `# TYPE ${ROUNDS} histogram`,
+  ];
+  for (const { status } of nodes) {
+    const { node, rounds } = status;
+    const sum = (of: (row: RoundRow) => number, most = Number.POSITIVE_INFINITY) =>
+      rounds.reduce((total, row) => total + ((row.upToUs ?? Number.POSITIVE_INFINITY) <= most ? of(row) : 0), 0);
+    for (const bound of ROUND_BOUNDS_US) {
+      lines.push(`${ROUNDS}_bucket{node="${node}",le="${bound / 1e6}"} ${sum(row => row.rounds, bound)}`);
+    }
+    const count = sum(row => row.rounds);
+    lines.push(
+      `${ROUNDS}_bucket{node="${node}",le="+Inf"} ${count}`,
+      `${ROUNDS}_sum{node="${node}"} ${sum(row => row.seconds)}`,
+      `${ROUNDS}_count{node="${node}"} ${count}`,
+    );
+  }
+  return `${lines.join('\n')}\n`;
 }

@@ -18,6 +18,11 @@ const SNAPSHOT: NodeSnapshot = {
     profile: 'linux',
     uptimeSeconds: 61,
     tables: [{ table: 'conntrack', used: 3, size: 1024 }],
+    rounds: [
+      { upToUs: 64, rounds: 5, seconds: 0.0002 },
+      { upToUs: 128, rounds: 2, seconds: 0.0002 },
+      { upToUs: null, rounds: 1, seconds: 0.3 },
+    ],
   },
   counters: [
     { name: 'drop-no-route', packets: 7, bytes: 588 },
@@ -55,25 +60,44 @@ describe('metrics', function () {
   this.timeout(60_000);
 
   it('has a sample for everything that a node counts, and names the node that did not answer', async () => {
-    assert.deepEqual(samples(await metricsText([SNAPSHOT], ['gone'])), [
-      'tunpath_node_up{node="gone"} 0',
-      `tunpath_node_up{node="${NODE}"} 1`,
-      `tunpath_node_info{node="${NODE}",profile="linux"} 1`,
-      `tunpath_node_uptime_seconds{node="${NODE}"} 61`,
-      `tunpath_drops_total{node="${NODE}",reason="no-route"} 7`,
-      `tunpath_dropped_bytes_total{node="${NODE}",reason="no-route"} 588`,
-      `tunpath_events_total{node="${NODE}",event="encapsulated"} 1000`,
-      `tunpath_table_entries{node="${NODE}",table="conntrack"} 3`,
-      `tunpath_table_capacity{node="${NODE}",table="conntrack"} 1024`,
-      `tunpath_nat_ports_used{node="${NODE}",address="192.168.10.1",protocol="tcp",destination="203.0.113.5",port="80"} 5`,
-      `tunpath_nat_ports_free{node="${NODE}",address="192.168.10.1",protocol="tcp",destination="203.0.113.5",port="80"} 28227`,
-      `tunpath_port_receive_packets_total{node="${NODE}",port="default/\\"p1\\"",kind="pod"} 10`,
-      `tunpath_port_receive_bytes_total{node="${NODE}",port="default/\\"p1\\"",kind="pod"} 840`,
-      `tunpath_port_receive_dropped_total{node="${NODE}",port="default/\\"p1\\"",kind="pod"} 7`,
-      `tunpath_port_transmit_packets_total{node="${NODE}",port="default/\\"p1\\"",kind="pod"} 3`,
-      `tunpath_port_transmit_bytes_total{node="${NODE}",port="default/\\"p1\\"",kind="pod"} 252`,
-      `tunpath_port_transmit_dropped_total{node="${NODE}",port="default/\\"p1\\"",kind="pod"} 0`,
+    const isOfRounds = (line: string) => line.startsWith('tunpath_loop_round_seconds');
+    const all = samples(await metricsText([SNAPSHOT], ['gone']));
+    const rounds = all.filter(isOfRounds);
+    const bucket = (le: string) => `tunpath_loop_round_seconds_bucket{node="${NODE}",le="${le}"}`;
+    assert.equal(rounds.length, 22);
+    assert.deepEqual(rounds.slice(5, 8), [
+      `${bucket('0.000032')} 0`,
+      `${bucket('0.000064')} 5`,
+      `${bucket('0.000128')} 7`,
     ]);
+    assert.deepEqual(rounds.slice(-4), [
+      `${bucket('0.262144')} 7`,
+      `${bucket('+Inf')} 8`,
+      `tunpath_loop_round_seconds_sum{node="${NODE}"} 0.3004`,
+      `tunpath_loop_round_seconds_count{node="${NODE}"} 8`,
+    ]);
+    assert.deepEqual(
+      all.filter(line => !isOfRounds(line)),
+      [
+        'tunpath_node_up{node="gone"} 0',
+        `tunpath_node_up{node="${NODE}"} 1`,
+        `tunpath_node_info{node="${NODE}",profile="linux"} 1`,
+        `tunpath_node_uptime_seconds{node="${NODE}"} 61`,
+        `tunpath_drops_total{node="${NODE}",reason="no-route"} 7`,
+        `tunpath_dropped_bytes_total{node="${NODE}",reason="no-route"} 588`,
+        `tunpath_events_total{node="${NODE}",event="encapsulated"} 1000`,
+        `tunpath_table_entries{node="${NODE}",table="conntrack"} 3`,
+        `tunpath_table_capacity{node="${NODE}",table="conntrack"} 1024`,
+        `tunpath_nat_ports_used{node="${NODE}",address="192.168.10.1",protocol="tcp",destination="203.0.113.5",port="80"} 5`,
+        `tunpath_nat_ports_free{node="${NODE}",address="192.168.10.1",protocol="tcp",destination="203.0.113.5",port="80"} 28227`,
+        `tunpath_port_receive_packets_total{node="${NODE}",port="default/\\"p1\\"",kind="pod"} 10`,
+        `tunpath_port_receive_bytes_total{node="${NODE}",port="default/\\"p1\\"",kind="pod"} 840`,
+        `tunpath_port_receive_dropped_total{node="${NODE}",port="default/\\"p1\\"",kind="pod"} 7`,
+        `tunpath_port_transmit_packets_total{node="${NODE}",port="default/\\"p1\\"",kind="pod"} 3`,
+        `tunpath_port_transmit_bytes_total{node="${NODE}",port="default/\\"p1\\"",kind="pod"} 252`,
+        `tunpath_port_transmit_dropped_total{node="${NODE}",port="default/\\"p1\\"",kind="pod"} 0`,
+      ],
+    );
   });
 
   it('is clean to promtool', async () => {

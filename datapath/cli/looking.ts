@@ -88,7 +88,8 @@ function addObserve(command: Command): void {
       if (isMeant) return [...(before ?? []), value];
       const name = option.attributeName();
       excluded[name] = [...(excluded[name] ?? []), value];
-      return before;
+      // Not undefined, which commander takes for ''.
+      return before ?? [];
     });
     command.addOption(option);
   };

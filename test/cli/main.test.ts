@@ -32,6 +32,13 @@ describe('tunpath', () => {
     ['unknown clause', ['conformance', '--clause', '1191/9'], 2, /^$/, /one of 1191 §3, 1191 §4/],
     ['a clause that holds', ['conformance', '--clause', '1191/6.3'], 0, /pass .*after 610 s fits/, /^$/],
     ['bad lab name', ['lab', 'up', '--name', 'a-b'], 2, /^$/, /lower-case letters and digits/],
+    [
+      'something to leave out, on a node that is not there',
+      ['observe', '--not', '--pod', 'p1', '--node', 'nosuchnode', '--last', '1'],
+      2,
+      /^$/,
+      /^tunpath: no (node runs here|node 'nosuchnode')/,
+    ],
     ['nothing to leave out', ['observe', '--pod', 'p1', '--not'], 2, /^$/, /--not: expected another filter behind it/],
     ['a lab that is not up', ['lab', 'status', '--name', 'nosuchlab'], 1, /^$/, /no lab 'nosuchlab' is up/],
     ['exec without a command', ['lab', 'exec', 'router', '--'], 2, /^$/, /command/],

@@ -22,7 +22,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ['conformance', 'mtu-prove', 'observe', 'host', 'api'],
   ['lab'],
   ['ui'],
-  ['cli'],
+  ['cli', 'library.ts'],
 ];
 
 /** What neighbours on a floor may import of each other. */

@@ -8,7 +8,7 @@ import path from 'node:path';
 import { parse, parseAllDocuments, stringify } from 'yaml';
 import { formatProblems, loadConfig, loadDocuments } from '../../datapath/control/load-config.ts';
 import { loadTopology } from '../../datapath/lab/topology-file.ts';
-import { type Block, blocksOf, commandsOf, LANGUAGES } from './blocks.ts';
+import { type Block, blocksOf, commandsOf, isShown, LANGUAGES } from './blocks.ts';
 import { Session } from './session.ts';
 
 const ROOT = path.join(import.meta.dirname, '../../..');
@@ -109,15 +109,6 @@ async function failuresOf(session: Session, page: string): Promise<string[]> {
     }
   }
   return failures;
-}
-
-/** Whether an output has a line with these words; `...` stands for any of them. */
-function isShown(line: string, output: string): boolean {
-  const words = line
-    .trim()
-    .split(/\s+/)
-    .map(word => (word === '...' ? '.*' : word.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')));
-  return new RegExp(`^\\s*${words.join('\\s+')}\\s*$`, 'm').test(output);
 }
 
 /** What the README's node is on, for parts of files. */

@@ -8,8 +8,8 @@
  *   <!-- output -->               the block is what the command before it prints; ... stands for anything
  */
 
-/** `sh`: commands, a line each. `yaml`: a file or a part of one. `text`, or nothing: anything that is neither. */
-export const LANGUAGES = ['sh', 'yaml', 'text'] as const;
+/** `sh`: commands, a line each. `yaml`: a file or a part of one. `ts`: a program. `text`, or nothing: anything else. */
+export const LANGUAGES = ['sh', 'yaml', 'ts', 'text'] as const;
 
 export interface Mark {
   name: string;
@@ -65,4 +65,13 @@ export function commandsOf(block: Block): { line: number; text: string }[] {
     else if (text.trim() !== '' && !text.trim().startsWith('#')) commands.push(command);
   }
   return commands;
+}
+
+/** Whether an output has a line with these words; `...` stands for any of them. */
+export function isShown(line: string, output: string): boolean {
+  const words = line
+    .trim()
+    .split(/\s+/)
+    .map(word => (word === '...' ? '.*' : word.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')));
+  return new RegExp(`^\\s*${words.join('\\s+')}\\s*$`, 'm').test(output);
 }

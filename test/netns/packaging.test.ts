@@ -13,6 +13,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
@@ -20,6 +21,7 @@ import { builtinModules } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import { blocksOf, isShown } from '../docs/blocks.ts';
 import { Hosts, OTHER, PODS, pingEverySize, type Side } from './hosts.ts';
 import { Rig, type Running } from './rig.ts';
 
@@ -190,6 +192,33 @@ describe('the package', function () {
         assert.match(stderr, expected);
         assert.equal(stderr.trimEnd().split('\n').length, 1, stderr);
       });
+    }
+  });
+
+  it('is a library with types: the programs of docs/library.md compile, run, and print what the page says', () => {
+    const project = join(directory, 'project');
+    mkdirSync(join(project, 'node_modules'), { recursive: true });
+    symlinkSync(installed, join(project, 'node_modules/tunpath'));
+    const run = (program: string, ...args: string[]): string => {
+      const { status, stdout, stderr } = spawnSync(program, args, { cwd: project, encoding: 'utf8' });
+      assert.equal(status, 0, `${program} ${args.join(' ')}: ${stdout}${stderr}`);
+      return stdout;
+    };
+    run(command, 'example', 'two-nodes', '--directory', 'two-nodes');
+    const blocks = blocksOf(readFileSync(join(CHECKOUT, 'docs/library.md'), 'utf8'));
+    const programs = blocks.filter(({ language }) => language === 'ts');
+    assert.ok(programs.length > 0);
+    programs.forEach(({ lines }, i) => {
+      writeFileSync(join(project, `${i}.mts`), `${lines.join('\n')}\n`);
+    });
+    const types = ['--types', 'node', '--typeRoots', join(CHECKOUT, 'node_modules/@types')];
+    const strict = ['--strict', '--module', 'nodenext', '--target', 'es2022', ...types];
+    run(join(CHECKOUT, 'node_modules/.bin/tsc'), ...strict, ...programs.map((_, i) => `${i}.mts`));
+    let printed = '';
+    for (const block of blocks) {
+      if (block.language === 'ts') printed = run(process.execPath, `${programs.indexOf(block)}.mjs`);
+      if (block.marks.some(({ name }) => name === 'output'))
+        for (const line of block.lines) assert.ok(isShown(line, printed), `docs/library.md:${block.line}: ${printed}`);
     }
   });
 

@@ -7,8 +7,8 @@
  * What the machine did in the meantime is taken out as far as it can be: rows that were measured in turn with the kernel
  * are compared by their ratio to it, rows with reference work beside them by the ratio to that.
  */
-import { readFileSync } from 'node:fs';
 import { z } from 'zod';
+import { readText } from '../datapath/control/read-text.ts';
 import type { Environment } from './environment.ts';
 import type { Report, Row } from './result.ts';
 import { compareMeans, type Summary } from './stats.ts';
@@ -58,24 +58,38 @@ const report = z.looseObject({
 
 /** @throws Error naming the file, when it holds no report */
 export function readReport(file: string): Report {
+  let text: string;
+  try {
+    text = readText(file);
+  } catch (error) {
+    // "ENOENT: no such file or directory, open '...'": the words alone.
+    throw new Error(`${file}: ${(error as Error).message.replace(/^E[A-Z0-9]+: |, \w+( '.*')?$/g, '')}`);
+  }
+  const expected = 'expected a report of `tunpath bench ... -o json`';
   let parsed: unknown;
   try {
-    parsed = JSON.parse(readFileSync(file, 'utf8'));
+    parsed = JSON.parse(text);
   } catch (error) {
-    const { syscall, message } = error as NodeJS.ErrnoException;
-    // "ENOENT: no such file or directory, open '...'": the words alone.
-    throw new Error(
-      `${file}: ${syscall === undefined ? message : message.replace(/^E[A-Z0-9]+: |, \w+( '.*')?$/g, '')}`,
-    );
+    const position = /at position (\d+)/.exec((error as Error).message)?.[1];
+    const line = position === undefined ? '' : `line ${text.slice(0, Number(position)).split('\n').length}: `;
+    throw new Error(`${file}: ${line}got ${text.trim() === '' ? 'nothing' : 'no valid JSON'}, ${expected}`);
   }
   const result = report.safeParse(parsed);
   if (!result.success) {
     const [issue] = result.error.issues;
-    throw new Error(
-      `${file}: not a report of \`tunpath bench ... -o json\`: ${issue.path.join('.')}: ${issue.message}`,
-    );
+    const place = issue.path.length === 0 ? '' : `${issue.path.join('.')}: `;
+    throw new Error(`${file}: ${place}got ${describeValue(parsed, issue.path)}, ${expected}`);
   }
   return result.data as unknown as Report;
+}
+
+/** What stands there, for a message; in short, as it may be all of another file. */
+function describeValue(document: unknown, path: readonly PropertyKey[]): string {
+  let value = document;
+  for (const key of path) value = (value as Record<PropertyKey, unknown> | null)?.[key];
+  if (value === undefined) return 'none';
+  if (Array.isArray(value)) return 'a list';
+  return typeof value === 'object' && value !== null ? 'a map' : JSON.stringify(value).slice(0, 40);
 }
 
 export function compareReports(before: Report, after: Report): CompareReport {

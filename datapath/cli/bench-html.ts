@@ -1,6 +1,5 @@
 /** `--html FILE` of `tunpath bench`. */
-import { accessSync, constants, existsSync, statSync, writeFileSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { closeSync, existsSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import type { Report } from '../../bench/result.ts';
 import { describeFileError, UsageError } from './exit.ts';
 
@@ -8,8 +7,9 @@ import { describeFileError, UsageError } from './exit.ts';
 export function checkHtml(file: string | undefined): void {
   if (file === undefined) return;
   try {
-    if (existsSync(file) && statSync(file).isDirectory()) throw new Error('is a directory');
-    accessSync(existsSync(file) ? file : dirname(resolve(file)), constants.W_OK);
+    const isThere = existsSync(file);
+    closeSync(openSync(file, 'a'));
+    if (!isThere) rmSync(file);
   } catch (error) {
     throw new UsageError(`--html ${file}: cannot be written: ${describeFileError(error)}`);
   }

@@ -7,12 +7,12 @@ import { describeFileError, UsageError } from './exit.ts';
 
 export interface PacketFlags extends Question {
   pcap?: string;
-  frame: string;
+  frame?: string;
 }
 
 /** @throws UsageError or QuestionError that says which option, and what was expected */
 export function readEntry(configs: readonly ResolvedConfig[], flags: PacketFlags): Entry {
-  return entryOf(configs, flags, flags.pcap === undefined ? null : readFrame(flags.pcap, flags.frame));
+  return entryOf(configs, flags, flags.pcap === undefined ? null : readFrame(flags.pcap, flags.frame ?? '1'));
 }
 
 function readFrame(file: string, frame: string): Seen {

@@ -36,6 +36,7 @@ const COLUMNS: Column<Variant>[] = [
 export async function explain(flags: ExplainFlags): Promise<number> {
   const seed = Number(flags.seed);
   if (!/^\d+$/.test(flags.seed)) throw new UsageError(`--seed ${flags.seed}: expected a whole number from 0`);
+  checkTogether(flags);
   const subject = flags.config === undefined ? await readRunning(watchedNodes(flags.node)) : readFiles(flags.config);
   if (subject === null) return USAGE;
   const entry = readEntry(subject.configs, flags);
@@ -76,6 +77,14 @@ export async function explain(flags: ExplainFlags): Promise<number> {
   if (subject.missing.length > 0) process.stderr.write(`not copied: ${subject.missing.join('; ')}\n`);
   const isGood = GOOD.includes(base.there.outcome) && (base.back === null || GOOD.includes(base.back.outcome));
   return isGood ? DONE : NO;
+}
+
+/** @throws UsageError for an option that would not be looked at */
+function checkTogether({ pcap, hex, frame, port }: ExplainFlags): void {
+  if (frame !== undefined && pcap === undefined) throw new UsageError(`--frame ${frame}: expected with --pcap`);
+  if (port !== undefined && pcap === undefined && hex === undefined) {
+    throw new UsageError(`--port ${port}: expected with --pcap or --hex; --from says where other packets enter`);
+  }
 }
 
 /** Null where the problems of the files have been printed. */

@@ -1,7 +1,9 @@
 /** Which flows `tunpath get conntrack` shows. Apart from get.ts, which starts sooner without what reads addresses. */
-import { parseCidr } from '../control/address.ts';
+import { networkTest } from '../control/address.ts';
 import type { FlowRow } from '../control/nat-rows.ts';
+import { STATE_NAMES } from '../flow/timeouts.ts';
 import { UsageError } from './exit.ts';
+import { didYouMean } from './manners.ts';
 import type { Row } from './select.ts';
 
 /** Options of `get conntrack`, named as those of conntrack(8). */
@@ -48,10 +50,17 @@ export function flowFilter(flags: FlowFlags): (row: Row) => boolean {
   const { proto, state, status, srcNat, dstNat } = flags;
   if (proto !== undefined) {
     const wanted = proto.toLowerCase();
+    if (!PROTOCOLS.includes(wanted) && !(/^\d+$/.test(wanted) && Number(wanted) < 256)) {
+      throw new UsageError(`--proto ${proto}: expected one of ${PROTOCOLS.join(', ')}, or a number up to 255`);
+    }
     tests.push(({ protocol, number }) => protocol === wanted || String(number) === wanted);
   }
   if (state !== undefined) {
     const wanted = state.toUpperCase();
+    if (wanted === '' || !STATE_NAMES.includes(wanted)) {
+      const names = [...new Set(STATE_NAMES)].filter(name => name !== '' && name !== 'NONE');
+      throw new UsageError(`--state ${state}${didYouMean(wanted, names)}: expected one of ${names.join(', ')}`);
+    }
     tests.push(flow => flow.state === wanted);
   }
   for (const word of status?.toUpperCase().split(',') ?? []) tests.push(statusTest(word));
@@ -62,6 +71,9 @@ export function flowFilter(flags: FlowFlags): (row: Row) => boolean {
   if (typeof dstNat === 'string') address(dstNat, '--dst-nat', ({ reply }) => reply.src);
   return row => tests.every(test => test(row as unknown as FlowRow));
 }
+
+/** That have flows under a name. */
+const PROTOCOLS: readonly string[] = ['tcp', 'udp', 'icmp', 'sctp'];
 
 const STATUSES: Record<string, (flow: FlowRow) => boolean> = {
   ASSURED: ({ assured }) => assured,
@@ -80,13 +92,8 @@ function statusTest(word: string): (flow: FlowRow) => boolean {
 }
 
 function inNetwork(text: string, option: string): (address: string) => boolean {
-  const cidr = parseCidr(text.includes('/') ? text : `${text}/32`);
-  if (cidr === undefined)
+  const isIn = networkTest(text);
+  if (isIn === undefined)
     throw new UsageError(`${option} ${text}: expected an address or a network such as 10.0.0.0/8`);
-  const shift = 32 - cidr.length;
-  const prefixOf = (address: number) => (shift === 32 ? 0 : address >>> shift);
-  return address => {
-    const own = parseCidr(`${address}/32`);
-    return own !== undefined && prefixOf(own.address) === prefixOf(cidr.prefix);
-  };
+  return isIn;
 }

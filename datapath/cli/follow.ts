@@ -3,7 +3,7 @@
  * client that lists and watches; what the client hears becomes a configuration, which the node is given as `apply` would.
  */
 import { existsSync, mkdirSync, rmSync, statSync } from 'node:fs';
-import { parseAllDocuments, stringify } from 'yaml';
+import { stringify } from 'yaml';
 import { withoutFaulty } from '../api/agent/acceptable.ts';
 import { type ClusterObjects, compileNode } from '../api/agent/node-program.ts';
 import { ApiClient } from '../api/client/client.ts';
@@ -14,10 +14,10 @@ import { callNode, RUN_DIR } from '../control/client.ts';
 import { Log } from '../control/log.ts';
 import { namespaceExists } from '../control/netns.ts';
 import type { ApplyResult } from '../control/node.ts';
-import { readText } from '../control/read-text.ts';
+import { parseYaml } from '../control/parse-yaml.ts';
 import { socketPath } from '../control/server.ts';
 import { replaceFile } from '../io/replace-file.ts';
-import { USAGE, UsageError } from './exit.ts';
+import { readText, USAGE, UsageError } from './exit.ts';
 import { type NodeFlags, node } from './node.ts';
 
 export interface FollowFlags extends Omit<NodeFlags, 'config'> {
@@ -94,7 +94,9 @@ function readBase({ config, uplink }: FollowFlags, nodeName: string): { base: Js
   }
   if (config.length > 1 || uplink !== undefined)
     throw new UsageError('--kubeconfig: expected one --config, or --uplink');
-  const documents = parseAllDocuments(readText(config[0]!)).map(document => document.toJS() as Json);
+  const parsed = parseYaml(readText(config[0]!), config[0]!);
+  if ('faults' in parsed) throw new UsageError(parsed.faults.join('\n'));
+  const documents = parsed.values as Json[];
   const bases = documents.filter(document => document?.kind === 'NodeConfig');
   if (bases.length !== 1) throw new UsageError(`${config[0]}: got ${bases.length} NodeConfigs, expected one`);
   const [base] = bases;

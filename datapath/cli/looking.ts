@@ -153,7 +153,7 @@ function addExplain(command: Command): void {
     .option('--ttl <number>', 'as it is sent', '64')
     .option('--no-df', 'it may be fragmented')
     .option('--pcap <file>', 'a packet of a capture instead')
-    .option('--frame <number>', 'which of it', '1')
+    .option('--frame <number>', 'which of it; default: 1')
     .option('--hex <bytes>', 'a packet in hex digits instead, IP or Ethernet')
     .option('--port <name>', 'where a packet of --pcap or --hex enters: a pod, the host device, uplink')
     .option('--both', 'and what the receiver answers')

@@ -6,7 +6,7 @@
 
 import { realpathSync, statSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { Argument, Command, CommanderError, Option } from 'commander';
+import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { LOG_FORMATS, LOG_LEVELS } from '../control/log.ts';
 import { addAsking } from './asking.ts';
 import { DONE, exitCodeOf, readText, reportError, USAGE, UsageError } from './exit.ts';
@@ -204,8 +204,8 @@ function addLab(lab: Command): void {
     .option('--processes', 'a process for each node, with TAPs on bridges; default: all nodes in one, with segments')
     .option('--ui', 'then serve a page about it until SIGINT, as tunpath ui')
     .option('--simulate', 'instead: many nodes and pods in memory, asked once who reaches whom; no root')
-    .option('--nodes <n>', 'with --simulate; default 200', Number)
-    .option('--pods <n>', 'with --simulate, of each node; default 20', Number)
+    .option('--nodes <n>', 'with --simulate; default 200', wholeNumber)
+    .option('--pods <n>', 'with --simulate, of each node; default 20', wholeNumber)
     .option('--policies', 'with --simulate: pods k0 are reached by pods k1 alone')
     .option('--every-pod', 'with --simulate: every pod to every pod; default: every node to every node')
     .option(...NEW_NAME)
@@ -469,6 +469,11 @@ function together(value: string, before: string[] = []): string[] {
   return [...before, value];
 }
 
+function wholeNumber(value: string): number {
+  if (!/^\d{1,9}$/.test(value)) throw new InvalidArgumentError('Expected a whole number.');
+  return Number(value);
+}
+
 function countOf(value: string): number {
   if (!/^[1-9]\d{0,2}$/.test(value)) throw new UsageError(`got ${value}, expected a number of loops from 1 to 999`);
   return Number(value);
@@ -486,20 +491,28 @@ async function fileCommand(
   forNode: 'apply' | 'diff' | 'deleteFile',
   forCluster: 'applyObjects' | 'diffObjects' | 'deleteObjects',
 ): Promise<number> {
-  const isDirectory = statSync(flags.file, { throwIfNoEntry: false })?.isDirectory() === true;
-  const text = isDirectory ? undefined : readText(flags.file);
+  const text = isDirectory(flags.file) ? undefined : readText(flags.file);
   const cluster = await import('./cluster.ts');
   if (text !== undefined && cluster.isForNode(text)) return (await import('./apply.ts'))[forNode]({ ...flags, text });
   return cluster[forCluster]({ ...flags, text });
 }
 
-async function run(): Promise<void> {
-  guardStreams();
+/** What cannot be looked at is for who reads it to tell. */
+function isDirectory(file: string): boolean {
+  try {
+    return statSync(file).isDirectory();
+  } catch {
+    return false;
+  }
+}
+
+/** Runs one command, whose words are `words`. Its exit code, and that of an error, which is reported, is the process's. */
+export async function runCommand(words: readonly string[]): Promise<void> {
   const program = buildProgram();
-  if (process.argv[2] === '__complete') (await import('./completion.ts')).addComplete(program);
+  if (words[0] === '__complete') (await import('./completion.ts')).addComplete(program);
   throwOnExit(program);
   try {
-    await program.parseAsync();
+    await program.parseAsync(words, { from: 'user' });
   } catch (error) {
     if (error instanceof CommanderError) {
       // Commander has printed what there is to say.
@@ -521,4 +534,7 @@ function isStarted(): boolean {
 }
 
 // Not awaited here: in one file, what a command imports stands below.
-if (isStarted()) void run();
+if (isStarted()) {
+  guardStreams();
+  void runCommand(process.argv.slice(2));
+}

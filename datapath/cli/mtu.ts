@@ -94,7 +94,12 @@ function sayWhatFails(cases: readonly Case[], network: Network, pcap: string | u
   process.stderr.write(
     `${fails.protocol} of ${fails.bytes} bytes ${fails.df ? 'with' : 'without'} DF ${what}, ${largest} pass: in ${sender.name}, ${fails.command}\n`,
   );
-  if (pcap !== undefined) writeFailingPacket(pcap, network, failing);
+  if (pcap === undefined) return;
+  try {
+    writeFailingPacket(pcap, network, failing);
+  } catch (error) {
+    throw new UsageError(`--pcap ${pcap}: ${describeFileError(error)}`);
+  }
 }
 
 export interface ProbeFlags {

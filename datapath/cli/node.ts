@@ -70,7 +70,7 @@ export async function node(flags: NodeFlags): Promise<number> {
   try {
     files = flags.config.flatMap(filesOf);
   } catch (error) {
-    nameless.error(describeFileError(error));
+    nameless.error(`${(error as NodeJS.ErrnoException).path}: ${describeFileError(error)}`);
     return USAGE;
   }
   if (files.length === 0) {

@@ -64,7 +64,7 @@ const DIFFERENCE_COLUMNS: Column<Difference>[] = [
 
 export async function replay(file: string, flags: ReplayFlags): Promise<number> {
   const seed = Number(flags.seed);
-  if (!Number.isInteger(seed) || seed < 0) throw new UsageError(`--seed ${flags.seed}: expected a whole number from 0`);
+  if (!/^\d+$/.test(flags.seed)) throw new UsageError(`--seed ${flags.seed}: expected a whole number from 0`);
   const configs = [flags.config, ...(flags.compare === undefined ? [] : [flags.compare])].map(name =>
     readConfig(name, flags.node),
   );
@@ -114,6 +114,7 @@ function readConfig(file: string, name: string | undefined): ResolvedConfig | nu
   const config = name === undefined && configs.length === 1 ? configs[0] : configs[names.indexOf(name ?? '')];
   if (config !== undefined) return config;
   if (name !== undefined) throw new UsageError(`${file}: got --node ${name}, expected one of ${names.join(', ')}`);
+  if (configs.length === 0) throw new UsageError(`${file}: got none, expected a NodeConfig`);
   throw new UsageError(`${file}: got ${configs.length} NodeConfigs, expected one, or --node NAME`);
 }
 

@@ -74,7 +74,8 @@ export async function set(name: string, flags: SetFlags): Promise<number> {
   const impairments: Record<string, unknown> = {};
   for (const field of IMPAIRMENT_FIELDS) {
     const value = flags[field];
-    if (value !== undefined) impairments[field] = field === 'mtu' ? Number(value) : value;
+    if (value !== undefined)
+      impairments[field] = field === 'mtu' && /^\d+$/.test(String(value)) ? Number(value) : value;
   }
   if (Object.keys(impairments).length === 0 && clear !== true) {
     throw new UsageError('expected what to set, such as --delay 20ms, or --clear');

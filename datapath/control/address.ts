@@ -50,6 +50,17 @@ export function contains(cidr: Cidr, address: number): boolean {
   return (address & prefixMask(cidr.length)) === cidr.prefix;
 }
 
+/** Whether a dotted address lies in what `text` names, an address or a network; undefined where it names neither. */
+export function networkTest(text: string): ((address: string) => boolean) | undefined {
+  const cidr = parseCidr(text.includes('/') ? text : `${text}/32`);
+  if (cidr === undefined) return undefined;
+  const network = { ...cidr, address: cidr.prefix };
+  return address => {
+    const own = parseAddress(address);
+    return own !== undefined && contains(network, own);
+  };
+}
+
 /** Six hex pairs with colons, lower case. */
 export function formatMac(hi: number, lo: number): string {
   const digits = (hi & 0xffff).toString(16).padStart(4, '0') + (lo >>> 0).toString(16).padStart(8, '0');

@@ -2,7 +2,7 @@
  * From the text of a configuration file to a checked configuration, or to everything that is wrong with it, each
  * problem with the line and column it stands at. Touches nothing: no file, no device.
  */
-import { type Document, isAlias, isMap, isNode, isScalar, isSeq, parseAllDocuments, visit } from 'yaml';
+import { type Document, isAlias, isMap, isNode, isScalar, isSeq, visit } from 'yaml';
 import type { z } from 'zod';
 import { checkSpec } from './check-config.ts';
 import { type Draft, formatPath, type Path } from './check-draft.ts';
@@ -16,6 +16,7 @@ import {
   writtenForm,
 } from './config.ts';
 import { nearest } from './nearest.ts';
+import { faultWords, parseDocuments, TooDeepError } from './parse-yaml.ts';
 import { SEGMENT_KIND, type SegmentConfig, segmentConfig } from './segment-config.ts';
 import { UNDERLAY_KIND, type UnderlayConfig, underlayConfig } from './underlay.ts';
 
@@ -54,7 +55,7 @@ export function loadConfig(text: string, file: string): LoadResult {
   let config: NodeConfig | undefined;
   const segments: SegmentConfig[] = [];
   let own: Document.Parsed | undefined;
-  const documents = parseDocuments(text, add);
+  const documents = soundDocuments(text, add);
   for (const document of documents) {
     if (kindOf(document) === SEGMENT_KIND) {
       const segment = readDocument(document, SEGMENT, add);
@@ -106,7 +107,7 @@ export function loadDocuments(text: string, file: string): Documents {
   const add: Add = (offset, path, message) => {
     loaded.problems.push({ file, ...positionOf(offset), path: formatPath(path), message });
   };
-  for (const [index, document] of parseDocuments(text, add).entries()) {
+  for (const [index, document] of soundDocuments(text, add).entries()) {
     const at = { file, text, index };
     const kind = kindOf(document);
     if (kind === SEGMENT_KIND) {
@@ -135,7 +136,7 @@ export function loadDocument<T>(
   const add: Add = (offset, path, message) => {
     problems.push({ file, ...positionOf(offset), path: formatPath(path), message });
   };
-  const [document, ...more] = parseDocuments(text, add);
+  const [document, ...more] = soundDocuments(text, add);
   for (const other of more) add(locate(other, [], false), [], `got another document, expected one ${kind.kind} alone`);
   if (document === undefined && problems.length === 0) add(0, [], `got nothing, expected one ${kind.kind}`);
   const value = document === undefined ? undefined : readDocument(document, kind, add);
@@ -150,14 +151,14 @@ export function problemIn(
   path: readonly PropertyKey[],
   message: string,
 ): Problem {
-  const document = parseDocuments(text, () => {})[index];
+  const document = soundDocuments(text, () => {})[index];
   const offset = document === undefined ? 0 : locate(document, path, false);
   return { file, ...makePositions(text)(offset), path: formatPath(path), message };
 }
 
 /** A problem with a value of a configuration that is valid in itself, for a file that loadConfig has accepted. */
 export function problemAt(text: string, file: string, path: readonly PropertyKey[], message: string): Problem {
-  const index = parseDocuments(text, () => {}).findIndex(document => kindOf(document) !== SEGMENT_KIND);
+  const index = soundDocuments(text, () => {}).findIndex(document => kindOf(document) !== SEGMENT_KIND);
   return problemIn({ file, text, index }, path, message);
 }
 
@@ -182,38 +183,26 @@ type Add = (offset: number, path: readonly PropertyKey[], message: string) => vo
 // ---- YAML -----------------------------------------------------------------------------------------------------------
 
 /** The documents that hold anything. Syntax errors are added as problems; what has one is not looked into further. */
-function parseDocuments(text: string, add: Add): Document.Parsed[] {
+function soundDocuments(text: string, add: Add): Document.Parsed[] {
   let documents: Document.Parsed[];
   try {
     // Duplicate keys are found by findDuplicateKeys, which can tell their path.
-    const parsed = parseAllDocuments(text, {
-      merge: true,
-      stringKeys: true,
-      uniqueKeys: false,
-      prettyErrors: false,
-      logLevel: 'error',
-    });
-    documents = [...parsed];
+    documents = parseDocuments(text, { merge: true, stringKeys: true, uniqueKeys: false, logLevel: 'error' });
   } catch (error) {
-    // The parser recurses: some hundreds of brackets within each other exhaust its stack.
-    if (!(error instanceof RangeError)) throw error;
-    add(0, [], 'got values nested too deep, expected a configuration');
+    if (!(error instanceof TooDeepError)) throw error;
+    add(0, [], `${error.message}, expected a configuration`);
     return [];
   }
   const sound: Document.Parsed[] = [];
   for (const document of documents) {
     for (const error of [...document.errors, ...document.warnings]) {
-      add(error.pos[0], [], `got a YAML error, expected valid YAML: ${lowerFirst(error.message)}`);
+      add(error.pos[0], [], faultWords(error));
     }
     if (document.errors.length + document.warnings.length > 0) continue;
     if (document.contents === null || (isScalar(document.contents) && document.contents.value === null)) continue;
     sound.push(document);
   }
   return sound;
-}
-
-function lowerFirst(message: string): string {
-  return message.charAt(0).toLowerCase() + message.slice(1);
 }
 
 function findDuplicateKeys(document: Document.Parsed, add: Add): void {

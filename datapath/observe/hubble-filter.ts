@@ -1,6 +1,5 @@
 /** Filters of Hubble's API: the values of a field are or'ed, its fields and'ed, and a list of filters or'ed again. */
-import { contains, parseCidr } from '../control/address.ts';
-import { ip } from '../packet/build.ts';
+import { networkTest } from '../control/address.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import { ciliumReasonOf, type Flow, tcpFlagNames } from './flow.ts';
 import { hasLabel, isNamed, isPod, PROTOCOLS } from './flow-filter.ts';
@@ -64,7 +63,7 @@ function filterOf(filter: FlowFilterMessage): Test {
 }
 
 function inNetwork(value: string, side: 'source' | 'destination'): Test {
-  const network = parseCidr(value.includes('/') ? value : `${value}/32`);
-  if (network === undefined) throw new HubbleFilterError(`${side}_ip ${value}: expected an address or a network`);
-  return flow => contains(network, ip(flow.ip[side]));
+  const isIn = networkTest(value);
+  if (isIn === undefined) throw new HubbleFilterError(`${side}_ip ${value}: expected an address or a network`);
+  return flow => isIn(flow.ip[side]);
 }

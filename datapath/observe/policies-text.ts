@@ -1,5 +1,6 @@
 /** NetworkPolicy objects from text, as `explain --what-if policy=FILE` takes them. */
-import { parseAllDocuments } from 'yaml';
+
+import { parseYaml } from '../control/parse-yaml.ts';
 import { type PolicyConfig, policy } from '../control/policy-config.ts';
 import { QuestionError } from './question.ts';
 
@@ -7,12 +8,9 @@ import { QuestionError } from './question.ts';
 export function policiesIn(text: string, file: string): PolicyConfig[] {
   const policies: PolicyConfig[] = [];
   const problems: string[] = [];
-  for (const document of parseAllDocuments(text)) {
-    if (document.errors.length > 0) {
-      problems.push(...document.errors.map(({ message }) => `${file}: ${message.split('\n')[0]}`));
-      continue;
-    }
-    const value = document.toJS() as unknown;
+  const parsed = parseYaml(text, file);
+  if ('faults' in parsed) throw new QuestionError(parsed.faults.join('\n'));
+  for (const value of parsed.values) {
     if (value === null) continue;
     const { kind, metadata, spec } = value as {
       kind?: string;
@@ -24,11 +22,11 @@ export function policiesIn(text: string, file: string): PolicyConfig[] {
       continue;
     }
     const { name, namespace = 'default' } = metadata ?? {};
-    const parsed = policy.safeParse({ ...spec, name, namespace });
-    if (parsed.success) policies.push(parsed.data);
+    const read = policy.safeParse({ ...spec, name, namespace });
+    if (read.success) policies.push(read.data);
     else {
       problems.push(
-        ...parsed.error.issues.map(
+        ...read.error.issues.map(
           ({ path, message }) => `${file}: ${name ?? ''} ${path.join('.')}: expected ${message}`,
         ),
       );

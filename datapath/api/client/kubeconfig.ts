@@ -1,7 +1,8 @@
 /** Reads a kubeconfig: where an API is, and how to be let in. */
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { parse } from 'yaml';
+import { parseYaml } from '../../control/parse-yaml.ts';
+import { readText } from '../../control/read-text.ts';
 import type { Json } from '../object.ts';
 
 /** Where an API is, and what it is shown. */
@@ -29,13 +30,7 @@ export class KubeconfigError extends Error {
 
 /** @throws KubeconfigError with the place and what was expected there */
 export function readKubeconfig(path: string): Access {
-  let config: Json;
-  try {
-    config = parse(readFileSync(path, 'utf8'));
-  } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException;
-    throw new KubeconfigError(`${path}: ${code === 'ENOENT' ? 'no such file' : (code ?? message)}`);
-  }
+  const config: Json = parseFile(path);
   const fail = (place: string, message: string): never => {
     throw new KubeconfigError(`${path}: ${place}: ${message}`);
   };
@@ -73,7 +68,7 @@ export function readKubeconfig(path: string): Access {
     try {
       return { pem: readFileSync(file(holder[key]), 'utf8') };
     } catch (error) {
-      return fail(key, `${holder[key]}: ${(error as NodeJS.ErrnoException).code}`);
+      return fail(key, `${holder[key]}: ${wordsOf(error)}`);
     }
   };
   return {
@@ -87,6 +82,24 @@ export function readKubeconfig(path: string): Access {
     ...(cluster['tls-server-name'] === undefined ? {} : { serverName: cluster['tls-server-name'] }),
     ...authorizationOf(user, file),
   };
+}
+
+function parseFile(path: string): Json {
+  let text: string;
+  try {
+    text = readText(path);
+  } catch (error) {
+    throw new KubeconfigError(`${path}: ${wordsOf(error)}`);
+  }
+  const parsed = parseYaml(text, path);
+  if ('faults' in parsed) throw new KubeconfigError(parsed.faults.join('\n'));
+  return parsed.values[0];
+}
+
+/** "ENOENT: no such file or directory, open '...'": the words alone. */
+function wordsOf(error: unknown): string {
+  const { message } = error as Error;
+  return /^E[A-Z0-9]+: (.+?), /.exec(message)?.[1] ?? message;
 }
 
 function authorizationOf(user: Json, file: (name: string) => string): Pick<Access, 'authorization'> {

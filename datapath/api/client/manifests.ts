@@ -1,5 +1,6 @@
 /** Kubernetes objects as people write them down: files of several documents, and lists. Pure. */
-import { LineCounter, parseAllDocuments } from 'yaml';
+import { LineCounter } from 'yaml';
+import { parseDocuments, TooDeepError } from '../../control/parse-yaml.ts';
 import { isMap, type Json, type KubeObject } from '../object.ts';
 
 export interface Manifest {
@@ -21,7 +22,14 @@ export function readManifests(text: string, file: string): Manifests {
   const found: Manifest[] = [];
   const problems: string[] = [];
   const lines = new LineCounter();
-  for (const document of parseAllDocuments(text, { lineCounter: lines, prettyErrors: false, logLevel: 'error' })) {
+  let documents: ReturnType<typeof parseDocuments>;
+  try {
+    documents = parseDocuments(text, { logLevel: 'error' }, lines);
+  } catch (error) {
+    if (!(error instanceof TooDeepError)) throw error;
+    return { found, problems: [`${file}:1: ${error.message}`] };
+  }
+  for (const document of documents) {
     const lineOf = (offset: number): number => lines.linePos(offset).line;
     if (document.errors.length > 0) {
       const { message, pos } = document.errors[0]!;

@@ -1,6 +1,6 @@
 /** What a request asks for: its path, its query, in which form it wants its answer, and its body. */
 import type { IncomingMessage } from 'node:http';
-import { parse as parseYaml } from 'yaml';
+import { parseYaml } from '../../control/parse-yaml.ts';
 import { badRequest, entityTooLarge, unsupportedMediaType } from '../errors.ts';
 import type { Json } from '../object.ts';
 import { decodeProtobuf, PROTOBUF } from '../schema/protobuf.ts';
@@ -106,8 +106,11 @@ export function decodeBody(body: Buffer, contentType: string): Json {
     );
   }
   try {
-    return isYaml && !text.trimStart().startsWith('{') ? parseYaml(text) : JSON.parse(text);
+    if (!isYaml || text.trimStart().startsWith('{')) return JSON.parse(text);
   } catch (error) {
     throw badRequest(`the body of the request cannot be read: ${(error as Error).message}`);
   }
+  const parsed = parseYaml(text, 'line');
+  if ('faults' in parsed) throw badRequest(`the body of the request cannot be read: ${parsed.faults[0]}`);
+  return parsed.values[0] as Json;
 }

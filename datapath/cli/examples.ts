@@ -57,6 +57,7 @@ export const EXAMPLES: Readonly<Record<string, readonly (readonly [command: stri
     ['tunpath conformance', 'every clause; exit 1 if one fails'],
     ['tunpath conformance --clause 4787/REQ-1 --verbose', 'one, with its packets'],
   ],
+  version: [['tunpath version -o json', 'for a report of a fault']],
   completion: [
     ['source <(tunpath completion bash)', 'in this shell'],
     ['tunpath completion bash > /etc/bash_completion.d/tunpath', 'in every one'],
@@ -84,6 +85,10 @@ export const EXAMPLES: Readonly<Record<string, readonly (readonly [command: stri
   'lab exec': [
     ['tunpath lab exec curl-pod -- curl -s 172.20.2.73', 'in a pod'],
     ['tunpath lab exec router --name two -- tcpdump -ni any udp', 'in another lab'],
+  ],
+  'lab capture': [
+    ['tunpath lab capture router udp port 8472', 'the tunnel, between the nodes'],
+    ['tunpath lab capture curl-pod -w - | wireshark -k -i -', 'what a pod sees, live'],
   ],
   'lab pingall': [['tunpath lab pingall', 'every pod to every other']],
   'lab graph': [

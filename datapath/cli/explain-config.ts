@@ -28,7 +28,8 @@ export function explain(text: string, recursive: boolean): string {
   if (path !== '' && field === undefined) {
     const paths = all.map(candidate => plain(candidate.path));
     const parent = plain(path).replace(/\.?[^.]+$/, '');
-    const near = didYouMean(plain(path), paths);
+    const inSpec = `spec.${plain(path)}`;
+    const near = paths.includes(inSpec) ? ` (did you mean ${inSpec}?)` : didYouMean(plain(path), paths);
     const below = paths.filter(candidate => candidate.replace(/\.?[^.]+$/, '') === parent);
     throw new UsageError(
       `no field '${path}' in ${kind.kind}${near}${below.length > 0 ? `: ${parent || 'the document'} has ${below.map(lastOf).join(', ')}` : ''}`,

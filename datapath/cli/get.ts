@@ -151,6 +151,11 @@ export async function describe(kindText: string, name: string | undefined, flags
   const node = pickNode(flags.node, listNodes());
   const socket = socketPathOf(node);
   const rows = await readRows(socket, kind, name, flags);
+  // What a drop means is asked before there is one.
+  if (rows.length === 0 && kind.name === 'counters' && name !== undefined) {
+    const { REASONS } = await import('../observe/reasons.ts');
+    if (REASONS[name] !== undefined) rows.push({ name, packets: 0, bytes: 0 });
+  }
   if (rows.length === 0) {
     process.stderr.write(
       `tunpath: no ${kind.aliases[0] ?? kind.name}${name === undefined ? '' : ` '${name}'`} on node ${node}\n`,

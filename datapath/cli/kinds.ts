@@ -2,6 +2,7 @@
 import { KINDS } from '../control/kinds.ts';
 import { nearest } from '../control/nearest.ts';
 import { UsageError } from './exit.ts';
+import { kindElsewhere } from './other-tools.ts';
 
 export type KindName = (typeof KINDS)[number];
 
@@ -46,7 +47,7 @@ const DETAILS: Record<KindName, Omit<Kind, 'name'>> = {
     spared: ['ingressRules', 'egressRules'],
   },
   ports: {
-    aliases: ['port', 'interfaces', 'interface', 'links', 'link', 'pods', 'pod', 'po'],
+    aliases: ['port', 'interfaces', 'interface', 'links', 'link', 'addresses', 'address', 'addr', 'pods', 'pod', 'po'],
     keys: ['name', 'device'],
     wide: ['number'],
     spared: ['identity', 'rxBytes', 'txBytes', 'kind', 'addresses'],
@@ -78,7 +79,8 @@ export function findKind(text: string): Kind {
   const found = kindCalled(word);
   if (found !== undefined) return found;
   const meant = nearest(word, [...KINDS, ...ALL_KINDS.flatMap(({ aliases }) => aliases)]);
-  const hint = meant === undefined ? '' : ` (did you mean ${meant}?)`;
+  const elsewhere = kindElsewhere(word);
+  const hint = elsewhere !== undefined ? ` (${elsewhere})` : meant === undefined ? '' : ` (did you mean ${meant}?)`;
   throw new UsageError(`no kind '${text}'${hint}: expected one of ${KINDS.join(', ')}`);
 }
 

@@ -20,8 +20,12 @@ const AT_ONCE = 8;
  */
 export function openLab(name: string | undefined): Lab {
   requireRoot('a lab');
-  if (name !== undefined) return Lab.open(name);
   const names = Lab.list();
+  if (name !== undefined) {
+    const hint = names.includes(name) ? '' : didYouMean(name, names);
+    if (hint !== '') throw new LabError(`no lab '${name}' is up${hint}`);
+    return Lab.open(name);
+  }
   if (names.length === 1) return Lab.open(names[0]);
   if (names.length === 0) throw new LabError("no lab is up: 'tunpath lab up' brings one up");
   if (names.includes('lab')) return Lab.open('lab');

@@ -1,4 +1,5 @@
 /** `tunpath lab ...` */
+import { resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 
 import { Lab } from '../lab/lab.ts';
@@ -193,6 +194,32 @@ export async function exec(host: string, line: string[], flags: { name?: string 
   return runOn(lab, host, argv);
 }
 
+export interface TcpdumpFlags {
+  name?: string;
+  interface: string;
+  write?: string;
+  count?: string;
+}
+
+/** tcpdump on a host, whose interfaces are in a namespace of their own. Its streams and exit code are the command's. */
+export async function capture(host: string, filter: string[], flags: TcpdumpFlags): Promise<number> {
+  const { name, interface: device, write, count } = flags;
+  if (count !== undefined && !/^[1-9]\d*$/.test(count))
+    throw new UsageError(`--count ${count}: expected a number from 1`);
+  const lab = openLab(name);
+  checkHost(lab, host);
+  const to = write === undefined ? ['-l'] : ['-U', '-w', write === '-' ? '-' : resolve(write)];
+  return runOn(lab, host, [
+    'tcpdump',
+    '-n',
+    '-i',
+    device,
+    ...(count === undefined ? [] : ['-c', count]),
+    ...to,
+    ...filter,
+  ]);
+}
+
 /** A shell on a host, which is the machine of the articles: kubectl, cilium, hubble and the others are there. */
 export async function shell(host: string, flags: { name?: string }): Promise<number> {
   const lab = openLab(flags.name);
@@ -212,9 +239,9 @@ function runOn(lab: Lab, host: string, argv: string[]): Promise<number> {
   process.on('SIGTERM', forward).on('SIGHUP', forward);
   // The terminal sends this one to the whole group: the command has it already and decides.
   process.on('SIGINT', () => {});
-  return new Promise((resolve, reject) => {
+  return new Promise((done, reject) => {
     child.on('error', reject);
-    child.on('close', (code, signal) => resolve(code ?? 128 + (SIGNAL_NUMBERS[signal ?? 'SIGTERM'] ?? 15)));
+    child.on('close', (code, signal) => done(code ?? 128 + (SIGNAL_NUMBERS[signal ?? 'SIGTERM'] ?? 15)));
   });
 }
 

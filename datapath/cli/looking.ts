@@ -19,6 +19,8 @@ export function addLooking(program: Command): void {
       '--at <point...>',
       'ports: default/p1, ul0, or any; with :in or :out only what enters or leaves the node there',
     )
+    .addOption(new Option('-i, --interface <point...>', 'as --at').hideHelp())
+    .addOption(new Option('-n', 'as tcpdump: names are never looked up').hideHelp())
     .option('--drops', 'packets that are dropped, with the reason; without --at nothing else')
     .option('-w, --write <file>', 'pcapng; - for standard output, into wireshark -k -i -')
     .addOption(
@@ -29,7 +31,11 @@ export function addLooking(program: Command): void {
     .option('-c, --count <packets>', 'end after so many')
     .option('-s, --snapshot-length <bytes>', 'keep so much of each packet; 0: all', '0')
     .option('--node <name>', 'a running node: NAME, or LAB/NODE; default: all of them')
-    .action(ends(async (filter, flags) => (await import('./capture.ts')).capture(filter, flags)));
+    .action(
+      ends(async (filter, { interface: points, ...flags }) =>
+        (await import('./capture.ts')).capture(filter, { ...flags, at: flags.at ?? points }),
+      ),
+    );
 
   program
     .command('ui')
@@ -145,6 +151,7 @@ function addMonitor(command: Command): void {
 
 function addExplain(command: Command): void {
   command
+    .argument('[field]', 'of a configuration instead: spec.mtu, as explain-config')
     .option('--from <who>', 'a pod, a node, or an address outside')
     .option('--to <where>', 'ADDRESS:PORT, or a pod or service by name')
     .option('--proto <name>', 'tcp, udp or icmp; default: tcp with a port, else icmp')
@@ -162,5 +169,10 @@ function addExplain(command: Command): void {
     .option('--node <name>', 'of several: where it enters; without --config, the only running node to look at')
     .option('--seed <number>', 'of source ports, IP ids and backends', '1')
     .option(...OUTPUT)
-    .action(ends(async flags => (await import('./explain.ts')).explain(flags)));
+    .action(
+      ends(async (field: string | undefined, flags) => {
+        if (field === undefined) return (await import('./explain.ts')).explain(flags);
+        return (await import('./explain-config.ts')).explainConfig(field, { format: 'text' });
+      }),
+    );
 }

@@ -13,6 +13,7 @@ import { DONE, exitCodeOf, readText, reportError, USAGE, UsageError } from './ex
 import { addLooking } from './looking.ts';
 import { addManners } from './manners.ts';
 import { ends, KUBECONFIG, NODE, OUTPUT } from './options.ts';
+import { knownElsewhere } from './other-tools.ts';
 import { guardStreams } from './output.ts';
 import { versionOf } from './version.ts';
 
@@ -22,10 +23,16 @@ const HTML = ['--html <file>', 'a page with charts, too: one file that needs not
 export function buildProgram(): Command {
   const program = new Command('tunpath')
     .description('A userspace datapath: pods, tunnels and routing over TUN and TAP devices')
-    .version(versionOf(), '--version')
+    .version(versionOf(), '-v, --version')
     .enablePositionalOptions()
     .showHelpAfterError('(--help lists commands and options)')
-    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'tunpath: ')) });
+    .configureOutput({
+      outputError: (text, write) => {
+        const elsewhere = text.startsWith('error: unknown command') ? knownElsewhere(process.argv.slice(2)) : undefined;
+        write(text.replace(/^error: /, 'tunpath: '));
+        if (elsewhere !== undefined) write(`here that is: ${elsewhere}\n`);
+      },
+    });
 
   program
     .command('node')
@@ -107,6 +114,12 @@ export function buildProgram(): Command {
         .default('text'),
     )
     .action(ends(async (path, flags) => (await import('./explain-config.ts')).explainConfig(path, flags)));
+
+  program
+    .command('version')
+    .description('of tunpath, of Node, and of the kernel')
+    .option(...OUTPUT)
+    .action(ends(async flags => (await import('./versions.ts')).versions(flags)));
 
   program
     .command('completion')
@@ -283,6 +296,17 @@ function addLab(lab: Command): void {
     .argument('<host>', 'as `lab status` names it')
     .option(...NAME)
     .action(ends(async (host, flags) => (await import('./lab.ts')).shell(host, flags)));
+
+  lab
+    .command('capture')
+    .description('tcpdump on a host: what its own interfaces see')
+    .argument('<host>', 'as `lab status` names it')
+    .argument('[filter...]', "in the words of tcpdump: 'udp port 8472'")
+    .option('-i, --interface <name>', 'of the host', 'any')
+    .option('-w, --write <file>', 'pcap; - for standard output, into wireshark -k -i -')
+    .option('-c, --count <packets>', 'end after so many')
+    .option(...NAME)
+    .action(ends(async (host, filter, flags) => (await import('./lab.ts')).capture(host, filter, flags)));
 
   lab
     .command('compare')
@@ -511,8 +535,11 @@ export async function runCommand(words: readonly string[]): Promise<void> {
   const program = buildProgram();
   if (words[0] === '__complete') (await import('./completion.ts')).addComplete(program);
   throwOnExit(program);
+  // `help lab up` is not only of `lab`.
+  const [first, ...rest] = words;
+  const line = first === 'help' && rest.length > 0 ? [...rest, '--help'] : words;
   try {
-    await program.parseAsync(words, { from: 'user' });
+    await program.parseAsync(line, { from: 'user' });
   } catch (error) {
     if (error instanceof CommanderError) {
       // Commander has printed what there is to say.

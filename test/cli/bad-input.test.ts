@@ -73,7 +73,7 @@ const WRITING: readonly string[] = [
   'mtu prove -f black-hole --pcap FILE',
 ];
 /** And where they are, for a command that would go on with what it was given. */
-const ELSEWHERE = ['node --state-dir', 'capture -w', 'host init --output', 'bench report --html'];
+const ELSEWHERE = ['node --state-dir', 'capture -w', 'lab capture -w', 'host init --output', 'bench report --html'];
 
 /** Files that no command takes for what it wants. */
 const FILES: Readonly<Record<string, string | Buffer>> = {

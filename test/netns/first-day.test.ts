@@ -75,6 +75,26 @@ describe('the first day', function () {
     assert.match(stderr, /no host 'curlpod' \(did you mean curl-pod\?\): expected one of k8s-ctr/);
   });
 
+  it('lab capture is tcpdump on a host', async () => {
+    const argv = ['lab', 'capture', 'router', '--name', LAB, '-c', '1', 'udp', 'port', '8472'];
+    const tcpdump = spawn(process.execPath, [MAIN, ...argv]);
+    let said = '';
+    const listening = new Promise<void>(resolve => {
+      tcpdump.stderr.on('data', text => {
+        said += text;
+        if (said.includes('listening on')) resolve();
+      });
+    });
+    tcpdump.stdout.on('data', text => {
+      said += text;
+    });
+    const ended = new Promise(resolve => tcpdump.once('close', resolve));
+    await listening;
+    ok('lab', 'exec', 'curl-pod', '--name', LAB, '--', 'ping', '-c', '1', '-W', '20', '172.20.2.73');
+    assert.equal(await ended, 0, said);
+    assert.match(said, /192\.168\.10\.100\.\d+ > 192\.168\.20\.100\.8472/);
+  });
+
   it('lab pingall answers, and a node that has died is told, restarted and repaired', () => {
     assert.match(ok('lab', 'pingall', '--name', LAB), /^curl-pod .* ok /m);
     const pid = () => {

@@ -1,7 +1,8 @@
 /**
  * The loop's thread: it drives the nodes that it is given, over devices and in real time. It alone owns their tables, so they
  * need no locks; it sleeps until a device or the control plane has something for it (drive/poll.ts, drive/requests.ts).
- * Between nodes of one loop packets cross segments by reference: all have one pool.
+ * Between nodes of one loop packets cross segments by reference: all have one pool. Between loops they cross by rings, where
+ * the nodes of a segment are spread over several (segment/mesh.ts).
  */
 import { receiveMessageOnPort, workerData } from 'node:worker_threads';
 import './inlining.ts';
@@ -10,6 +11,7 @@ import { BusyPoll } from './drive/busy-poll.ts';
 import { LoopNode, type LoopShare } from './drive/loop-node.ts';
 import { Poller, type Source } from './drive/poll.ts';
 import type {
+  CrossingStart,
   ImpairRequest,
   LoopData,
   LoopEvent,
@@ -20,25 +22,24 @@ import type {
   NodeData,
   NodeMethod,
   PortName,
+  RemoteDrops,
+  RemoteJoin,
   SegmentData,
   Spot,
 } from './drive/requests.ts';
 import { Rounds } from './drive/rounds.ts';
+import { slotsFor } from './drive/slots.ts';
 import { readTime } from './io/clock.ts';
+import { clearEventFd, raiseEventFd } from './io/event-fd.ts';
 import { hugeMemory } from './io/huge-memory.ts';
 import * as libc from './io/libc.ts';
 import { TunTap, type TunTapHandle } from './io/tuntap.ts';
 import { Uring } from './io/uring.ts';
 import { SLOT_BYTES } from './packet/packet.ts';
 import { Pool } from './packet/pool.ts';
+import { Mesh } from './segment/mesh.ts';
+import { RemoteSegment } from './segment/remote.ts';
 import { Segment } from './segment/segment.ts';
-
-/**
- * Packets in flight and held: a burst, its fragments, and what waits for ARP; and for each further node its burst and a share.
- * Untouched slots cost address space only.
- */
-const SLOTS = 4096;
-const SLOTS_PER_NODE = 256;
 
 /**
  * A round that has sent on so many packets without flow control lets others have the processor. Who reads them may be
@@ -56,27 +57,31 @@ class Loop {
   private readonly pool: Pool;
   private readonly ring: Uring | string;
   private readonly nodes: LoopNode[] = [];
+  private readonly mesh: Mesh | null;
   private readonly segments = new Map<string, Segment>();
   private readonly segmentList: Segment[] = [];
+  /** Those that other loops run. */
+  private readonly remotes: RemoteSegment[] = [];
   private readonly kernelSources: Source[] = [];
-  private readonly poller = new Poller();
+  private readonly poller: Poller;
   /** Now, in ms, with its fraction: for what lies on segments. */
   private readonly time = new Float64Array(1);
   private readonly share: LoopShare;
   private readonly rounds = new Rounds();
-  private readonly eventWord = new Int32Array(2);
-  private readonly eventAddress = libc.addressOf(this.eventWord);
   private busyPoll = new BusyPoll(0);
-  /** Whether any node has ports without a descriptor: on a segment, or pods in memory. */
+  /** Whether anything comes without a descriptor: on a segment, from pods in memory, or from other loops. */
   private isInMemory = false;
   private running = true;
 
   constructor(data: LoopData) {
     this.data = data;
-    const slots = SLOTS + SLOTS_PER_NODE * Math.max(0, data.nodes - 1);
-    this.pool = new Pool(slots, hugeMemory(slots * SLOT_BYTES));
+    const { mesh } = data;
+    this.mesh = mesh && new Mesh(mesh.memory, mesh.thread, thread => raiseEventFd(mesh.wakeFds[thread]));
+    this.pool = this.mesh?.pool ?? ownPool(slotsFor(data.nodes));
+    this.poller = new Poller(this.mesh);
     this.ring = Uring.open();
-    const { pool, ring, segments } = this;
+    const { pool, ring } = this;
+    const segments = new Map<string, Segment | RemoteSegment>();
     this.share = {
       pool,
       ring,
@@ -86,11 +91,20 @@ class Loop {
       tell: (node, event) => data.control.postMessage({ node, event } satisfies LoopEvent),
     };
     readTime(this.time);
-    for (const segment of data.segments) this.addSegment(segment);
+    for (const segment of data.segments) segments.set(segment.name, this.addSegment(segment));
+    for (const { name, mtu, home } of mesh?.remotes ?? []) {
+      const remote = new RemoteSegment({ name, mtu, home, mesh: this.mesh! });
+      segments.set(name, remote);
+      this.remotes.push(remote);
+    }
+    if (mesh !== null) {
+      const fd = mesh.wakeFds[mesh.thread];
+      this.kernelSources.push({ fd, read: () => getUp(fd) });
+    }
     this.poll();
   }
 
-  private addSegment({ name, mtu, seed, impairments, ports, tap, mirror }: SegmentData): void {
+  private addSegment({ name, mtu, seed, impairments, ports, tap, mirror }: SegmentData): Segment {
     const { pool, time } = this;
     const segment = new Segment({ name, mtu, pool, counters: new Counters(), time, seed, impairments });
     for (const { node, from, to } of ports) {
@@ -103,6 +117,7 @@ class Loop {
     }
     this.segments.set(name, segment);
     this.segmentList.push(segment);
+    return segment;
   }
 
   private openTap(tap: TunTapHandle): TunTap {
@@ -113,19 +128,21 @@ class Loop {
   private poll(): void {
     const wake: Source = { fd: this.data.wakeFd, read: () => this.handleRequests() };
     this.poller.set([...this.nodes.flatMap(({ sources }) => sources), ...this.kernelSources, wake]);
-    this.isInMemory = this.segmentList.length > 0 || this.nodes.some(node => node.isInMemory);
+    const { nodes, segmentList, mesh } = this;
+    this.isInMemory = mesh !== null || segmentList.length > 0 || nodes.some(node => node.isInMemory);
     this.busyPoll = new BusyPoll(busiest(this.nodes.map(({ busyPoll }) => busyPoll)));
   }
 
   /** Runs until it is told to stop. */
   run(): void {
-    const { poller, time, rounds } = this;
+    const { poller, time, mesh, rounds } = this;
     /** When the packets of the round that ends were there; negative where there were none. */
     let woken = -1;
     while (this.running) {
       readTime(time);
       if (woken >= 0) rounds.add(time[0] - woken);
       const wait = this.runTimers() - time[0];
+      if (mesh !== null) mesh.flush();
       const ready = poller.wait(wait, this.busyPoll);
       readTime(time);
       woken = ready > 0 || this.isInMemory ? time[0] : -1;
@@ -135,6 +152,7 @@ class Loop {
     }
     for (const node of this.nodes) node.close();
     for (const segment of this.segmentList) segment.close();
+    mesh?.flush();
   }
 
   /** @returns when the next timer is due; now, while anything waits in memory */
@@ -148,13 +166,14 @@ class Loop {
     return due;
   }
 
-  /** Takes packets from node to node, across segments. */
+  /** Takes packets from node to node, across segments, and from loop to loop. */
   private carryOver(): void {
-    const { nodes, segmentList } = this;
+    const { nodes, segmentList, mesh } = this;
     if (!this.isInMemory) return;
     for (let hops = 0; hops < HOPS_PER_ROUND; hops++) {
-      let any = false;
+      let any = mesh?.receive() ?? false;
       for (let i = 0; i < nodes.length; i++) if (nodes[i].receivePending()) any = true;
+      if (mesh !== null) mesh.flush();
       if (!any) break;
     }
     for (let i = 0; i < segmentList.length; i++) segmentList[i].flush();
@@ -190,7 +209,7 @@ class Loop {
 
   private handleRequests(): number {
     const { control, wakeFd } = this.data;
-    libc.read(wakeFd, this.eventAddress, 8);
+    clearEventFd(wakeFd);
     const started = performance.now();
     for (let m = receiveMessageOnPort(control); m !== undefined; m = receiveMessageOnPort(control)) {
       const request = m.message as LoopRequest;
@@ -236,6 +255,29 @@ class Loop {
       }
       case 'segments':
         return this.segmentList.map(segment => segment.row());
+      case 'remote-drops':
+        return this.remotes.map(({ name, counters }): RemoteDrops => ({ segment: name, drops: counters.snapshot() }));
+      case 'expect': {
+        const { segment, crossing } = params as CrossingStart;
+        this.remotes.find(({ name }) => name === segment)!.expect(crossing);
+        return null;
+      }
+      case 'join': {
+        const { segment, port, thread, crossing } = params as RemoteJoin;
+        this.segmentOf(segment).attachRemote(port, { mesh: this.mesh!, thread, crossing });
+        return null;
+      }
+      case 'leave': {
+        const { segment, port } = params as PortName;
+        this.segmentOf(segment).closePort(port);
+        return null;
+      }
+      case 'forget':
+        this.mesh?.forget(params as number);
+        for (const remote of this.remotes) if (remote.home === params) remote.cutOff();
+        return null;
+      case 'reclaim':
+        return this.mesh?.reclaim(params as number) ?? 0;
       case 'impairments': {
         const { segment, port } = params as Spot;
         return this.segmentOf(segment, port).impairmentsOf(port);
@@ -279,6 +321,17 @@ class Loop {
     }
     return segment;
   }
+}
+
+/** Another loop has sent something: carryOver() takes it. */
+function getUp(fd: number): number {
+  clearEventFd(fd);
+  return 0;
+}
+
+/** Packets of a loop that exchanges none with others. */
+function ownPool(slots: number): Pool {
+  return new Pool(slots, hugeMemory(slots * SLOT_BYTES));
 }
 
 /** The thread waits for all of its nodes at once: as the most impatient of them wants. */

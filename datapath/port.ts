@@ -285,6 +285,8 @@ function dropReason(error: number): number {
     case libcErrors.EAGAIN:
     case libcErrors.ENOBUFS:
       return verdict.DROP_DEVICE_QUEUE_FULL;
+    case libcErrors.EXFULL:
+      return verdict.DROP_WIRE_RING_FULL;
     case libcErrors.EIO:
     case libcErrors.EBADFD:
       return verdict.DROP_DEVICE_DOWN;

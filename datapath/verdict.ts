@@ -140,6 +140,8 @@ export const DROP_WIRE_CANNOT_CUT = 155;
 export const DROP_WIRE_CLOSED = 156;
 /** Not from, or not for, an address that the fabric has given the port. */
 export const DROP_WIRE_SOURCE_DEST_CHECK = 157;
+/** The ring to the loop of its port, or of its segment, had no room. */
+export const DROP_WIRE_RING_FULL = 158;
 
 /** Numbers below this are reserved for verdicts and drop reasons; counters are laid out by it. */
 export const VERDICTS = 160;
@@ -249,6 +251,7 @@ export const VERDICT_NAMES: readonly string[] = (() => {
   set(DROP_WIRE_CANNOT_CUT, 'drop-wire-cannot-cut');
   set(DROP_WIRE_CLOSED, 'drop-wire-closed');
   set(DROP_WIRE_SOURCE_DEST_CHECK, 'drop-wire-source-dest-check');
+  set(DROP_WIRE_RING_FULL, 'drop-wire-ring-full');
   return names;
 })();
 

@@ -30,6 +30,7 @@ export interface UpFlags {
   api: boolean;
   etcd?: string;
   processes?: boolean;
+  loops?: number;
   ui?: boolean;
   simulate?: boolean;
   nodes?: number;
@@ -54,6 +55,7 @@ export async function up(flags: UpFlags): Promise<number> {
   for (const name of ['nodes', 'pods', 'policies', 'everyPod'] as const) {
     if (flags[name] !== undefined) throw new UsageError(`--${optionOf(name)}: expected with --simulate`);
   }
+  if (flags.processes && flags.loops !== undefined) throw new UsageError('--loops: expected without --processes');
   const topology = readTopology(flags);
   const options = parseModeFlags(flags, topology.mode);
   if (flags.print) {
@@ -69,6 +71,7 @@ export async function up(flags: UpFlags): Promise<number> {
     api: flags.api,
     etcd: etcdAddress(flags),
     processes: flags.processes,
+    loops: flags.loops,
     ...options,
   });
   const release = closeOnSignal(flags.name);

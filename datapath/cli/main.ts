@@ -41,7 +41,12 @@ export function buildProgram(): Command {
     .option('--kubeconfig <file>', 'follow the cluster that this leads to; --config or --uplink say what it does not')
     .option('--node-name <name>', 'which Node of the cluster this is, with --kubeconfig')
     .option('--uplink <uplink>', 'raw:INTERFACE or routed:INTERFACE[:DEVICE], with --kubeconfig instead of --config')
-    .option('--loops <count>', 'threads that several nodes are spread over; default: by the processors', countOf, 0)
+    .option(
+      '--loops <count>',
+      'threads that nodes are spread over; default: by the processors, those of a segment together',
+      countOf,
+      0,
+    )
     .addOption(new Option('--log-format <format>').choices(LOG_FORMATS).default('text').env('TUNPATH_LOG_FORMAT'))
     .addOption(new Option('--log-level <level>').choices(LOG_LEVELS).default('info').env('TUNPATH_LOG_LEVEL'))
     .addOption(new Option('--state-dir <directory>', 'where what is applied outlives the node').env('STATE_DIRECTORY'))
@@ -215,6 +220,7 @@ function addLab(lab: Command): void {
     .option('--no-api', 'without the Kubernetes API that kubectl talks to')
     .option('--etcd <address:port>', "keep the API's objects in this etcd; default: a journal beside the lab")
     .option('--processes', 'a process for each node, with TAPs on bridges; default: all nodes in one, with segments')
+    .option('--loops <count>', 'threads that the nodes of the one process are spread over, as of `node`', countOf)
     .option('--ui', 'then serve a page about it until SIGINT, as tunpath ui')
     .option('--simulate', 'instead: many nodes and pods in memory, asked once who reaches whom; no root')
     .option('--nodes <n>', 'with --simulate; default 200', wholeNumber)

@@ -10,11 +10,9 @@ import type {
   NodeMethod,
 } from '../drive/requests.ts';
 import { flattened } from '../flattened.ts';
+import { openEventFd, raiseEventFd } from '../io/event-fd.ts';
 import * as libc from '../io/libc.ts';
 import { type Change, inPieces } from '../program/diff.ts';
-
-const EFD_NONBLOCK = 0o4000;
-const EFD_CLOEXEC = 0o2000000;
 
 interface Waiting {
   resolve(value: unknown): void;
@@ -28,7 +26,6 @@ export class LoopThread {
   private readonly worker: Worker;
   private readonly port: MessagePort;
   private readonly wakeFd: number;
-  private readonly one = new Int32Array([1, 0]);
   private readonly waiting = new Map<number, Waiting>();
   private readonly nodes = new Map<string, LoopClient>();
   private nextId = 1;
@@ -37,8 +34,7 @@ export class LoopThread {
   constructor(data: Omit<LoopData, 'control' | 'wakeFd'>) {
     const channel = new MessageChannel();
     this.port = channel.port1;
-    this.wakeFd = libc.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (this.wakeFd < 0) throw new Error(`eventfd: ${libc.errnoName(libc.errno())}`);
+    this.wakeFd = openEventFd();
     const workerData: LoopData = { ...data, control: channel.port2, wakeFd: this.wakeFd };
     this.worker = new Worker(flattened(new URL('../loop.js', import.meta.url)), {
       workerData,
@@ -100,7 +96,7 @@ export class LoopThread {
     const id = this.nextId++;
     const answer = new Promise((resolve, reject) => this.waiting.set(id, { resolve, reject, took }));
     this.port.postMessage({ id, node, method, params } satisfies LoopRequest);
-    libc.write(this.wakeFd, libc.addressOf(this.one), 8);
+    raiseEventFd(this.wakeFd);
     return answer;
   }
 

@@ -274,7 +274,7 @@ export class Node {
     const counters = new Counters();
     let loop: LoopClient;
     try {
-      loop = await options.loops.threadOf(config.metadata.name).start({
+      loop = await options.loops.startNode({
         name: config.metadata.name,
         program,
         devices: devices.handles,

@@ -15,6 +15,7 @@ import type { Change } from '../program/diff.ts';
 import { Installation } from '../program/install.ts';
 import { Random } from '../random.ts';
 import { HOP_NAMES } from '../route/nexthop.ts';
+import type { RemoteSegment } from '../segment/remote.ts';
 import type { Segment } from '../segment/segment.ts';
 import { LoopWatches, type WatchRequest } from '../watch/watches.ts';
 import type { Source } from './poll.ts';
@@ -29,7 +30,7 @@ export interface LoopShare {
   pool: Pool;
   /** The thread's, or why it has none. */
   ring: Uring | string;
-  segments: ReadonlyMap<string, Segment>;
+  segments: ReadonlyMap<string, Segment | RemoteSegment>;
   rounds: Rounds;
   /** A node's code has failed: it is out of order, and the others go on. */
   failed(node: LoopNode, error: unknown): void;
@@ -162,8 +163,11 @@ export class LoopNode {
 
   /** Closes its devices, which removes them, and gives every packet back. */
   close(): void {
-    this.datapath.close();
-    for (const port of this.datapath.ports) port.device.close();
+    try {
+      this.datapath.close();
+    } finally {
+      for (const port of this.datapath.ports) port.device.close();
+    }
   }
 
   handle(method: NodeMethod, params: unknown): unknown {
@@ -186,9 +190,9 @@ export class LoopNode {
           ...table,
           { table: 'routes', used: datapath.routes.size, size: 1 << 24, bytes: datapath.routes.memoryBytes },
           { table: 'neighbors', used: datapath.neighbors.size, size: NEIGHBORS },
-          { table: 'fragments', used: datapath.fragmentsHeld, size: pool.packets.length },
+          { table: 'fragments', used: datapath.fragmentsHeld, size: pool.size },
           // Of all nodes in this loop.
-          { table: 'packets', used: pool.packets.length - pool.available - BURST, size: pool.packets.length },
+          { table: 'packets', used: pool.size - pool.available - BURST, size: pool.size },
         ];
       }
       case 'io':

@@ -23,7 +23,16 @@ export interface Source {
   gone?(): void;
 }
 
+/** Where something for this thread may come from without a descriptor: other threads (segment/mesh.ts). */
+export interface Elsewhere {
+  readonly hasFrames: boolean;
+  /** It is about to sleep, and a descriptor will wake it. @returns false when it must not */
+  lieDown(): boolean;
+  getUp(): void;
+}
+
 export class Poller {
+  private readonly elsewhere: Elsewhere | null;
   private sources: Source[] = [];
   private readonly dead = new Set<Source>();
   private view = new DataView(new ArrayBuffer(0));
@@ -35,6 +44,10 @@ export class Poller {
   private readonly timeoutAddress = libc.addressOf(this.timeout);
   /** Now, in ms. */
   private readonly time = new Float64Array(1);
+
+  constructor(elsewhere: Elsewhere | null = null) {
+    this.elsewhere = elsewhere;
+  }
 
   /** What is waited for from now on; those that are gone stay so. */
   set(sources: readonly Source[]): void {
@@ -70,8 +83,9 @@ export class Poller {
 
   /** Looks until `end`, or until somebody else wants the processor, as the kernel's busy polling does (sk_busy_loop_end). */
   private look(end: number, busy: BusyPoll): number {
-    const { address, sources, time } = this;
+    const { address, sources, time, elsewhere } = this;
     do {
+      if (elsewhere?.hasFrames) return 0;
       const ready = libc.poll(address, sources.length, 0);
       if (ready !== 0) return ready;
       const before = time[0];
@@ -86,8 +100,17 @@ export class Poller {
   }
 
   private sleep(ms: number): number {
-    const { address, sources } = this;
+    const { address, sources, elsewhere } = this;
     if (ms <= 0) return 0;
+    if (elsewhere === null) return this.block(ms);
+    if (!elsewhere.lieDown()) return libc.poll(address, sources.length, 0);
+    const ready = this.block(ms);
+    elsewhere.getUp();
+    return ready;
+  }
+
+  private block(ms: number): number {
+    const { address, sources } = this;
     if (ms > 0x7fffffff) return libc.poll(address, sources.length, -1);
     const seconds = Math.floor(ms / 1000);
     this.timeout[0] = seconds;

@@ -8,6 +8,8 @@ import type { TunTapHandle } from '../io/tuntap.ts';
 import type { Program } from '../program/program.ts';
 import type { Announcement } from '../route/announcements.ts';
 import type { Impairments } from '../segment/impairments.ts';
+import type { MeshMemory } from '../segment/mesh.ts';
+import type { SegmentRow } from '../segment/segment.ts';
 
 export interface LoopData {
   control: MessagePort;
@@ -15,8 +17,21 @@ export interface LoopData {
   wakeFd: number;
   /** Segments that its nodes are on. */
   segments: SegmentData[];
-  /** How many nodes it will have at once: its packets follow from that. */
+  /** How many nodes it will have at once: its packets follow from that, where it has them alone. */
   nodes: number;
+  /** Where packets cross between loops. */
+  mesh: MeshData | null;
+}
+
+/** A loop's place among others that it exchanges packets with. */
+export interface MeshData {
+  memory: MeshMemory;
+  /** Its number among them. */
+  thread: number;
+  /** eventfd of each, written when it sleeps and has something to do. */
+  wakeFds: number[];
+  /** Segments that others run. */
+  remotes: { name: string; mtu: number; home: number }[];
 }
 
 export interface SegmentData {
@@ -71,8 +86,22 @@ export interface Lead {
   again: boolean;
 }
 
-/** Asked of the loop: `start` and `stop` a node, its segments, and its end. */
-export type LoopMethod = 'start' | 'stop' | 'segments' | 'impairments' | 'impair' | 'mirror' | 'unmirror' | 'end';
+/** Asked of the loop: `start` and `stop` a node, its segments, what crosses between loops, and its end. */
+export type LoopMethod =
+  | 'start'
+  | 'stop'
+  | 'segments'
+  | 'remote-drops'
+  | 'impairments'
+  | 'impair'
+  | 'mirror'
+  | 'unmirror'
+  | 'expect'
+  | 'join'
+  | 'leave'
+  | 'forget'
+  | 'reclaim'
+  | 'end';
 
 export interface LoopRequest {
   id: number;
@@ -97,6 +126,24 @@ export interface ImpairRequest extends Spot {
 export interface PortName {
   segment: string;
   port: string;
+}
+
+/** Parameters of `expect`, before a node of this loop comes to a segment of another: frames may come by this crossing. */
+export interface CrossingStart {
+  segment: string;
+  crossing: number;
+}
+
+/** Parameters of `join`: a node of another loop comes to a segment of this one. Those of `leave` are a PortName. */
+export interface RemoteJoin extends PortName, CrossingStart {
+  /** Of the node. */
+  thread: number;
+}
+
+/** What `remote-drops` answers for each segment of another loop: as SegmentRow. */
+export interface RemoteDrops {
+  segment: string;
+  drops: SegmentRow['drops'];
 }
 
 /** Parameters of `mirror`: the loop closes the TAP, also when this fails. Those of `unmirror` are a PortName. */

@@ -5,5 +5,7 @@ export const EAGAIN = 11;
 export const EBUSY = 16;
 export const ENODEV = 19;
 export const EINVAL = 22;
+/** A ring between two threads has no room. */
+export const EXFULL = 54;
 export const EBADFD = 77;
 export const ENOBUFS = 105;

@@ -1,5 +1,6 @@
 /** Opened devices, in a form that can be sent to the loop's thread: which class is behind each is decided here and only here. */
 import type { Pool } from '../packet/pool.ts';
+import { RemoteSegment } from '../segment/remote.ts';
 import type { Segment } from '../segment/segment.ts';
 import type { Device } from './device.ts';
 import * as libc from './libc.ts';
@@ -38,6 +39,8 @@ export interface SegmentHandle {
   name: string;
   /** Of the port: the node's. */
   port: string;
+  /** Where another thread runs the segment: see segment/mesh.ts. */
+  crossing?: number;
   mtu: number;
   offloads: number;
   refused: string[];
@@ -46,18 +49,19 @@ export interface SegmentHandle {
 /**
  * In the loop's thread, which from then on closes it.
  * @param ring of that thread; null: one call for each packet
- * @param segments of that thread, by name
+ * @param segments that nodes of that thread may be on, by name
  * @throws Error for a segment that is not there, or has a port of that name already
  */
 export function createDevice(
   handle: DeviceHandle,
   pool: Pool,
   ring: Uring | null,
-  segments: ReadonlyMap<string, Segment>,
+  segments: ReadonlyMap<string, Segment | RemoteSegment>,
 ): Device {
   if (handle.kind === 'segment') {
     const segment = segments.get(handle.name);
     if (segment === undefined) throw new Error(`no segment ${handle.name} in this loop`);
+    if (segment instanceof RemoteSegment) return segment.attach(handle.port, handle.offloads, handle.crossing!);
     return segment.attach(handle.port, handle.offloads);
   }
   if (handle.kind === 'memory') return new MemoryPod(pool, handle);

@@ -9,11 +9,13 @@ const SMALL_PAGE = 4096;
  * Zeroed memory of `bytes` that begins with a page, and so with a cache line. The kernel takes huge pages where it has them
  * (madvise; it may be told not to in /sys/kernel/mm/transparent_hugepage/enabled), and what is never touched costs nothing
  * but address space.
+ * @param forThreads so that other threads see it, too
  * @throws RangeError when there is no memory
  */
-export function hugeMemory(bytes: number): Uint8Array {
+export function hugeMemory(bytes: number, forThreads = false): Uint8Array {
   // V8's own, so that it goes with the thread. A mapping stayed until the process ended: 6.7 GB in a whole `bench all`.
-  const room = new Uint8Array(bytes + 2 * PAGE);
+  const size = bytes + 2 * PAGE;
+  const room = forThreads ? new Uint8Array(new SharedArrayBuffer(size)) : new Uint8Array(size);
   const at = libc.addressOf(room);
   const start = Math.ceil(at / PAGE) * PAGE;
   // Refused by a kernel without huge pages; then it is slower.

@@ -123,7 +123,7 @@ export class Lab {
    */
   static async up(options: LabOptions): Promise<Lab> {
     const name = checkLabName(options.name ?? 'lab');
-    const { topology = topologyNamed(DEFAULT_TOPOLOGY), mode, profile, offload, processes, etcd } = options;
+    const { topology = topologyNamed(DEFAULT_TOPOLOGY), mode, profile, offload, processes, loops, etcd } = options;
     requireRoot('a lab');
     if (processes && topology.subnets.some(({ impairments }) => impairments !== undefined)) {
       throw new LabError('a wire that is impaired is in the process of all nodes: not with --processes', {
@@ -142,7 +142,7 @@ export class Lab {
     const lab = new Lab({
       name,
       topology,
-      options: { mode, profile, offload, processes, etcd },
+      options: { mode, profile, offload, processes, loops, etcd },
       owner: null,
       processes: [],
     });

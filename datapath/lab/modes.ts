@@ -41,6 +41,8 @@ export interface ModeOptions {
   offload?: 'auto' | 'none';
   /** A process a node, with TAPs on a bridge between them, instead of one process with segments. */
   processes?: boolean;
+  /** Threads that the nodes of one process are spread over; default: one, where a segment joins them. */
+  loops?: number;
   /** HOST:PORT of an etcd that the API keeps its objects in, instead of a journal beside the lab. */
   etcd?: string;
 }

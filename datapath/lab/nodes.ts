@@ -61,7 +61,8 @@ async function launchNodes({ name: lab, topology, options, processes }: NodePlac
   const documents = segmentConfigs(topology, options).map(document => stringify(document));
   writeFileSync(segments, documents.join('---\n'));
   const files = [segments, ...topology.nodes.map(({ name }) => configOf(lab, name))];
-  const argv = [process.execPath, MAIN, 'node', ...files.flatMap(file => ['--config', file])];
+  const spread = options.loops === undefined ? [] : ['--loops', `${options.loops}`];
+  const argv = [process.execPath, MAIN, 'node', ...files.flatMap(file => ['--config', file]), ...spread];
   await processes.start({ host: NODES, argv, readyLine: 'ready', env, at: SWITCH });
   const missing = topology.nodes.filter(({ name }) => !existsSync(socketOf(lab, name)));
   if (missing.length > 0) {

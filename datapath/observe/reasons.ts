@@ -493,6 +493,11 @@ export const REASONS: Readonly<Record<string, Reason>> = {
     cause: "Pods' own addresses on a network that knows only its nodes' (EC2's source/destination check).",
     look: '`tunpath segment list`: `sourceDestCheck`; a tunnel between the nodes',
   },
+  'drop-wire-ring-full': {
+    meaning: 'The ring between two loops, of the node and of its segment, holds as many frames as it can (1024).',
+    cause: 'A loop that does not keep up: too many nodes for it, or too few processors for `--loops`.',
+    look: '`tunpath segment list`, `top -H`; fewer loops',
+  },
 };
 
 /** Where the documentation of a reason stands, relative to the repository. */

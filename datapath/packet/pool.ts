@@ -5,6 +5,8 @@ export class Pool {
   readonly view: DataView;
   readonly bytes: Uint8Array;
   readonly packets: Packet[] = [];
+  /** Packets of its own: all of them, but where several threads share the slab (shared-pool.ts). */
+  readonly size: number;
   /** Free slots, last in first out: the slot given back last is the one that the cache still holds. */
   private readonly free: Packet[] = [];
   private freeCount = 0;
@@ -12,13 +14,19 @@ export class Pool {
   /**
    * @param slots how many packets may be in flight at once. Untouched slots cost address space only.
    * @param bytes for them, zeroed or of a pool that nobody uses any more; huge pages make a node 4 % faster
+   * @param own the first of its own slots, and how many these are; default: all
    */
-  constructor(slots: number, bytes: Uint8Array = new Uint8Array(new SharedArrayBuffer(slots * SLOT_BYTES))) {
+  constructor(
+    slots: number,
+    bytes: Uint8Array = new Uint8Array(new SharedArrayBuffer(slots * SLOT_BYTES)),
+    own: { first: number; size: number } = { first: 0, size: slots },
+  ) {
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.bytes = bytes;
     for (let i = 0; i < slots; i++) this.packets.push(new Packet(i * SLOT_BYTES, i));
-    for (let i = slots - 1; i >= 0; i--) this.free.push(this.packets[i]);
-    this.freeCount = slots;
+    for (let i = own.size - 1; i >= 0; i--) this.free.push(this.packets[own.first + i]);
+    this.freeCount = own.size;
+    this.size = own.size;
   }
 
   /** Packets that can still be taken. */

@@ -17,16 +17,13 @@ import * as verdict from '../verdict.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import { cutFrame, MAX_PIECES, protocolOf } from './frames.ts';
 import type { Impairments } from './impairments.ts';
+import { Inbox } from './inbox.ts';
 import type { Line, LineEnd } from './line.ts';
 
-/** Frames that may wait for a node: several bursts. A power of two. */
-const QUEUE = 1024;
 /** Frames that wait for one write to a device. */
 const TX_LIMIT = 128;
 /** Frames read from a device in one turn, as of a node's port. */
 const RX_LIMIT = 64;
-/** What a node may put in front of a frame's payload (HEADROOM says what), less the frame's own header. */
-const NEEDED_HEADROOM = 340 - 14;
 
 /** A port of a segment for display: what came and left, and what happens on its line. */
 export interface PortRow {
@@ -107,6 +104,15 @@ export abstract class SegmentPort {
   }
 }
 
+/** Slots that a segment leaves to the paths at least, and the share of a small pool. */
+const RESERVE = 512;
+const RESERVE_SHARE = 8;
+
+/** So many slots of a pool are not for what waits on segments. */
+export function reserveOf(pool: Pool): number {
+  return Math.min(RESERVE, Math.floor(pool.size / RESERVE_SHARE));
+}
+
 /** The device of a node's uplink. */
 export class NodePort extends SegmentPort implements Device {
   readonly kind = 'node';
@@ -114,58 +120,36 @@ export class NodePort extends SegmentPort implements Device {
   readonly mtu: number;
   readonly offloads: number;
   readonly fd = -1;
-  private readonly queue: Packet[] = [];
-  private head = 0;
-  private count = 0;
+  private readonly inbox: Inbox;
   private isOpen = true;
 
   constructor(segment: PortOwner, index: number, name: string, offloads: number) {
     super(segment, index, name);
     this.mtu = segment.mtu;
     this.offloads = offloads;
-    for (let i = 0; i < QUEUE; i++) this.queue.push(segment.pool.packets[0]);
+    this.inbox = new Inbox(segment.pool);
   }
 
   get pending(): number {
-    return this.count;
+    return this.inbox.size;
   }
 
   protected get waiting(): number {
-    return this.count;
+    return this.inbox.size;
   }
 
   arrive(p: Packet): void {
     const { segment } = this;
-    if (this.count === QUEUE || !segment.hasRoom) {
+    if (this.inbox.isFull || !segment.hasRoom) {
       this.refuse(p, verdict.DROP_WIRE_QUEUE_FULL);
       return;
     }
     segment.countTo(this, p);
-    this.queue[(this.head + this.count++) & (QUEUE - 1)] = p;
+    this.inbox.push(p);
   }
 
   readBurst(slots: Packet[], max: number): number {
-    if (!this.isOpen) return -ENODEV;
-    const { pool } = this.segment;
-    const n = Math.min(max, this.count);
-    for (let i = 0; i < n; i++) {
-      const p = this.queue[this.head];
-      this.head = (this.head + 1) & (QUEUE - 1);
-      pool.release(slots[i]);
-      slots[i] = p.off - p.start >= NEEDED_HEADROOM ? p : this.moveBack(p);
-      slots[i].forget();
-    }
-    this.count -= n;
-    return n;
-  }
-
-  /** Nodes that encapsulate what others have encapsulated use the headroom up. */
-  private moveBack(p: Packet): Packet {
-    const { pool } = this.segment;
-    // There is one: the slot that it takes the place of has just been released.
-    const q = clone(pool, p, HEADROOM) as Packet;
-    pool.release(p);
-    return q;
+    return this.isOpen ? this.inbox.read(slots, max) : -ENODEV;
   }
 
   handOver(p: Packet): number {
@@ -184,10 +168,7 @@ export class NodePort extends SegmentPort implements Device {
 
   release(): void {
     this.isOpen = false;
-    for (; this.count > 0; this.count--) {
-      this.refuse(this.queue[this.head], verdict.DROP_WIRE_CLOSED);
-      this.head = (this.head + 1) & (QUEUE - 1);
-    }
+    while (this.inbox.size > 0) this.refuse(this.inbox.shift(), verdict.DROP_WIRE_CLOSED);
   }
 
   close(): void {

@@ -1,13 +1,13 @@
 /**
- * An Ethernet segment in the process: a switch that learns and floods, between nodes that one thread runs, and devices of
- * the kernel's that join it to the outside.
+ * An Ethernet segment in the process: a switch that learns and floods, between nodes of this thread and of others, and
+ * devices of the kernel's that join it to the outside.
  *
  *   node a ---- from a --+                                    +-- to b ---- node b
  *                        +-- the wire -- learn, look up ------+
  *   TAP -------- from ---+                                    +-- to TAP -- TAP
  *
  * Each of the lines may be impaired (line.ts). A frame crosses by reference: all nodes of the thread share one pool, and
- * whoever has the packet owns its slot. Superpackets cross whole, those in IPIP as well, and are cut where a device takes less.
+ * whoever has the packet owns its slot; nodes of other threads are at the other end of rings (remote.ts). Superpackets cross whole, those in IPIP as well, and are cut where a device takes less.
  */
 import {
   type Counters,
@@ -29,12 +29,9 @@ import * as ipv4 from '../wire/ipv4.ts';
 import { wireLength } from './frames.ts';
 import { type Impairments, UNIMPAIRED } from './impairments.ts';
 import { Line, type LineEnd } from './line.ts';
-import { KernelPort, NodePort, Outlet, type PortOwner, type PortRow, type SegmentPort } from './ports.ts';
+import { KernelPort, NodePort, Outlet, type PortOwner, type PortRow, reserveOf, type SegmentPort } from './ports.ts';
+import { type Crossing, RemotePort } from './remote.ts';
 import { Stations } from './stations.ts';
-
-/** Slots that a segment leaves to the paths at least, and the share of a small pool. */
-const RESERVE = 512;
-const RESERVE_SHARE = 8;
 
 /** What a segment is and what has happened on it, for display. */
 export interface SegmentRow {
@@ -87,7 +84,7 @@ export class Segment implements PortOwner {
     this.counters = options.counters;
     this.time = options.time;
     this.seed = options.seed;
-    this.reserve = Math.min(RESERVE, Math.floor(options.pool.packets.length / RESERVE_SHARE));
+    this.reserve = reserveOf(options.pool);
     this.stations = new Stations(options.time);
     this.line = this.makeLine('wire', { arrive: (p, from) => this.switchFrame(p, from) }, ipv4.DST);
     this.line.set(options.impairments ?? UNIMPAIRED);
@@ -96,6 +93,13 @@ export class Segment implements PortOwner {
   /** A port for a node, whose name it has: the device of its uplink. @throws Error when there is no place for it */
   attach(name: string, offloads: number): NodePort {
     const port = new NodePort(this, this.freeIndex(name), name, offloads);
+    this.add(port);
+    return port;
+  }
+
+  /** A port for a node that another thread runs. @throws Error when there is no place for it */
+  attachRemote(name: string, crossing: Crossing): RemotePort {
+    const port = new RemotePort(this, this.freeIndex(name), name, crossing);
     this.add(port);
     return port;
   }
@@ -147,6 +151,11 @@ export class Segment implements PortOwner {
     if (!(port instanceof KernelPort)) return;
     this.outlets.splice(this.outlets.indexOf(port.outlet), 1);
     if (this.mirrors.includes(port)) this.mirrors.splice(this.mirrors.indexOf(port), 1);
+  }
+
+  /** Closes the port of that name, if there is one. */
+  closePort(name: string): void {
+    for (const port of this.ports) if (port?.name === name) port.close();
   }
 
   /** Impairs the wire between all, from now on. */

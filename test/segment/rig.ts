@@ -5,6 +5,7 @@ import type { Packet } from '../../datapath/packet/packet.ts';
 import { Pool } from '../../datapath/packet/pool.ts';
 import { type Impairments, UNIMPAIRED } from '../../datapath/segment/impairments.ts';
 import type { NodePort } from '../../datapath/segment/ports.ts';
+import type { RemoteUplink } from '../../datapath/segment/remote.ts';
 import { Segment } from '../../datapath/segment/segment.ts';
 
 export const BURST = 16;
@@ -15,15 +16,15 @@ export const ALL = 127;
 const spare = new Map<number, Uint8Array[]>();
 
 export class End {
-  readonly port: NodePort;
+  readonly port: NodePort | RemoteUplink;
   readonly pool: Pool;
   private readonly slots: Packet[] = [];
   /** Read and not yet given back. */
   readonly kept: Packet[] = [];
 
-  constructor(segment: Segment, name: string, offloads = ALL) {
-    this.pool = segment.pool;
-    this.port = segment.attach(name, offloads);
+  constructor(pool: Pool, port: NodePort | RemoteUplink) {
+    this.pool = pool;
+    this.port = port;
     for (let i = 0; i < BURST; i++) this.slots.push(this.pool.take() as Packet);
   }
 
@@ -70,7 +71,10 @@ export class End {
     this.kept.length = 0;
   }
 
+  isClosed = false;
+
   close(): void {
+    this.isClosed = true;
     this.port.close();
     this.giveBack();
     for (const p of this.slots) this.pool.release(p);
@@ -100,7 +104,7 @@ export class Rig {
   }
 
   end(name: string, offloads = ALL): End {
-    return new End(this.segment, name, offloads);
+    return new End(this.pool, this.segment.attach(name, offloads));
   }
 
   /** Lets time pass until `ms`, with a stop wherever something is due. */

@@ -30,12 +30,12 @@ const TABLES: Readonly<Record<string, 'lb' | 'ct' | 'nat' | 'ipcache' | 'endpoin
 };
 
 export async function getCilium(kind: string, node: string | undefined): Promise<number> {
-  const table = TABLES[kind.toLowerCase()];
-  if (table === undefined)
+  const word = kind.toLowerCase();
+  if (!Object.hasOwn(TABLES, word))
     throw new UsageError(`get ${kind} -o cilium: expected one of lb, ct, nat, ipcache, endpoints`);
   const socket = socketPathOf(pickNode(node, listNodes()));
   const config = (await callNode(socket, 'config')) as ResolvedConfig;
-  await print(await ciliumTable(table, socket, config));
+  await print(await ciliumTable(TABLES[word], socket, config));
   return DONE;
 }
 

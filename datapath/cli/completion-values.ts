@@ -39,7 +39,7 @@ const formats: Source = () => FORMATS;
 const nodes: Source = () => listNodes().map(shortName);
 const labs: Source = async () => (await import('../lab/remains.ts')).labNames();
 const verdicts: Source = () => ['FORWARDED', 'DROPPED'];
-const protocols: Source = async () => Object.keys((await import('../observe/flow-filter.ts')).PROTOCOLS);
+const protocols: Source = async () => (await import('../observe/flow-filter.ts')).PROTOCOL_NAMES;
 
 /**
  * By the words of the command and its option's or argument's name; an option alone is that of all commands. Test

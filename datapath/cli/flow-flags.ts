@@ -84,11 +84,10 @@ const STATUSES: Record<string, (flow: FlowRow) => boolean> = {
 };
 
 function statusTest(word: string): (flow: FlowRow) => boolean {
-  const test = STATUSES[word];
-  if (test === undefined) {
+  if (!Object.hasOwn(STATUSES, word)) {
     throw new UsageError(`--status ${word}: expected one of ${Object.keys(STATUSES).join(', ')}`);
   }
-  return test;
+  return STATUSES[word];
 }
 
 function inNetwork(text: string, option: string): (address: string) => boolean {

@@ -154,7 +154,7 @@ export async function describe(kindText: string, name: string | undefined, flags
   // What a drop means is asked before there is one.
   if (rows.length === 0 && kind.name === 'counters' && name !== undefined) {
     const { REASONS } = await import('../observe/reasons.ts');
-    if (REASONS[name] !== undefined) rows.push({ name, packets: 0, bytes: 0 });
+    if (Object.hasOwn(REASONS, name)) rows.push({ name, packets: 0, bytes: 0 });
   }
   if (rows.length === 0) {
     process.stderr.write(

@@ -73,9 +73,11 @@ const KINDS: Readonly<Record<string, string>> = {
 
 /** @param words of a command line that were not understood, from the first on */
 export function knownElsewhere(words: readonly string[]): string | undefined {
-  return WORDS[words.slice(0, 2).join(' ')] ?? WORDS[words[0] ?? ''];
+  return [words.slice(0, 2).join(' '), words[0] ?? '']
+    .filter(text => Object.hasOwn(WORDS, text))
+    .map(text => WORDS[text])[0];
 }
 
 export function kindElsewhere(word: string): string | undefined {
-  return KINDS[word];
+  return Object.hasOwn(KINDS, word) ? KINDS[word] : undefined;
 }

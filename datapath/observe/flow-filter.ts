@@ -51,13 +51,21 @@ const DROP_NAMES = VERDICT_NAMES.filter(name => name?.startsWith('drop-'));
 type Test = (flow: Flow) => boolean;
 
 /** By the names that filters use. */
-export const PROTOCOLS: Readonly<Record<string, number>> = {
+const PROTOCOLS: Readonly<Record<string, number>> = {
   tcp: ipv4.PROTO_TCP,
   udp: ipv4.PROTO_UDP,
   icmp: ipv4.PROTO_ICMP,
   icmpv4: ipv4.PROTO_ICMP,
   sctp: ipv4.PROTO_SCTP,
 };
+
+export const PROTOCOL_NAMES = Object.keys(PROTOCOLS);
+
+/** The number of a protocol by its name, in upper or lower case. */
+export function protocolOf(name: string): number | undefined {
+  const word = name.toLowerCase();
+  return Object.hasOwn(PROTOCOLS, word) ? PROTOCOLS[word] : undefined;
+}
 
 /** An option's value is none that it can have. */
 export class FlowFilterError extends Error {
@@ -129,7 +137,7 @@ const OTHERS: Readonly<Record<string, (value: string) => Test>> = {
     return flow => pattern.test(flow.nodeName);
   },
   protocol: value => {
-    const protocol = PROTOCOLS[value.toLowerCase()];
+    const protocol = protocolOf(value);
     if (protocol === undefined) throw wrong('protocol', value, 'tcp, udp, icmp or sctp');
     return flow => flow.protocol === protocol;
   },

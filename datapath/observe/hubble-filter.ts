@@ -2,7 +2,7 @@
 import { networkTest } from '../control/address.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import { ciliumReasonOf, type Flow, tcpFlagNames } from './flow.ts';
-import { hasLabel, isNamed, isPod, PROTOCOLS } from './flow-filter.ts';
+import { hasLabel, isNamed, isPod, protocolOf } from './flow-filter.ts';
 import type { FlowFilterMessage } from './hubble-proto.ts';
 
 type Test = (flow: Flow) => boolean;
@@ -31,7 +31,7 @@ const FIELDS: { [K in keyof Required<FlowFilterMessage>]: (value: Required<FlowF
     ({ eventType }) =>
       eventType.type === type && (!match_sub_type || eventType.subType === sub_type),
   protocol: value => {
-    const protocol = PROTOCOLS[value.toLowerCase()];
+    const protocol = protocolOf(value);
     if (protocol === undefined) throw new HubbleFilterError(`protocol ${value}: expected tcp, udp, icmp or sctp`);
     return flow => flow.protocol === protocol;
   },
@@ -54,8 +54,8 @@ export function anyOf(filters: readonly FlowFilterMessage[]): Test {
 
 function filterOf(filter: FlowFilterMessage): Test {
   const tests = Object.entries(filter).map(([name, values]) => {
-    const make = FIELDS[name as keyof FlowFilterMessage] as ((value: unknown) => Test) | undefined;
-    if (make === undefined) throw new HubbleFilterError(`filter by ${name}: flows of this node have none`);
+    if (!Object.hasOwn(FIELDS, name)) throw new HubbleFilterError(`filter by ${name}: flows of this node have none`);
+    const make = FIELDS[name as keyof FlowFilterMessage] as (value: unknown) => Test;
     const any = (values as unknown[]).map(make);
     return (flow: Flow) => any.some(test => test(flow));
   });

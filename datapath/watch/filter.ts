@@ -49,7 +49,7 @@ export class FilterError extends Error {
 
 const MAX_LENGTH = 4096;
 const MAX_DEPTH = 64;
-const TOKEN = /&&|\|\||<<|>>|[<>=!]=|\\?[a-z0-9_.]+(?:[-/][a-z0-9_.]+)*|\S/g;
+const TOKEN = /&&|\|\||<<|>>|[<>=!]=|\\?[a-z0-9_.]+(?:-[a-z0-9_.]+)*|\S/g;
 const MULTICAST = 0xe0;
 
 /** @throws FilterError */
@@ -189,7 +189,7 @@ class Parser {
 
   /** After `src` or `dst` alone: an address or a network. */
   private kindOfNext(): Kind {
-    return addressOf(this.peek()) === undefined ? 'net' : 'host';
+    return addressOf(this.peek()) === undefined || this.peek(1) === '/' ? 'net' : 'host';
   }
 
   private value({ side, kind, protocol }: Qualifiers): Filter {
@@ -215,15 +215,14 @@ class Parser {
   }
 
   private network(side: Side, kind: Kind): Filter {
-    const [address, given] = this.peek().split('/');
+    const address = this.peek();
     const parts = address.split('.').length;
     // `net 10.244` is 10.244.0.0/16.
     const value = addressOf(kind === 'net' ? address + '.0'.repeat(4 - Math.min(4, parts)) : address);
-    const length = given ?? String(8 * parts);
-    if (value === undefined || !/^\d+$/.test(length) || Number(length) > 32)
-      throw this.expected('an IPv4 address or network');
+    if (value === undefined) throw this.expected('an IPv4 address or network');
     this.next++;
-    let mask = Number(length) === 0 ? 0 : -1 << (32 - Number(length));
+    const length = this.take('/') ? this.number('a prefix length', 32) : 8 * parts;
+    let mask = length === 0 ? 0 : -1 << (32 - length);
     if (this.take('mask')) {
       const bits = addressOf(this.peek());
       if (bits === undefined) throw this.expected('a mask such as 255.255.255.0');
@@ -244,7 +243,11 @@ class Parser {
   private isArithmetic(): boolean {
     const text = this.peek();
     if (text === 'len' || this.peek(1) === '[') return true;
-    if (text !== '(') return (/^\d/.test(text) || Object.hasOwn(FIELDS, text)) && isOperator(this.peek(1));
+    if (text !== '(') {
+      // `net 10 or 11/8` goes on with a network.
+      const isNetwork = this.peek(1) === '/' && /^\d+$/.test(this.peek(2)) && !isOperator(this.peek(3));
+      return (/^\d/.test(text) || Object.hasOwn(FIELDS, text)) && isOperator(this.peek(1)) && !isNetwork;
+    }
     let open = 0;
     for (let i = 0; this.next + i < this.tokens.length; i++) {
       if (this.peek(i) === '(') open++;
@@ -257,8 +260,8 @@ class Parser {
     const checks: Filter[] = [];
     const left = this.bits(checks);
     const operator = this.peek();
+    if (!Object.hasOwn(RELATIONS, operator)) throw this.expected('=, !=, <, >, <= or >=');
     const compare = RELATIONS[operator];
-    if (compare === undefined) throw this.expected('=, !=, <, >, <= or >=');
     this.next++;
     const right = this.bits(checks);
     const isThere = checks.reduce<Filter>(both, () => true);
@@ -270,8 +273,9 @@ class Parser {
     if (level === LEVELS.length) return this.operand(checks);
     let left = this.bits(checks, level + 1);
     for (;;) {
-      const operate = LEVELS[level][this.peek()];
-      if (operate === undefined) return left;
+      const operator = this.peek();
+      if (!Object.hasOwn(LEVELS[level], operator)) return left;
+      const operate = LEVELS[level][operator];
       this.next++;
       const [a, b] = [left, this.bits(checks, level + 1)];
       left = p => operate(a(p), b(p), p) >>> 0;

@@ -82,6 +82,7 @@ describe('filters of flows', () => {
       [{ dropReasonDesc: ['x'] }, /^--drop-reason-desc x: expected INVALID_SOURCE_IP, /],
       [{ type: ['trace:to-lxc'] }, /^--type trace:to-lxc: expected trace: and one of to-host, /],
       [{ identity: ['web'] }, /^--identity web: expected a number, or a name such as world/],
+      [{ protocol: ['constructor'] }, /^--protocol constructor: expected tcp, udp, icmp or sctp/],
       [{ verdict: ['AUDIT'] }, /^--verdict AUDIT: expected FORWARDED or DROPPED/],
       [{ trafficDirection: ['up'] }, /^--traffic-direction up: expected ingress or egress/],
     ] as [FlowFilterOptions, RegExp][]) {

@@ -153,6 +153,12 @@ describe('filters', function () {
       'tcp port 80 and (((ip[2:2] - ((ip[0]&0xf)<<2)) - ((tcp[12]&0xf0)>>2)) != 0)',
       'ip[6:2] & 0x1fff != 0',
       'udp[4:2]>20',
+      'len/2 > 20',
+      'udp[4:2]/8=3 and udp[4:2]%8=4',
+      '100/len = 2 or ip[2:2]/2*2 != ip[2:2]',
+      '(ip[6:2]&0x1fff)/1=0',
+      'net 10.0.0.0 / 8 and not net 10.0.1/24',
+      'src net 10.0.0.0/24 or 192.168.0/24',
       'host 10.0.0.1 and (10.0.0.2 or 10.0.1.1)',
       'not arp and not (tcp port 80 or 443)',
       'src net 10 and dst port domain',
@@ -169,7 +175,10 @@ describe('filters', function () {
       ['tcp and', /character 8: got the end, expected a condition/],
       ['(tcp', /character 5: got the end, expected \)/],
       ['tcp udp', /character 5: got "udp", expected and, or, or the end/],
-      ['net 10.0.0.0/33', /expected an IPv4 address or network/],
+      ['net 10.0.0.0/33', /character 14: got "33", expected a prefix length from 0 to 32/],
+      ['net 10.0.0.0.0/8', /character 5: .*expected an IPv4 address or network/],
+      ['len __proto__ 1 > 0', /character 5: got "__proto__", expected =, !=/],
+      ['len constructor 1', /character 5: got "constructor", expected =, !=/],
       ['net 10.0.0.0 mask x', /character 19: got "x", expected a mask/],
       ['portrange 90-80', /expected a range of ports/],
       ['tcp[13', /character 7: got the end, expected \]/],
@@ -204,7 +213,7 @@ describe('filters', function () {
         ']',
         ':',
       ],
-      ...['&', '=', 'len', 'net', '10', 'mask', 'proto'],
+      ...['&', '=', 'len', 'net', '10', 'mask', 'proto', '>', '__proto__', 'constructor', 'toString'],
     );
     fc.assert(
       fc.property(

@@ -344,6 +344,18 @@ describe('L2 announcement', function () {
       CONFIG({ 'l2-announcements-gratuitous-arp-period': '10s' }),
     ));
 
+  it('without that setting it is never told again', () =>
+    withRig(async rig => {
+      await rig.cluster.create(POLICY());
+      await rig.serve('web', '192.0.2.1');
+      await rig.pass(30_000, 2000);
+      assert.equal(rig.answering('192.0.2.1').length, 1);
+      assert.deepEqual(
+        rig.nodes.map(({ again }) => again),
+        [0, 0, 0],
+      );
+    }));
+
   it('services that share an address have one leader', () =>
     withRig(async rig => {
       await rig.cluster.create(POLICY());

@@ -110,13 +110,13 @@ export class L2Announcer {
     await this.resign(own, leaders);
     const now = this.options.now();
     for (const [place, { renewed }] of this.held) if (now - renewed > settings.renewMs) this.held.delete(place);
-    const { againMs = Number.POSITIVE_INFINITY } = settings;
-    const isDue = now - this.toldAllAt >= againMs;
+    const { againMs } = settings;
+    const isDue = againMs !== undefined && now - this.toldAllAt >= againMs;
     await this.tell(settings, isDue);
     if (isDue) this.toldAllAt = now;
     await this.sweep();
     await this.warn(announced, nodes);
-    return Math.min(settings.retryMs, againMs);
+    return Math.min(settings.retryMs, againMs ?? settings.retryMs);
   }
 
   /** Who has an address of its own says that nobody announces it. */

@@ -156,25 +156,34 @@ const OTHERS: Readonly<Record<string, (value: string) => Test>> = {
 };
 
 /**
- * @param excluded what of those is left out: each value by itself
+ * As with hubble, options of either end all mean the same end: `pod` and `port`, that port of that pod.
+ * @param excluded what takes all of those, too, is left out
  * @throws FlowFilterError that names option and value
  */
 export function flowFilter(options: FlowFilterOptions, excluded: FlowFilterOptions = {}): Test {
-  const wanted = testsOf(options).map(any => (flow: Flow) => any.some(test => test(flow)));
-  const unwanted = testsOf(excluded).flat();
-  return flow => wanted.every(test => test(flow)) && !unwanted.some(test => test(flow));
+  const isWanted = allOf(options) ?? (() => true);
+  const isUnwanted = allOf(excluded) ?? (() => false);
+  return flow => isWanted(flow) && !isUnwanted(flow);
 }
 
-/** For each option that is given, a test for each of its values. */
-function testsOf(options: FlowFilterOptions): Test[][] {
+/** Null where no option is given. */
+function allOf(options: FlowFilterOptions): Test | null {
+  const [left, right] = [testsOf(options, sourceOf), testsOf(options, destinationOf)];
+  if (left.length === 0) return null;
+  return flow => left.every(test => test(flow)) || right.every(test => test(flow));
+}
+
+/** A test for each option that is given. @param either the end that options of either mean */
+function testsOf(options: FlowFilterOptions, either: (flow: Flow) => End): Test[] {
   return Object.entries(options).flatMap(([option, values]) => {
-    const make = testOf(option);
-    return make === null ? [] : [((values ?? []) as string[]).map(make)].filter(tests => tests.length > 0);
+    const make = testOf(option, either);
+    const any = make === null ? [] : ((values ?? []) as string[]).map(make);
+    return any.length === 0 ? [] : [(flow: Flow) => any.some(test => test(flow))];
   });
 }
 
 /** Null for an option that is no filter. */
-function testOf(option: string): ((value: string) => Test) | null {
+function testOf(option: string, either: (flow: Flow) => End): ((value: string) => Test) | null {
   if (Object.hasOwn(OTHERS, option)) return OTHERS[option];
   const [, side, rest] = /^(from|to)?(.*)$/.exec(option)!;
   const name = side === undefined ? option : rest.charAt(0).toLowerCase() + rest.slice(1);
@@ -183,7 +192,7 @@ function testOf(option: string): ((value: string) => Test) | null {
     const test = OF_AN_END[name](value, kebab(option));
     if (side === 'from') return flow => test(sourceOf(flow));
     if (side === 'to') return flow => test(destinationOf(flow));
-    return flow => test(sourceOf(flow)) || test(destinationOf(flow));
+    return flow => test(either(flow));
   };
 }
 

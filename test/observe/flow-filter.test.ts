@@ -60,6 +60,9 @@ describe('filters of flows', () => {
     [{ toIdentity: ['world'], protocol: ['udp'] }, ['world']],
     [{ fromIdentity: ['1002'] }, ['answer']],
     [{ toPort: ['53'] }, ['world']],
+    [{ pod: ['shop/p2'], port: ['80'] }, ['syn', 'answer', 'expired']],
+    [{ pod: ['p1'], port: ['80'] }, []],
+    [{ pod: ['p1'], port: ['40000'], ip: ['10.244.1.10'], toPort: ['80'] }, ['syn', 'service', 'expired']],
     [{ trafficDirection: ['ingress'] }, ['expired']],
     [{ nodeName: ['*w1'], reason: ['ttl-exceeded'] }, ['expired']],
     [{ nodeName: ['k8s-w1', 'tp.lab*'] }, []],
@@ -68,8 +71,15 @@ describe('filters of flows', () => {
     it(JSON.stringify(options), () => assert.deepEqual(passing(options), expected));
   }
 
-  it('leave out each value of what is excluded', () => {
-    assert.deepEqual(passing({}, { verdict: ['DROPPED'], fromPod: ['shop/p2'] }), ['syn', 'service', 'world']);
+  it('leave out what all options take that are excluded', () => {
+    const all = Object.keys(FLOWS);
+    assert.deepEqual(passing({}, { verdict: ['DROPPED'] }), ['syn', 'answer', 'service', 'world']);
+    assert.deepEqual(passing({}, { verdict: ['DROPPED'], fromPod: ['shop/p2'] }), all);
+    assert.deepEqual(passing({}, { verdict: ['DROPPED'], protocol: ['icmp', 'udp'] }), [
+      ...['syn', 'answer', 'service', 'world', 'expired'],
+    ]);
+    assert.deepEqual(passing({}, { pod: ['shop/p2'], port: ['80'] }), ['service', 'world', 'noRoute']);
+    assert.deepEqual(passing({}, { pod: ['p1'], port: ['80'] }), all);
     assert.deepEqual(passing({ verdict: ['DROPPED'] }, { protocol: ['icmp'] }), ['expired']);
   });
 

@@ -22,7 +22,7 @@ type Tunnel = ResolvedConfig['spec']['tunnels'][number];
 
 interface Device {
   name: string;
-  flags: string;
+  flags: keyof typeof IFCONFIG_FLAGS;
   mtu: number;
   state: 'UP' | 'UNKNOWN';
   /** `ether 02:00:...`, `loopback ...`. */
@@ -31,7 +31,15 @@ interface Device {
   address?: [cidr: string, rest: string];
 }
 
+const LOOPBACK = '<LOOPBACK,UP,LOWER_UP>';
 const BROADCAST = '<BROADCAST,MULTICAST,UP,LOWER_UP>';
+const NOARP = '<NOARP,UP,LOWER_UP>';
+/** The same in the words of ifconfig. */
+const IFCONFIG_FLAGS = {
+  [LOOPBACK]: '73<UP,LOOPBACK,RUNNING>',
+  [BROADCAST]: '4163<UP,BROADCAST,RUNNING,MULTICAST>',
+  [NOARP]: '193<UP,RUNNING,NOARP>',
+};
 
 /** The device that a node's packets in this tunnel leave by, as its system calls it. */
 export function tunnelDevice({ spec }: ResolvedConfig, { protocol }: Tunnel): string {
@@ -68,12 +76,20 @@ function innerMtu(config: ResolvedConfig, tunnel: Tunnel): number {
   return config.spec.uplink.mtu - configuredOverhead(tunnel);
 }
 
-function devicesOf(config: ResolvedConfig): Device[] {
+/** flannel: the bridge has the first address of the pods' network, and the tunnel's device the network's own. */
+function hostCidr(config: ResolvedConfig, { podCidr }: NodeNetwork, which: 'bridge' | 'tunnel'): string {
+  const { host, profile } = config.spec;
+  if (profile !== 'flannel') return `${bare(host!.address)}/32`;
+  const { prefix, length } = parseCidr(podCidr);
+  return which === 'tunnel' ? `${formatAddress(prefix)}/32` : `${formatAddress(prefix + 1)}/${length}`;
+}
+
+function devicesOf(config: ResolvedConfig, network: NodeNetwork): Device[] {
   const { uplink, host, pods, tunnels, profile } = config.spec;
   const devices: Device[] = [
     {
       name: 'lo',
-      flags: '<LOOPBACK,UP,LOWER_UP>',
+      flags: LOOPBACK,
       mtu: 65536,
       state: 'UNKNOWN',
       link: 'loopback 00:00:00:00:00:00 brd 00:00:00:00:00:00',
@@ -90,12 +106,14 @@ function devicesOf(config: ResolvedConfig): Device[] {
   ];
   const name = HOST_DEVICES[profile];
   if (host !== undefined && name !== undefined) {
+    const cidr = hostCidr(config, network, 'bridge');
+    const broadcast = cidr.endsWith('/32') ? '' : `brd ${broadcastOf(cidr)} `;
     devices.push({
       name,
       flags: BROADCAST,
       mtu: uplink.mtu,
       state: 'UP',
-      address: [`${bare(host.address)}/32`, `scope global ${name}`],
+      address: [cidr, `${broadcast}scope global ${name}`],
     });
   }
   for (const tunnel of tunnels) {
@@ -104,13 +122,13 @@ function devicesOf(config: ResolvedConfig): Device[] {
     const isBare = profile === 'cilium';
     devices.push({
       name,
-      flags: tunnel.protocol === 'ipip' ? '<NOARP,UP,LOWER_UP>' : BROADCAST,
+      flags: tunnel.protocol === 'ipip' ? NOARP : BROADCAST,
       mtu: isBare ? uplink.mtu : innerMtu(config, tunnel),
       state: 'UNKNOWN',
       ...(tunnel.mac === undefined ? {} : { link: `ether ${tunnel.mac} brd ff:ff:ff:ff:ff:ff` }),
       ...(isBare || host === undefined
         ? {}
-        : { address: [`${bare(host.address)}/32`, `scope global ${name}`] as [string, string] }),
+        : { address: [hostCidr(config, network, 'tunnel'), `scope global ${name}`] as [string, string] }),
     });
   }
   for (const pod of pods) {
@@ -128,8 +146,12 @@ export interface AddressOptions {
 }
 
 /** `ip addr show`. @returns null where there is no such device */
-export function addressText(config: ResolvedConfig, { brief, device, v4 }: AddressOptions = {}): string | null {
-  const all = devicesOf(config).map((one, i) => ({ ...one, index: i + 1 }));
+export function addressText(
+  config: ResolvedConfig,
+  network: NodeNetwork,
+  { brief, device, v4 }: AddressOptions = {},
+): string | null {
+  const all = devicesOf(config, network).map((one, i) => ({ ...one, index: i + 1 }));
   const chosen = all.filter(({ name }) => device === undefined || bareName(name) === device);
   if (device !== undefined && chosen.length === 0) return null;
   return chosen
@@ -153,14 +175,17 @@ function bareName(name: string): string {
 }
 
 /** `ifconfig`, without what it counts. */
-export function ifconfigText(config: ResolvedConfig): string {
-  return devicesOf(config)
-    .map(({ name, mtu, address }) => {
-      const head = `${bareName(name)}: flags=4163<UP,BROADCAST,RUNNING,MULTICAST>  mtu ${mtu}`;
+export function ifconfigText(config: ResolvedConfig, network: NodeNetwork): string {
+  return devicesOf(config, network)
+    .map(({ name, flags, mtu, address }) => {
+      const head = `${bareName(name)}: flags=${IFCONFIG_FLAGS[flags]}  mtu ${mtu}`;
       if (address === undefined) return `${head}\n\n`;
       const { length } = parseCidr(address[0]);
       const mask = formatAddress(length === 0 ? 0 : -1 << (32 - length));
-      return `${head}\n        inet ${bare(address[0])}  netmask ${mask}  broadcast ${broadcastOf(address[0])}\n\n`;
+      // Of an address that was added without one the kernel says 0.0.0.0.
+      const broadcast = /^brd (\S+)/.exec(address[1])?.[1] ?? '0.0.0.0';
+      const last = flags === BROADCAST ? `  broadcast ${broadcast}` : '';
+      return `${head}\n        inet ${bare(address[0])}  netmask ${mask}${last}\n\n`;
     })
     .join('');
 }

@@ -76,28 +76,51 @@ describe('ip on a node', () => {
   });
 
   it('shows the devices that the system has, and says of others that they are not there', () => {
-    const cilium = node('cilium', 'k8s-ctr', 'vxlan').config;
+    const { config: cilium, podCidr } = node('cilium', 'k8s-ctr', 'vxlan');
     assert.match(
-      addressText(cilium, { device: 'cilium_vxlan' })!,
+      addressText(cilium, { podCidr }, { device: 'cilium_vxlan' })!,
       /: cilium_vxlan: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1500 .*\n {4}link\/ether 42:59:64:e0:f6:38 brd ff:ff:ff:ff:ff:ff\n$/,
     );
-    assert.equal(addressText(cilium, { device: 'flannel.1' }), null);
+    assert.equal(addressText(cilium, { podCidr }, { device: 'flannel.1' }), null);
     assert.match(
-      addressText(cilium, { device: 'eth1', v4: true })!,
+      addressText(cilium, { podCidr }, { device: 'eth1', v4: true })!,
       /inet 192\.168\.10\.100\/24 brd 192\.168\.10\.255 scope global eth1/,
     );
-    assert.doesNotMatch(addressText(cilium, { v4: true })!, /link\/|lxc/);
+    assert.doesNotMatch(addressText(cilium, { podCidr }, { v4: true })!, /link\/|lxc/);
     assert.match(
-      ifconfigText(cilium),
+      ifconfigText(cilium, { podCidr }),
       /eth1: .* mtu 1500\n +inet 192\.168\.10\.100 {2}netmask 255\.255\.255\.0 {2}broadcast/,
     );
-    const brief = addressText(node('flannel', 'master', 'vxlan').config, { brief: true })!.split('\n');
+    const flannel = node('flannel', 'master', 'vxlan');
+    const brief = addressText(flannel.config, flannel, { brief: true })!.split('\n');
     has(
       brief.map(line => line.replace(/ +/g, ' ')),
       'lo UNKNOWN 127.0.0.1/8',
       'eth1 UP 192.168.10.10/24',
-      'cni0 UP 10.244.0.1/32',
-      'flannel.1 UNKNOWN 10.244.0.1/32',
+      'cni0 UP 10.244.0.1/24',
+      'flannel.1 UNKNOWN 10.244.0.0/32',
+    );
+    assert.match(
+      addressText(flannel.config, flannel, { device: 'cni0' })!,
+      /inet 10\.244\.0\.1\/24 brd 10\.244\.0\.255 scope global cni0\n/,
+    );
+  });
+
+  it('has in ifconfig the flags of each device, and a broadcast address where it has one', () => {
+    const flannel = node('flannel', 'master', 'vxlan');
+    const lines = ifconfigText(flannel.config, flannel).split('\n');
+    has(
+      lines,
+      'lo: flags=73<UP,LOOPBACK,RUNNING>  mtu 65536',
+      '        inet 127.0.0.1  netmask 255.0.0.0',
+      'cni0: flags=4163<UP,BROADCAST,RUNNING,MULTICAST>  mtu 1500',
+      '        inet 10.244.0.1  netmask 255.255.255.0  broadcast 10.244.0.255',
+      '        inet 10.244.0.0  netmask 255.255.255.255  broadcast 0.0.0.0',
+    );
+    const calico = node('calico', 'k8s-w1', 'crosssubnet');
+    assert.match(
+      ifconfigText(calico.config, calico),
+      /tunl0: flags=193<UP,RUNNING,NOARP> {2}mtu 1480\n {8}inet \S+ {2}netmask 255\.255\.255\.255\n/,
     );
   });
 });

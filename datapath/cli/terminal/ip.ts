@@ -10,7 +10,8 @@ export async function ip(desk: Desk, argv: readonly string[]): Promise<string | 
   const [object = '', verb = 'show', ...rest] = words;
   if (/^a(d|dd|ddr|ddre|ddres|ddress)?$/.test(object) && isShow(verb)) {
     const device = rest[0] === 'dev' ? rest[1] : rest[0];
-    const text = addressText(await desk.config(), { device, brief: has('-br', '-brief'), v4: has('-4') });
+    const options = { device, brief: has('-br', '-brief'), v4: has('-4') };
+    const text = addressText(await desk.config(), networkOf(desk), options);
     if (text === null) throw new ToolError(`Device "${device}" does not exist.`);
     return text;
   }
@@ -25,7 +26,7 @@ export async function ip(desk: Desk, argv: readonly string[]): Promise<string | 
 }
 
 export async function ifconfig(desk: Desk, argv: readonly string[]): Promise<string | number> {
-  return argv.length === 0 ? ifconfigText(await desk.config()) : real('ifconfig', argv);
+  return argv.length === 0 ? ifconfigText(await desk.config(), networkOf(desk)) : real('ifconfig', argv);
 }
 
 function isShow(verb: string): boolean {

@@ -40,8 +40,9 @@ export function labNames(): string[] {
 export function borrowDirectory(lab: string, path: string): void {
   const isBorrowed = labNames().some(name => borrowed(name).includes(path));
   if (existsSync(path) && !isBorrowed) return;
-  mkdirSync(path, { recursive: true });
+  // First of all: whoever is killed in between leaves no directory that nobody knows of.
   if (!borrowed(lab).includes(path)) appendFileSync(borrowedFile(lab), `${path}\n`);
+  mkdirSync(path, { recursive: true });
 }
 
 function borrowedFile(lab: string): string {

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { replaceFile } from '../../datapath/io/replace-file.ts';
 
 describe('replaceFile', () => {
-  it('puts another file there, whole and of its own mode, whatever a killed writer has left', () => {
+  it('puts another file there, whole and of its own mode, whatever another writer is writing', () => {
     const directory = mkdtempSync(join(tmpdir(), 'tunpath-replace-'));
     const path = join(directory, 'file');
     replaceFile(path, 'one');
@@ -15,7 +15,8 @@ describe('replaceFile', () => {
     assert.equal(readFileSync(path, 'utf8'), 'two');
     assert.equal(statSync(path).mode & 0o777, 0o600);
     assert.notEqual(statSync(path).ino, ino, 'whoever reads the old one goes on reading it');
-    assert.deepEqual(readdirSync(directory), ['file']);
+    assert.equal(readFileSync(`${path}.new`, 'utf8'), 'half', 'of another writer');
+    assert.deepEqual(readdirSync(directory), ['file', 'file.new']);
     rmSync(directory, { recursive: true });
   });
 });

@@ -55,6 +55,12 @@ describe('a directory that labs borrow', () => {
       for (const one of [path, own, used, path]) borrowDirectory(lab, one);
     }
     assert.deepEqual(readdirSync(base).sort(), ['own', 'path', 'used']);
+    // One that cannot be made is known, as is one whose maker is killed.
+    const below = join(path, 'file', 'below');
+    writeFileSync(join(path, 'file'), '');
+    assert.throws(() => borrowDirectory(labs[0]!, below));
+    assert.ok(readFileSync(`${stateDirOf(labs[0]!)}/borrowed`, 'utf8').endsWith(`${below}\n`));
+    rmSync(join(path, 'file'));
     await removeLab(labs[0]!);
     assert.deepEqual(readdirSync(base).sort(), ['own', 'path', 'used']);
     writeFileSync(join(used, 'file'), '');

@@ -22,6 +22,7 @@ const POD = 'curl-pod';
 const REMOTE = '172.20.1.217';
 const SERVICE = '10.96.129.95';
 const NAMESPACE = '/api/v1/namespaces/default';
+const PING_EVERY_MS = 10;
 const WRITERS = 3;
 const NAMES = 4;
 /** From the first write on. */
@@ -54,7 +55,7 @@ class ApiKills {
   }
 
   async run(kills: number): Promise<void> {
-    const ping = new Output(this.lab.spawn(POD, ['ping', '-q', '-i', '0.01', REMOTE]));
+    const ping = new Output(this.lab.spawn(POD, ['ping', '-q', '-i', String(PING_EVERY_MS / 1000), REMOTE]));
     const ask = `while :; do curl -s -m 10 -o /dev/null -w '%{http_code}\n' http://${SERVICE}/; sleep 0.02; done`;
     const requests = new Output(this.lab.spawn(POD, ['sh', '-c', ask]));
     try {
@@ -72,8 +73,10 @@ class ApiKills {
     const [, sent, received] = /(\d+) packets transmitted, (\d+) received/.exec(ping.text) ?? [];
     const codes = requests.text.trim().split('\n');
     this.say(`${sent} packets sent, ${received} answered; ${codes.length} requests`);
-    // The last one may be on its way when ping is ended.
-    assert.ok(Number(sent) > 0 && Number(sent) - Number(received) <= 1, ping.text);
+    // Those of the last round trip may be on their way when ping is ended.
+    const [, slowestMs = '0'] = /= [\d.]+\/[\d.]+\/([\d.]+)\//.exec(ping.text) ?? [];
+    const most = 1 + Math.ceil(Number(slowestMs) / PING_EVERY_MS);
+    assert.ok(Number(sent) > 0 && Number(sent) - Number(received) <= most, ping.text);
     const failed = codes.filter(code => code !== '200');
     // On a machine with much to do one in a thousand has not been answered in time; why is not known.
     const isRare = failed.length <= Math.ceil(codes.length / 100);

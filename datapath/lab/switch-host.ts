@@ -107,6 +107,10 @@ export class LabSwitchHost implements SwitchHost {
   async wait(ms: number): Promise<void> {
     await sleep(ms);
   }
+
+  now(): number {
+    return performance.now();
+  }
 }
 
 /** What comes of it afterwards is nobody's any more. @throws Error of the promise, or when the time is over */

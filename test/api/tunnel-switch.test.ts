@@ -20,6 +20,8 @@ import { loadConfig } from '../../datapath/control/load-config.ts';
 import { type ResolvedConfig, resolveSegment, withUplink } from '../../datapath/control/resolved.ts';
 import { Sim } from '../../datapath/drive/sim.ts';
 import { Random } from '../../datapath/random.ts';
+import { UNIMPAIRED } from '../../datapath/segment/impairments.ts';
+import type { Segment } from '../../datapath/segment/segment.ts';
 import { udp4 } from '../fixtures/packets.ts';
 
 const NODES = ['n1', 'n2', 'n3'];
@@ -83,6 +85,7 @@ class Killed extends Error {}
 /** Three nodes, and a stream from each pod to each other one that never rests. */
 class World implements SwitchHost {
   readonly sim = new Sim({ seed: 7 });
+  private readonly wire: Segment;
   saved: SwitchState | undefined;
   /** Peers that are deaf to what is asked of them. */
   deaf = new Set<string>();
@@ -98,13 +101,20 @@ class World implements SwitchHost {
   private readonly sequence = new Map<string, number>();
   private readonly expected = new Map<string, number>();
   readonly faults: string[] = [];
+  /** Packets that did not arrive, by `SENDER>RECEIVER`. */
+  readonly lost = new Map<string, number>();
+  /** Every so many half milliseconds a pod sends. */
+  pace = 1;
+  private halves = 0;
+  /** The wire loses all for so long while a node is told something, once. */
+  outageMs = 0;
   private probes = 0;
   private readonly answered = new Set<number>();
 
   constructor(kind: Kind | Network) {
     const first = typeof kind === 'string' ? network(kind) : kind;
     const plan: NetworkPlan = { accepts: [first], towards: () => first, settled: first };
-    this.sim.addSegment('lan', { impairments: { delay: WIRE_MS } });
+    this.wire = this.sim.addSegment('lan', { impairments: { delay: WIRE_MS } });
     for (const node of NODES) {
       this.sim.addNode(configOf(node, plan).config!);
       this.keepLedger(node);
@@ -129,7 +139,8 @@ class World implements SwitchHost {
   /** Time passes, in which every pod sends to every other one once in half a millisecond. */
   pass(ms: number): void {
     for (let i = 0; i < ms * 2; i++) {
-      for (const sender of NODES) {
+      const isTurn = this.halves++ % this.pace === 0;
+      for (const sender of isTurn ? NODES : []) {
         for (const { name: receiver } of peersOf(sender)) this.send(sender, receiver);
       }
       this.sim.run(0.5);
@@ -158,7 +169,10 @@ class World implements SwitchHost {
         const key = `n${view.getUint16(20) - 1000}>${receiver}`;
         const number = view.getUint32(28);
         const expected = this.expected.get(key) ?? 0;
-        if (number !== expected) this.faults.push(`${key}: got ${number}, expected ${expected}`);
+        if (number !== expected) {
+          this.faults.push(`${key}: got ${number}, expected ${expected}`);
+          this.lost.set(key, (this.lost.get(key) ?? 0) + number - expected);
+        }
         this.expected.set(key, number + 1);
       }
       for (const { bytes } of this.sim.nodes.get(receiver)!.collect('tp0')) {
@@ -211,6 +225,12 @@ class World implements SwitchHost {
   apply(node: string, plan: NetworkPlan): Promise<void> {
     return this.call(() => {
       this.sim.nodes.get(node)!.apply(configOf(node, plan).config!);
+      if (this.outageMs > 0) {
+        this.wire.impair({ ...UNIMPAIRED, delay: WIRE_MS, loss: 1 });
+        this.pass(this.outageMs);
+        this.wire.impair({ ...UNIMPAIRED, delay: WIRE_MS });
+        this.outageMs = 0;
+      }
       this.pass(APPLY_MS);
     });
   }
@@ -243,6 +263,10 @@ class World implements SwitchHost {
 
   wait(ms: number): Promise<void> {
     return this.call(() => this.pass(ms));
+  }
+
+  now(): number {
+    return this.sim.now;
   }
 
   /** Tunnels of each node, and by which its routes lead. */
@@ -306,6 +330,70 @@ describe('a live switch of tunnels', function () {
     world.close();
   });
 
+  it('what the wire loses is in the ledger', async () => {
+    for (const pace of [1, 14]) {
+      const world = new World('vxlan');
+      world.pace = pace;
+      let before: Pick<SwitchState, 'epoch' | 'base'> = FRESH;
+      for (const [from, to] of [
+        ['vxlan', 'geneve'],
+        ['geneve', 'vxlan'],
+      ] as const) {
+        world.lost.clear();
+        world.outageMs = 50;
+        const state = await new TunnelSwitch(world, beginSwitch(network(from), network(to), before)).run();
+        assert.equal(state.phase, 'Done', state.message);
+        for (const { epoch, sender, receiver, sent, received, lost } of state.ledger) {
+          const known = world.lost.get(`${sender}>${receiver}`)!;
+          assert.ok(known >= Math.floor(100 / pace), `${known} lost`);
+          assert.equal(sent - received, lost);
+          const what = `${epoch} ${sender}>${receiver}: ${lost} of ${known}`;
+          // The first epoch is counted from its middle on: without a pause those on their way hide as many.
+          const hidden = pace === 1 && epoch === 1 ? 2 * WIRE_MS : 0;
+          if (epoch === state.epoch) assert.equal(lost, 0, what);
+          else assert.ok(lost! <= known && lost! >= known - hidden, what);
+        }
+        before = state;
+      }
+      world.close();
+    }
+  });
+
+  it('what is lost is waited for as long as it may take, however long nodes take to answer', async () => {
+    let [clock, sent] = [0, 0];
+    const began: Partial<Record<SwitchState['phase'], number>> = {};
+    const slow: SwitchHost = {
+      nodes: () => ['n1', 'n2'],
+      wayOf: ({ pools }) => pools[0]!.encap?.name ?? '',
+      check: async () => [],
+      async apply() {
+        sent = 5;
+      },
+      confirm: async () => true,
+      async account(node) {
+        clock += 500;
+        const peer = node === 'n1' ? 'n2' : 'n1';
+        return { since: 'start', rows: [{ peer, tunnel: 'vxlan', sent, received: 0 }] };
+      },
+      async save({ phase }) {
+        began[phase] ??= clock;
+      },
+      async wait(ms) {
+        clock += ms;
+      },
+      now: () => clock,
+    };
+    const state = await new TunnelSwitch(slow, beginSwitch(network('vxlan'), network('geneve'), FRESH)).run();
+    assert.equal(state.phase, 'Done');
+    assert.deepEqual(
+      state.ledger.filter(({ epoch }) => epoch === 1).map(({ lost }) => lost),
+      [5, 5],
+    );
+    // Three seconds, and the look before and at the end of them.
+    const ms = began.Finishing! - began.Draining!;
+    assert.ok(ms >= 3000 && ms <= 3000 + 2 * 1020, `${ms} ms`);
+  });
+
   it('a node that was restarted before a switch is not taken for loss', async () => {
     const world = new World('vxlan');
     world.pass(50);
@@ -359,7 +447,7 @@ describe('a live switch of tunnels', function () {
       let kills = 0;
       for (;;) {
         world.calls = 0;
-        world.fuse = kills < 3 ? 1 + ((random.next() >>> 8) % 30) : Number.POSITIVE_INFINITY;
+        world.fuse = kills < 3 ? 1 + ((random.next() >>> 8) % 60) : Number.POSITIVE_INFINITY;
         world.killsAfter = random.next() < 0;
         const death = new Promise<never>((_, reject) => {
           world.kill = reject;
@@ -418,6 +506,7 @@ describe('a live switch of tunnels', function () {
         account: async () => accounts,
         save: async () => {},
         wait: async () => {},
+        now: () => 0,
       };
       const state = await new TunnelSwitch(apart, beginSwitch(network('native'), network('vxlan'), FRESH)).run();
       assert.equal(state.phase, broken ? 'RolledBack' : 'Done', state.message);

@@ -36,7 +36,10 @@ export interface Epoch {
   tunnel: string;
   sent: number;
   received: number;
-  /** null: one of the nodes was restarted meanwhile, and has forgotten. */
+  /**
+   * At least so many: where an epoch is counted from its middle on, what was on its way then may stand for as many that were
+   * lost. null: one of the nodes was restarted meanwhile, and has forgotten.
+   */
   lost: number | null;
 }
 
@@ -90,6 +93,8 @@ export interface SwitchHost {
   /** Returns when the state will outlive whoever runs the switch. */
   save(state: SwitchState): Promise<void>;
   wait(ms: number): Promise<void>;
+  /** Milliseconds of a clock that only goes on. */
+  now(): number;
 }
 
 export const TERMINAL: ReadonlySet<Phase> = new Set<Phase>(['Done', 'RolledBack', 'Refused']);
@@ -99,6 +104,9 @@ const MTU_SETTLE_MS = 100;
 /** How long what was sent may take to arrive; then it is lost. */
 const DRAIN_MS = 3000;
 const DRAIN_LOOK_MS = 20;
+/** How often one looks for a moment with nothing on its way, from which on can be counted. */
+const OPENING_LOOKS = 5;
+const OPENING_LOOK_MS = 17;
 /** Nothing is said of packets on their way where a node does not keep account. */
 const UNKNOWN_DRAIN_MS = 500;
 const CONFIRM_TRIES = 3;
@@ -316,16 +324,21 @@ export class TunnelSwitch {
   private async openLedger(): Promise<void> {
     const { from, to } = this.state;
     const base = { ...this.state.base };
-    const [earlier, later] = [await this.accounts(), await this.accounts()];
+    let [earlier, later] = [await this.accounts(), await this.accounts()];
     const left = this.pairsBy(from);
-    for (const pair of left) {
-      if (base[keyOf(pair)] === undefined) set(base, pair, baseOf(pair, later, earlier));
-    }
     // Where both have the same tunnel, one count is for both.
     const shared = new Set(left.map(keyOf));
-    for (const pair of this.pairsBy(to)) {
-      if (shared.has(keyOf(pair)) || countsSince(base, pair, later, later) !== undefined) continue;
-      set(base, pair, baseOf(pair, later, earlier));
+    const opened = [
+      ...left.filter(pair => base[keyOf(pair)] === undefined),
+      ...this.pairsBy(to).filter(
+        pair => !shared.has(keyOf(pair)) && countsSince(base, pair, later, later) === undefined,
+      ),
+    ];
+    for (const pair of opened) set(base, pair, baseOf(pair, later, earlier));
+    for (let i = 1; i < OPENING_LOOKS && opened.length > 0; i++) {
+      await this.host.wait(OPENING_LOOK_MS);
+      [earlier, later] = [await this.accounts(), await this.accounts()];
+      for (const pair of opened) set(base, pair, closerOf(base[keyOf(pair)], baseOf(pair, later, earlier)));
     }
     this.state = { ...this.state, base };
   }
@@ -348,7 +361,7 @@ export class TunnelSwitch {
     let last = first;
     const known = host.nodes().every(node => first.has(node));
     if (!known) await host.wait(UNKNOWN_DRAIN_MS);
-    for (let waited = 0; known && !hasArrived(last) && waited < DRAIN_MS; waited += DRAIN_LOOK_MS) {
+    for (const end = host.now() + DRAIN_MS; known && !hasArrived(last) && host.now() < end; ) {
       await host.wait(DRAIN_LOOK_MS);
       last = await this.accounts();
     }
@@ -424,6 +437,13 @@ function baseOf({ sender, receiver, tunnel }: Pair, sentAt: Accounts, receivedAt
     sent: countOf(from, receiver, tunnel, 'sent'),
     received: countOf(to, sender, tunnel, 'received'),
   };
+}
+
+/** Of two looks the one at which fewer were on their way; the later one where a node was restarted in between. */
+function closerOf(before: Base | undefined, after: Base | undefined): Base | undefined {
+  if (before === undefined || after === undefined) return after;
+  if (before.since.sender !== after.since.sender || before.since.receiver !== after.since.receiver) return after;
+  return before.sent - before.received <= after.sent - after.received ? before : after;
 }
 
 /** What went since an epoch began. @returns undefined where a node has forgotten, or does not say */

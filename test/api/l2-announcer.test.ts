@@ -277,14 +277,21 @@ describe('L2 announcement', function () {
       await rig.cluster.create(POLICY());
       await rig.serve('web', '192.0.2.1');
       await rig.pass(6000);
-      for (const isDeleted of [true, false]) {
+      for (const how of ['deleted', 'taken', 'taken twice']) {
         const lease = rig.lease('web')!;
         const holder = rig.node(lease.spec.holderIdentity);
         const others = rig.nodes.filter(node => node !== holder);
-        if (isDeleted) await rig.cluster.cluster.delete(lease);
+        if (how === 'deleted') await rig.cluster.cluster.delete(lease);
         else {
           const spec = { ...lease.spec, holderIdentity: others[0]!.name };
           await rig.cluster.cluster.change(lease, () => ({ ...lease, spec }));
+        }
+        if (how === 'taken twice') {
+          // Who had it in between answers for nothing, and whoever had it before may still do.
+          for (const { announcer } of others) await announcer.tick();
+          const next = rig.lease('web')!;
+          const spec = { ...next.spec, holderIdentity: others[1]!.name };
+          await rig.cluster.cluster.change(next, () => ({ ...next, spec }));
         }
         // The holder looks last, a moment before it ends.
         const end = rig.cluster.nowMs + 2900;

@@ -73,7 +73,7 @@ export class L2Announcer {
   /** When a lease, or that there is none, was first seen as it is. */
   private readonly seen = new Map<string, Seen>();
   /** Leases as they were when their holders, others than this node, lost them otherwise than by giving them up. */
-  private readonly taken = new Map<string, Seen>();
+  private readonly taken = new Set<Seen>();
   private told = '[]';
   private toldAllAt = Number.NEGATIVE_INFINITY;
   private readonly warned = new Set<string>();
@@ -137,7 +137,7 @@ export class L2Announcer {
     const leases = new Map(this.leases().map(lease => [lease.metadata.name, lease]));
     for (const name of new Set([...leases.keys(), ...this.seen.keys()])) this.lookAt(name, leases.get(name));
     const now = this.options.now();
-    for (const [name, { until }] of this.taken) if (until <= now) this.taken.delete(name);
+    for (const seen of this.taken) if (seen.until <= now) this.taken.delete(seen);
   }
 
   private lookAt(name: string, lease: KubeObject | undefined): void {
@@ -147,19 +147,19 @@ export class L2Announcer {
       // That there is none is remembered, too.
       if (before === undefined || before.as === '') return;
       this.seen.delete(name);
-      this.reckonWith(name, before);
+      this.reckonWith(before);
       return;
     }
     const { as, holder, addresses } = wordsOf(lease);
     if (before?.as === as) return;
     const isGivenUp = holder === '' && addresses.length === 0;
-    if (before !== undefined && before.holder !== holder && !isGivenUp) this.reckonWith(name, before);
+    if (before !== undefined && before.holder !== holder && !isGivenUp) this.reckonWith(before);
     const until = now + (lease.spec?.leaseDurationSeconds ?? 0) * 1000;
     this.seen.set(name, { as, at: now, holder, until, addresses });
   }
 
-  private reckonWith(lease: string, before: Seen): void {
-    if (before.holder !== '' && before.holder !== this.options.node) this.taken.set(lease, before);
+  private reckonWith(before: Seen): void {
+    if (before.holder !== '' && before.holder !== this.options.node) this.taken.add(before);
   }
 
   private leases(): KubeObject[] {
@@ -263,7 +263,7 @@ export class L2Announcer {
       if (lease.metadata.name === own || holder === '' || holder === this.options.node) return false;
       return addresses.includes(address) && !this.hasEnded(lease);
     });
-    return isUsed || [...this.taken.values()].some(({ addresses }) => addresses.includes(address));
+    return isUsed || [...this.taken].some(({ addresses }) => addresses.includes(address));
   }
 
   /**

@@ -124,6 +124,11 @@ class Rig {
     return this.nodes.filter(node => node.answers(address)).map(({ name }) => name);
   }
 
+  /** All of them as they are. */
+  get leases(): string {
+    return JSON.stringify(this.cluster.cluster.list('Lease'));
+  }
+
   lease(name: string): KubeObject | undefined {
     return this.cluster.cluster.find('Lease', 'kube-system', `cilium-l2announce-default-${name}`);
   }
@@ -426,8 +431,11 @@ describe('L2 announcement', function () {
             } else if (one.what === 'unlease') {
               const lease = rig.lease(one.service);
               if (lease === undefined) continue;
-              // Those that know of it.
-              for (const { announcer } of rig.nodes) await announcer.tick().catch(() => {});
+              // Those that know of it, and of what the others have written meanwhile.
+              for (let before = ''; before !== rig.leases; ) {
+                before = rig.leases;
+                await rig.tick();
+              }
               const now = rig.lease(one.service);
               if (now === undefined) continue;
               meddledAt = rig.cluster.nowMs;

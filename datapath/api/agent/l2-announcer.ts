@@ -153,7 +153,10 @@ export class L2Announcer {
     const { as, holder, addresses } = wordsOf(lease);
     if (before?.as === as) return;
     const isGivenUp = holder === '' && addresses.length === 0;
-    if (before !== undefined && before.holder !== holder && !isGivenUp) this.reckonWith(before);
+    if (before !== undefined && before.holder !== holder && !isGivenUp) {
+      // Who takes it by hand leaves what its holder wrote last, which nobody else may have seen yet.
+      this.reckonWith({ ...before, addresses: [...before.addresses, ...addresses] });
+    }
     const until = now + (lease.spec?.leaseDurationSeconds ?? 0) * 1000;
     this.seen.set(name, { as, at: now, holder, until, addresses });
   }
@@ -296,7 +299,7 @@ export class L2Announcer {
 function wordsOf({ metadata, spec }: KubeObject): Pick<Seen, 'as' | 'holder' | 'addresses'> {
   const holder: string = spec?.holderIdentity ?? '';
   const used = metadata.annotations?.[USED_FOR] ?? '';
-  return { as: `${holder} ${spec?.renewTime}`, holder, addresses: used === '' ? [] : used.split(',') };
+  return { as: `${holder} ${spec?.renewTime} ${used}`, holder, addresses: used === '' ? [] : used.split(',') };
 }
 
 function leaseName({ metadata }: KubeObject): string {

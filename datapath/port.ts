@@ -252,6 +252,7 @@ export class Port {
       }
       counters.port(this.index, PORT_TX_DROPPED, segments);
       counters.drop(dropReason(error), p.len);
+      if (this.watcher !== null) this.watcher.dropped(p, dropReason(error));
       pool.release(p);
     }
     counters.port(this.index, PORT_TX_PACKETS, packets);

@@ -8,6 +8,7 @@ import { realpathSync, statSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { LOG_FORMATS, LOG_LEVELS } from '../control/log.ts';
+import { MOST_LOOPS } from '../drive/slots.ts';
 import { addAsking } from './asking.ts';
 import { DONE, exitCodeOf, readText, reportError, USAGE, UsageError } from './exit.ts';
 import { addLooking } from './looking.ts';
@@ -505,8 +506,16 @@ function wholeNumber(value: string): number {
 }
 
 function countOf(value: string): number {
-  if (!/^[1-9]\d{0,2}$/.test(value)) throw new UsageError(`got ${value}, expected a number of loops from 1 to 999`);
-  return Number(value);
+  const count = Number(value);
+  if (!/^\d{1,2}$/.test(value) || count < 1 || count > MOST_LOOPS)
+    throw new UsageError(`got ${value}, expected a number of loops from 1 to ${MOST_LOOPS}`);
+  return count;
+}
+
+function isCommand(program: Command, words: readonly string[]): boolean {
+  let at: Command | undefined = program;
+  for (const word of words) at = at?.commands.find(command => [command.name(), ...command.aliases()].includes(word));
+  return at !== undefined;
 }
 
 /** Every command ends by itself: errors of parsing are thrown here instead of ending the process where they are found. */
@@ -545,6 +554,8 @@ export async function runCommand(words: readonly string[]): Promise<void> {
   const [first, ...rest] = words;
   const line = first === 'help' && rest.length > 0 ? [...rest, '--help'] : words;
   try {
+    if (line !== words && !isCommand(program, rest))
+      throw new UsageError(`help ${rest.join(' ')}: no such command: tunpath --help lists them`);
     await program.parseAsync(line, { from: 'user' });
   } catch (error) {
     if (error instanceof CommanderError) {

@@ -18,7 +18,7 @@ import type {
   SegmentData,
   Spot,
 } from '../drive/requests.ts';
-import { slotsFor } from '../drive/slots.ts';
+import { MOST_LOOPS, slotsFor } from '../drive/slots.ts';
 import { openEventFd } from '../io/event-fd.ts';
 import { closeHandle } from '../io/handle.ts';
 import { hugeMemory } from '../io/huge-memory.ts';
@@ -65,9 +65,6 @@ export interface Placed {
   /** The segment of its uplink, if it is on one. */
   segment?: string;
 }
-
-/** Loops that exchange packets: each has a ring from every other one, and its share of MOST_SLOTS. */
-const MOST_JOINED = 16;
 
 /** What is made once for loops that exchange packets. */
 interface Joints {
@@ -123,7 +120,7 @@ export class Loops {
   static async start(nodes: readonly Placed[], segments: readonly SegmentConfig[], count = 0): Promise<Loops> {
     const groups =
       count > 0
-        ? placeSpread(nodes, segments, Math.min(count, MOST_JOINED))
+        ? placeSpread(nodes, segments, Math.min(count, MOST_LOOPS))
         : placeTogether(nodes, segments, Math.max(1, availableParallelism() >> 1));
     const taps = new Map<string, TunTapHandle>();
     let joints: Joints | null = null;
@@ -197,8 +194,11 @@ export class Loops {
   }
 
   async segments(): Promise<SegmentState[]> {
+    // Those of a loop that has died are no more.
     const homes = [...new Set(this.threadOfSegment.values())];
-    const rows = await Promise.all(homes.map(thread => thread.request('segments') as Promise<SegmentRow[]>));
+    const rows = await Promise.all(
+      homes.map(thread => thread.request('segments').catch(() => []) as Promise<SegmentRow[]>),
+    );
     const sides = this.joints === null ? [] : this.threads;
     const remote = await Promise.all(
       sides.map(thread => thread.request('remote-drops').catch(() => []) as Promise<RemoteDrops[]>),

@@ -9,3 +9,6 @@ const SLOTS_PER_NODE = 256;
 export function slotsFor(nodes: number): number {
   return SLOTS + SLOTS_PER_NODE * Math.max(0, nodes - 1);
 }
+
+/** Those that exchange packets have a ring from every other one each, and a share of MOST_SLOTS (packet/shared-pool.ts). */
+export const MOST_LOOPS = 16;

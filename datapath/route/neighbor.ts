@@ -174,7 +174,7 @@ export class NeighborTable {
 
     const slots = o.pool.packets.length;
     this.queuePerNeighbor = atLeastOne('queuePerNeighbor', o.queuePerNeighbor ?? 64);
-    this.totalQueue = atLeastOne('totalQueue', o.totalQueue ?? Math.max(1, Math.min(1024, slots >> 2)));
+    this.totalQueue = atLeastOne('totalQueue', o.totalQueue ?? Math.max(1, Math.min(1024, o.pool.size >> 2)));
     this.maxUnresolved = atLeastOne('maxUnresolved', o.maxUnresolved ?? Math.max(1, this.capacity >> 1));
     this.maxLearnt = atLeastOne('maxLearnt', o.maxLearnt ?? Math.max(1, this.capacity >> 2));
     this.reachableMs = atLeastOne('reachableMs', o.reachableMs ?? 30_000);

@@ -271,12 +271,13 @@ export class PortKeeper {
     const { config } = this.node;
     const netns = config.spec.host?.netns;
     const wanted = hostPortAddresses(config).map(cidr => parseCidr(cidr).address);
-    const routes = hostRoutes(config).length;
+    // Somebody may have added others.
+    const destinations = new Set(hostRoutes(config).map(line => line.split(' ', 1)[0])).size;
     const look = (there: Netlink) => {
       if (there.link(name)?.index !== index) return false;
       const found = there.addresses().filter(one => one.index === index);
       return (
-        wanted.some(own => !found.some(({ address }) => address === own)) || (routes > 0 && !there.hasRoutes(index))
+        wanted.some(own => !found.some(({ address }) => address === own)) || there.countRoutes(index) < destinations
       );
     };
     if (netns === undefined) return look(netlink);

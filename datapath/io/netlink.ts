@@ -100,10 +100,11 @@ export class Netlink {
     return this.ask(sequence => message.routesRequest(sequence), message.RTM_NEWROUTE, message.parseDefaultRoute) ?? [];
   }
 
-  /** Does any IPv4 route of the main table lead to a device of the own namespace? */
-  hasRoutes(index: number): boolean {
+  /** How many IPv4 routes of the main table lead to a device of the own namespace. */
+  countRoutes(index: number): number {
     const request = (sequence: number) => message.routesRequest(sequence, index);
-    return this.ask(request, message.RTM_NEWROUTE, message.parseRouteDevice)?.includes(index) === true;
+    const devices = this.ask(request, message.RTM_NEWROUTE, message.parseRouteDevice) ?? [];
+    return devices.filter(device => device === index).length;
   }
 
   /** The id of a namespace in ours, given if it has none. @param fd of the namespace */

@@ -171,7 +171,12 @@ describe('ports that go and come back', function () {
     });
 
     it('the host port has its addresses and routes again when it was switched off, or has lost them', async () => {
-      for (const what of [['link set tp0 down', 'link set tp0 up'], ['addr flush dev tp0'], ['route flush dev tp0']]) {
+      for (const what of [
+        ['link set tp0 down', 'link set tp0 up'],
+        ['addr flush dev tp0'],
+        ['route flush dev tp0'],
+        ['route del 10.244.1.10 dev tp0'],
+      ]) {
         await rig.ip('a', what);
         await untilAnswers(rig, 'a', '10.244.1.10');
         await untilAnswers(rig, 'p2', '10.244.1.1');

@@ -54,7 +54,7 @@ export const SOURCES: Readonly<Record<string, Source>> = {
   'get kind': kinds,
   'get name': rowNames,
   'get --output': () => [...FORMATS, 'name', 'cilium'],
-  'get --proto': protocols,
+  'get --proto': async () => [...(await import('../control/nat-rows.ts')).PROTOCOL_NAMES.values()],
   'get --status': () => ['ASSURED', 'SEEN_REPLY', 'UNREPLIED', 'SRC_NAT', 'DST_NAT'],
   'describe kind': kinds,
   'describe name': rowNames,

@@ -1,6 +1,6 @@
 /** Which flows `tunpath get conntrack` shows. Apart from get.ts, which starts sooner without what reads addresses. */
 import { networkTest } from '../control/address.ts';
-import type { FlowRow } from '../control/nat-rows.ts';
+import { type FlowRow, PROTOCOL_NAMES } from '../control/nat-rows.ts';
 import { STATE_NAMES } from '../flow/timeouts.ts';
 import { UsageError } from './exit.ts';
 import { didYouMean } from './manners.ts';
@@ -50,8 +50,9 @@ export function flowFilter(flags: FlowFlags): (row: Row) => boolean {
   const { proto, state, status, srcNat, dstNat } = flags;
   if (proto !== undefined) {
     const wanted = proto.toLowerCase();
-    if (!PROTOCOLS.includes(wanted) && !(/^\d+$/.test(wanted) && Number(wanted) < 256)) {
-      throw new UsageError(`--proto ${proto}: expected one of ${PROTOCOLS.join(', ')}, or a number up to 255`);
+    const names = [...PROTOCOL_NAMES.values()];
+    if (!names.includes(wanted) && !(/^\d+$/.test(wanted) && Number(wanted) < 256)) {
+      throw new UsageError(`--proto ${proto}: expected one of ${names.join(', ')}, or a number up to 255`);
     }
     tests.push(({ protocol, number }) => protocol === wanted || String(number) === wanted);
   }
@@ -71,9 +72,6 @@ export function flowFilter(flags: FlowFlags): (row: Row) => boolean {
   if (typeof dstNat === 'string') address(dstNat, '--dst-nat', ({ reply }) => reply.src);
   return row => tests.every(test => test(row as unknown as FlowRow));
 }
-
-/** That have flows under a name. */
-const PROTOCOLS: readonly string[] = ['tcp', 'udp', 'icmp', 'sctp'];
 
 const STATUSES: Record<string, (flow: FlowRow) => boolean> = {
   ASSURED: ({ assured }) => assured,

@@ -3,7 +3,7 @@
 import { drawMermaid, drawSvg } from '../lab/graph.ts';
 import { Lab } from '../lab/lab.ts';
 import { LabError, requireRoot } from '../lab/lab-error.ts';
-import { socketOf } from '../lab/names.ts';
+import { checkLabName, socketOf } from '../lab/names.ts';
 import { DONE, NO, UsageError } from './exit.ts';
 import { type Format, isForPeople } from './format.ts';
 import { didYouMean } from './manners.ts';
@@ -22,6 +22,7 @@ export function openLab(name: string | undefined): Lab {
   requireRoot('a lab');
   const names = Lab.list();
   if (name !== undefined) {
+    checkLabName(name);
     const hint = names.includes(name) ? '' : didYouMean(name, names);
     if (hint !== '') throw new LabError(`no lab '${name}' is up${hint}`);
     return Lab.open(name);

@@ -1,5 +1,6 @@
 /** Commands that look at packets: names and options; what they do is in the files that they import. */
 import { type Command, Option } from 'commander';
+import { UsageError } from './exit.ts';
 import { ends, OUTPUT } from './options.ts';
 
 export function addLooking(program: Command): void {
@@ -19,7 +20,7 @@ export function addLooking(program: Command): void {
       '--at <point...>',
       'ports: default/p1, ul0, or any; with :in or :out only what enters or leaves the node there',
     )
-    .addOption(new Option('-i, --interface <point...>', 'as --at').hideHelp())
+    .addOption(new Option('-i, --interface <point>', 'as --at').argParser(MANY).hideHelp())
     .addOption(new Option('-n', 'as tcpdump: names are never looked up').hideHelp())
     .option('--drops', 'packets that are dropped, with the reason; without --at nothing else')
     .option('-w, --write <file>', 'pcapng; - for standard output, into wireshark -k -i -')
@@ -33,7 +34,10 @@ export function addLooking(program: Command): void {
     .option('--node <name>', 'a running node: NAME, or LAB/NODE; default: all of them')
     .action(
       ends(async (filter, { interface: points, ...flags }) =>
-        (await import('./capture.ts')).capture(filter, { ...flags, at: flags.at ?? points }),
+        (await import('./capture.ts')).capture(filter, {
+          ...flags,
+          at: points === undefined ? flags.at : [...(flags.at ?? []), ...points],
+        }),
       ),
     );
 
@@ -170,8 +174,11 @@ function addExplain(command: Command): void {
     .option('--seed <number>', 'of source ports, IP ids and backends', '1')
     .option(...OUTPUT)
     .action(
-      ends(async (field: string | undefined, flags) => {
+      ends(async (field: string | undefined, flags, self: Command) => {
         if (field === undefined) return (await import('./explain.ts')).explain(flags);
+        const lone = self.options.find(option => self.getOptionValueSource(option.attributeName()) === 'cli');
+        if (lone !== undefined)
+          throw new UsageError(`${lone.long}: expected without a field; explain-config has a format`);
         return (await import('./explain-config.ts')).explainConfig(field, { format: 'text' });
       }),
     );

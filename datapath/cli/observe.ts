@@ -13,6 +13,9 @@ import { parseListen } from './listen.ts';
 import { print } from './output.ts';
 import { nodesOfLab, sayGone, untilSignal, watchedNodes } from './watched.ts';
 
+/** That a timer takes: 24 days. */
+const LONGEST_MS = 2 ** 31 - 1;
+
 export interface ObserveFlags extends FlowFilterOptions {
   node?: string;
   lab?: string;
@@ -60,7 +63,9 @@ export async function observe(flags: ObserveFlags): Promise<number> {
     if (flags.follow !== true || printer.isFull) return past.length === 0 ? await sayForgetful(nodes) : DONE;
   }
   const stop = untilSignal();
-  if (until !== undefined) setTimeout(() => stop.abort(), Math.max(0, until - Date.now())).unref();
+  if (until !== undefined) {
+    setTimeout(() => stop.abort(), Math.min(LONGEST_MS, Math.max(0, until - Date.now()))).unref();
+  }
   let lost = 0;
   const ready = () => process.stderr.write(`observing ${nodes.join(', ')}; SIGINT ends it\n`);
   const params = { flows: !isOnlyDrops(flags), drops: true };

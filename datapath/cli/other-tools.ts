@@ -73,9 +73,8 @@ const KINDS: Readonly<Record<string, string>> = {
 
 /** @param words of a command line that were not understood, from the first on */
 export function knownElsewhere(words: readonly string[]): string | undefined {
-  return [words.slice(0, 2).join(' '), words[0] ?? '']
-    .filter(text => Object.hasOwn(WORDS, text))
-    .map(text => WORDS[text])[0];
+  const known = [words.slice(0, 2).join(' '), words[0] ?? ''].find(word => Object.hasOwn(WORDS, word));
+  return known === undefined ? undefined : WORDS[known];
 }
 
 export function kindElsewhere(word: string): string | undefined {

@@ -22,7 +22,8 @@ export interface PortUsage {
   of: number;
 }
 
-const PROTOCOLS = new Map([
+/** Of protocols whose flows have a name. */
+export const PROTOCOL_NAMES: ReadonlyMap<number, string> = new Map([
   [PROTO_ICMP, 'icmp'],
   [PROTO_TCP, 'tcp'],
   [PROTO_UDP, 'udp'],
@@ -31,7 +32,7 @@ const PROTOCOLS = new Map([
 ]);
 
 function protocolName(protocol: number): string {
-  return PROTOCOLS.get(protocol) ?? String(protocol);
+  return PROTOCOL_NAMES.get(protocol) ?? String(protocol);
 }
 
 /** One row for each address and port that a service answers at, as `cilium-dbg bpf lb list` shows its slot 0. */

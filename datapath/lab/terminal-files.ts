@@ -47,7 +47,8 @@ export function writeTools(lab: string, nodes: readonly string[]): void {
     write(tool, `case "$${HOST_VARIABLE}:$1" in\n${cases.join('\n')}\nesac`);
   }
   // Everybody is root on a lab's hosts, and no password is asked for.
-  write('sudo', 'while :; do case "$1" in -*) shift ;; *) exec "$@" ;; esac; done');
+  const words = 'while :; do case "$1" in -[ugpCDhrRT]) shift 2 ;; -*) shift ;; *) break ;; esac; done';
+  write('sudo', `${words}\n[ $# -gt 0 ] || exec "\${SHELL:-sh}"\nexec "$@"`);
   write('sshpass', '[ "$1" = -p ] && shift\nshift\nexec "$@"');
   const kubectl = findKubectl();
   if (kubectl !== undefined) {

@@ -96,7 +96,7 @@ const TARGETS = ['missing/file', 'empty/file', '/proc/file'];
 const VALUES: readonly string[] = [
   'node --config good.yaml --loops BAD',
   'node --config good.yaml --log-format BAD',
-  'get BAD',
+  'get BAD --node nobody',
   'get ct --src BAD',
   'get ct --proto BAD',
   'get ct --sport BAD',

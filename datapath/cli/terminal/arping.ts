@@ -3,6 +3,8 @@
  * iputils, whose lines stay its own.
  */
 import { spawn } from 'node:child_process';
+import { machineTool } from '../../lab/terminal-files.ts';
+import { ToolError } from './desk.ts';
 import { real } from './ip.ts';
 
 const FOREVER = 1 << 30;
@@ -11,10 +13,13 @@ const SUMMARY_AFTER = 1;
 export async function arping(argv: readonly string[]): Promise<number> {
   const at = argv.indexOf('-i');
   if (at < 0) return real('arping', argv);
-  const device = argv[at + 1]!;
+  const device = argv[at + 1];
   const c = argv.indexOf('-c');
   const count = c < 0 ? FOREVER : Number(argv[c + 1]);
-  const target = argv.find((word, i) => /^\d+(\.\d+){3}$/.test(word) && i !== at + 1)!;
+  const target = argv.find((word, i) => /^\d+(\.\d+){3}$/.test(word) && i !== at + 1);
+  if (device === undefined || target === undefined || !Number.isInteger(count) || count < 1) {
+    throw new ToolError('expected arping -i DEVICE [-c COUNT] ADDRESS');
+  }
   process.stdout.write(`ARPING ${target}\n`);
   let sent = 0;
   const times: number[] = [];
@@ -46,7 +51,9 @@ function summary(target: string, sent: number, received: number): string {
 
 /** By iputils' arping, for a second. */
 function askOnce(device: string, target: string): Promise<{ mac: string; ms: number } | undefined> {
-  const child = spawn('/usr/bin/arping', ['-b', '-I', device, '-c', '1', '-w', '1', target]);
+  const path = machineTool('arping');
+  if (path === undefined) throw new ToolError('this machine has no arping');
+  const child = spawn(path, ['-b', '-I', device, '-c', '1', '-w', '1', target]);
   let printed = '';
   child.stdout.on('data', chunk => {
     printed += chunk;

@@ -7,6 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { MAIN } from '../fixtures/program.ts';
 
 const LOOK_MS = 20;
+/** That a line may take, and its shell. */
+const LONGEST_MS = 180_000;
 /** Until a process that has been interrupted is killed. */
 const PATIENCE_MS = 5000;
 
@@ -91,7 +93,13 @@ export class Terminal {
   }
 
   private async until(holds: () => boolean, command: string): Promise<void> {
+    const deadline = performance.now() + LONGEST_MS;
     while (!holds()) {
+      if (performance.now() > deadline) {
+        // Else every line behind it would wait as long.
+        this.shell.kill('SIGKILL');
+        throw new Error(`does not end: ${command}`);
+      }
       if (this.shell.exitCode !== null) throw new Error(`the shell has ended: ${command}`);
       await sleep(LOOK_MS);
     }

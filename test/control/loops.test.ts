@@ -99,8 +99,10 @@ describe('a segment across loops', () => {
   afterEach(() => loops.end());
 
   it('has the ports of all of its nodes, and each again when it starts again', async () => {
-    const [, b] = await Promise.all(['a', 'b', 'c'].map((name, i) => loops.startNode(nodeData(name, i + 1))));
+    const clients = await Promise.all(['a', 'b', 'c'].map((name, i) => loops.startNode(nodeData(name, i + 1))));
+    const [, b] = clients;
     assert.deepEqual(await ports(), ['a', 'b', 'c']);
+    await Promise.all(clients.map(client => client.request('claim', 'new')));
     await b!.stop();
     const again = await loops.startNode(nodeData('b', 2));
     assert.deepEqual(await ports(), ['a', 'b', 'c']);

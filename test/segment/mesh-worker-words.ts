@@ -19,6 +19,8 @@ export const WORD_FORGOTTEN = 2;
 export const WORD_RECLAIMED = 3;
 /** Threads that have sent all that they were to send. */
 export const WORD_SENT = 4;
+/** How many have seen WORD_STOP, and send nothing new. */
+export const WORD_QUIET = 8;
 /** [WORD_RECEIVED + thread]: frames that it has got. */
 export const WORD_RECEIVED = 5;
 /** [WORD_WAKE + thread]: counts up when it is to wake. */

@@ -7,6 +7,7 @@ import {
   type MeshWorkerData,
   WORD_DEAD,
   WORD_FORGOTTEN,
+  WORD_QUIET,
   WORD_RECEIVED,
   WORD_RECLAIMED,
   WORD_SENT,
@@ -118,21 +119,35 @@ function buryTheDead(): void {
   if (dead === 0 || dead - 1 === thread) return;
   mesh.forget(dead - 1);
   Atomics.add(words, WORD_FORGOTTEN, 1);
-  while (Atomics.load(words, WORD_FORGOTTEN) < memory.threads - 1) Atomics.wait(words, WORD_RECLAIMED, -1, 1);
+  for (;;) {
+    const forgotten = Atomics.load(words, WORD_FORGOTTEN);
+    if (forgotten >= memory.threads - 1) break;
+    Atomics.wait(words, WORD_FORGOTTEN, forgotten, 1);
+  }
   mesh.reclaim(dead - 1);
   Atomics.add(words, WORD_RECLAIMED, 1);
 }
 
 let isBuried = false;
+let isQuiet = false;
 for (;;) {
+  const isStopped = Atomics.load(words, WORD_STOP) === 1;
+  const living = memory.threads - (Atomics.load(words, WORD_DEAD) > 0 ? 1 : 0);
+  const areAllQuiet = Atomics.load(words, WORD_QUIET) === living;
   const wake = Atomics.load(words, WORD_WAKE + thread);
   if (!isBuried && Atomics.load(words, WORD_DEAD) > 0) {
     buryTheDead();
     isBuried = true;
   }
-  if (turn()) continue;
+  const isBusy = turn();
+  if (isStopped && !isQuiet) {
+    isQuiet = true;
+    Atomics.add(words, WORD_QUIET, 1);
+  }
+  if (isBusy) continue;
   pool.collect();
-  if (Atomics.load(words, WORD_STOP) === 1 && pool.available === pool.size) break;
+  // Not before: one that has not seen it yet may still send slots of its own here.
+  if (areAllQuiet && pool.available === pool.size) break;
   if (!mesh.lieDown()) continue;
   // Slots that come back wake nobody: at the end they are looked for.
   Atomics.wait(words, WORD_WAKE + thread, wake, Atomics.load(words, WORD_STOP) === 1 ? 1 : 1000);

@@ -52,7 +52,7 @@ describe('simulate', function () {
     for (const [flags, message] of [
       [['--nodes', '1'], /--nodes 1: expected 2 to 255/],
       [['--nodes', '300'], /--nodes 300: expected 2 to 255/],
-      [['--pods', 'x'], /--pods NaN: expected 1 to 200/],
+      [['--pods', 'x'], /'--pods <n>' argument 'x' is invalid. Expected a whole number/],
       [['--pods', '1', '--policies'], /--pods 1: expected 2 to 200/],
     ] as const) {
       const { status, stderr } = spawnSync(process.execPath, [MAIN, 'lab', 'up', '--simulate', ...flags], {

@@ -29,7 +29,7 @@ const CHECKOUT = fileURLToPath(new URL('../../..', import.meta.url));
 const COMPILERS = ['cc', 'c++', 'gcc', 'g++', 'clang', 'make', 'cmake', 'python', 'python3'];
 /** What a compiled module imports: with names, for its effects, and when it is wanted. */
 const IMPORTS =
-  /^(?:import|export)\s[^;=]*?\sfrom ['"]([^'"]+)['"]|^import ['"]([^'"]+)['"]|\bimport\(['"]([^'"]+)['"]\)/gm;
+  /^(?:import|export)\s[^;=]*?\sfrom ['"]([^'"]+)['"]|^import ['"]([^'"]+)['"]|(?<!\{ )\bimport\(['"]([^'"]+)['"]\)/gm;
 const NOBODY = 65534;
 /** What `npm pack` writes into the tarball, and npm up to version 10 onto the disk: the same for every file. */
 const PACKED = new Date('1985-10-26T08:15:00Z');

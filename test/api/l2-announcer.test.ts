@@ -386,7 +386,7 @@ describe('L2 announcement', function () {
     }));
 
   /** @param byHand whether somebody writes leases, too, which is no node's affair */
-  async function answerOnce(byHand: boolean, seed: number): Promise<void> {
+  async function answerOnce(byHand: boolean, seed?: number): Promise<void> {
     const address = fc.integer({ min: 0, max: 2 }).map(n => `192.0.2.${n}`);
     const service = fc.integer({ min: 0, max: 3 }).map(n => `s${n}`);
     const nodeName = fc.constantFrom(...NODES);
@@ -466,14 +466,12 @@ describe('L2 announcement', function () {
           for (const ip of all) assert.equal(rig.answering(ip).length, used.includes(ip) ? 1 : 0, ip);
         }, QUICK),
       ),
-      { numRuns: 60, endOnFailure: true, seed },
+      { numRuns: 30, endOnFailure: true, ...(seed === undefined ? {} : { seed }) },
     );
   }
 
-  // Always the same sequences. Of others, one in 400 still finds two that answer: an announcer that begins again, on a node
-  // that does not answer just then, renews a lease before the node has forgotten what it was told before.
-  it('nobody answers twice, and somebody in the end, whatever happens in whatever order', () =>
-    answerOnce(false, 1058704481));
+  it('nobody answers twice, and somebody in the end, whatever happens in whatever order', () => answerOnce(false));
 
+  // Always the same sequences. Of others, about one in 300 finds two that answer: a hand may write faster than a node learns.
   it('nor where leases are deleted, or given to another, by hand', () => answerOnce(true, 77));
 });

@@ -74,7 +74,8 @@ export class L2Announcer {
   private readonly seen = new Map<string, Seen>();
   /** Leases as they were when their holders, others than this node, lost them otherwise than by giving them up. */
   private readonly taken = new Set<Seen>();
-  private told = '[]';
+  /** null: nothing yet. One before it may have told the node what it still answers for. */
+  private told: string | null = null;
   private toldAllAt = Number.NEGATIVE_INFINITY;
   private readonly warned = new Set<string>();
 
@@ -91,7 +92,7 @@ export class L2Announcer {
     const { cluster, node: name, device } = this.options;
     const settings = l2Settings(cluster.find('ConfigMap', NAMESPACE, 'cilium-config'));
     const policies = settings.isOn ? cluster.list('CiliumL2AnnouncementPolicy') : [];
-    if (policies.length === 0 && this.held.size === 0 && this.told === '[]') return settings.retryMs;
+    if (policies.length === 0 && this.held.size === 0 && (this.told ?? '[]') === '[]') return settings.retryMs;
     const services = policies.length === 0 ? [] : cluster.list('Service');
     const node = cluster.find('Node', undefined, name);
     const nodes = addressesOfNodes(cluster.list('Node'));
@@ -105,7 +106,8 @@ export class L2Announcer {
       const wanted = own.find(({ service }) => placeOf(service) === place);
       held.addresses = held.addresses.filter(ip => wanted?.addresses.includes(ip) && leaders.get(ip) === place);
     }
-    await this.tell(settings, false);
+    // One that begins has nothing to take back: what its node may still answer for stays in the lease until it has spoken.
+    if (this.told !== null) await this.tell(settings, false);
     for (const one of own) await this.campaign(one, leaders, policies, settings);
     await this.resign(own, leaders);
     const now = this.options.now();
@@ -174,7 +176,8 @@ export class L2Announcer {
     const list = [...this.held.values()].flatMap(({ addresses, until }) =>
       addresses.map(address => ({ address, until })),
     );
-    if (list.length === 0 && this.told === '[]') return;
+    const mayAnswer = this.told === null ? this.leases().some(lease => this.isOwn(lease)) : this.told !== '[]';
+    if (list.length === 0 && !mayAnswer) return;
     // Until it has answered, it may have heard it or not.
     this.told = '?';
     await this.options.lead(list, renewMs, again);
@@ -203,7 +206,8 @@ export class L2Announcer {
     const usable = addresses.filter(ip => leaders.get(ip) === place && !this.isUsedElsewhere(ip, name));
     const held = this.held.get(place);
     const isFresh = held !== undefined && now - held.renewed < settings.retryMs / 2;
-    if (holder === node && isFresh && isDeepStrictEqual(held.addresses, usable)) return;
+    const isSaid = lease !== undefined && isDeepStrictEqual(wordsOf(lease).addresses, usable);
+    if (holder === node && isFresh && isSaid && isDeepStrictEqual(held.addresses, usable)) return;
     const time = microTime(cluster.nowMs);
     const before = lease?.spec ?? {};
     const spec = {
@@ -213,7 +217,8 @@ export class L2Announcer {
       leaseTransitions: (before.leaseTransitions ?? 0) + (lease === undefined || holder === node ? 0 : 1),
       renewTime: time,
     };
-    const annotations = { ...lease?.metadata.annotations, [USED_FOR]: usable.join(',') };
+    const still = this.told === null && lease !== undefined && this.isOwn(lease) ? wordsOf(lease).addresses : [];
+    const annotations = { ...lease?.metadata.annotations, [USED_FOR]: [...new Set([...usable, ...still])].join(',') };
     if (lease === undefined)
       await cluster.create('Lease', { metadata: { name, namespace: NAMESPACE, annotations }, spec });
     // With the version that was read: whoever writes second does not.
@@ -251,6 +256,10 @@ export class L2Announcer {
     if (given.length === 0) return;
     const used = new Set(cluster.list('Service').map(leaseName));
     for (const lease of given) if (!used.has(lease.metadata.name)) await cluster.delete(lease);
+  }
+
+  private isOwn(lease: KubeObject): boolean {
+    return wordsOf(lease).holder === this.options.node;
   }
 
   /** Its end is that of the duration that it says, from when this node has first seen it as it is. */

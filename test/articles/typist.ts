@@ -18,6 +18,8 @@ import { type Running, Terminal } from './terminal.ts';
 
 /** What is printed comes as soon as the cluster is there: looked for so long, on a machine however slow. */
 const PATIENCE_MS = 60_000;
+/** Until the kernel hands over what it has captured, at the latest, and a little more. */
+const BLOCK_MS = 1200;
 const AGAIN_MS = 200;
 
 export interface Cluster {
@@ -104,6 +106,7 @@ async function typed(line: Line, here: Terminal, own: Terminal, editor: string):
   const manifest = line.objects?.map(object => stringify(object)).join('---\n');
   if (edit !== undefined) writeEditor(editor, edit);
   const deadline = performance.now() + PATIENCE_MS;
+  let tries = 0;
   for (;;) {
     let printed: string;
     let faults: string[];
@@ -116,6 +119,8 @@ async function typed(line: Line, here: Terminal, own: Terminal, editor: string):
         if (meanwhile !== undefined) await own.type(meanwhile);
         else await sleep(AGAIN_MS);
       } while (!captures && faultsOf(line, running.printed()).length > 0 && !isOver(running, deadline));
+      // What it has not been given by then is lost: the kernel hands packets over by the block, or after a second.
+      if (captures) await sleep(BLOCK_MS * ++tries);
       printed = await running.interrupt();
       faults = faultsOf(line, printed);
     } else {

@@ -8,7 +8,7 @@
  * are compared by their ratio to it, rows with reference work beside them by the ratio to that.
  */
 import { z } from 'zod';
-import { readText } from '../datapath/control/read-text.ts';
+import { describeFileError, readText } from '../datapath/control/read-text.ts';
 import type { Environment } from './environment.ts';
 import type { Report, Row } from './result.ts';
 import { compareMeans, type Summary } from './stats.ts';
@@ -62,8 +62,7 @@ export function readReport(file: string): Report {
   try {
     text = readText(file);
   } catch (error) {
-    // "ENOENT: no such file or directory, open '...'": the words alone.
-    throw new Error(`${file}: ${(error as Error).message.replace(/^E[A-Z0-9]+: |, \w+( '.*')?$/g, '')}`);
+    throw new Error(`${file}: ${describeFileError(error)}`);
   }
   const expected = 'expected a report of `tunpath bench ... -o json`';
   let parsed: unknown;

@@ -1,7 +1,9 @@
 /** `--html FILE` of `tunpath bench`. */
+
 import { closeSync, existsSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import type { Report } from '../../bench/result.ts';
-import { describeFileError, UsageError } from './exit.ts';
+import { describeFileError } from '../control/read-text.ts';
+import { UsageError } from './exit.ts';
 
 /** Before the measurement rather than after it. @throws UsageError when the file could not be written */
 export function checkHtml(file: string | undefined): void {

@@ -1,6 +1,7 @@
 /** `tunpath capture`: packets of running nodes at any set of points, as pcapng, pcap or lines. */
 
 import { describePacket } from '../conformance/describe.ts';
+import { describeFileError } from '../control/read-text.ts';
 import type { WatchContext, WatchParams } from '../control/watch.ts';
 import { FileWriter } from '../io/file-writer.ts';
 import { LINK_ETHERNET, LINK_IPV4, LINK_RAW, PcapWriter } from '../io/pcap.ts';
@@ -10,7 +11,7 @@ import { VERDICT_NAMES } from '../verdict.ts';
 import { compileFilter } from '../watch/filter.ts';
 import { KIND_DROPPED, KIND_RECEIVED, type WatchRecord } from '../watch/record.ts';
 import * as ethernet from '../wire/ethernet.ts';
-import { DONE, describeFileError, UsageError } from './exit.ts';
+import { DONE, UsageError } from './exit.ts';
 import { print } from './output.ts';
 import { sayGone, untilSignal, watchedNodes } from './watched.ts';
 

@@ -1,8 +1,10 @@
 /** `tunpath example`: files to start from, and what to type. */
+
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { describeFileError } from '../control/read-text.ts';
 import { SCHEMA_LINE } from '../control/schema-file.ts';
-import { DONE, describeFileError, UsageError } from './exit.ts';
+import { DONE, UsageError } from './exit.ts';
 
 interface Example {
   what: string;

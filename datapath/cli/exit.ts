@@ -3,7 +3,7 @@
  * `exitCode`; any other error ends with 1.
  */
 
-import { readText as readWhole } from '../control/read-text.ts';
+import { describeFileError, readText as readWhole } from '../control/read-text.ts';
 import { sentenceOf } from './sentences.ts';
 
 export const DONE = 0;
@@ -14,12 +14,6 @@ export const USAGE = 2;
 export class UsageError extends Error {
   override name = 'UsageError';
   readonly exitCode = USAGE;
-}
-
-/** What is wrong with a file that the caller named, in a word: "no such file or directory". Any other error as it is. */
-export function describeFileError(error: unknown): string {
-  const { message, syscall } = error as NodeJS.ErrnoException;
-  return syscall === undefined ? message : (/^E[A-Z0-9]+: (.+?), /.exec(message)?.[1] ?? message);
 }
 
 /** The text of a file that the caller named; "-" is standard input. @throws UsageError */

@@ -1,9 +1,10 @@
 /** The packet that `explain` is asked about, where it may be one of a capture file. */
+import { describeFileError } from '../control/read-text.ts';
 import type { ResolvedConfig } from '../control/resolved.ts';
 import { CaptureFile } from '../io/capture-file.ts';
 import type { Entry } from '../observe/explain.ts';
 import { entryOf, numberOf, type Question, type Seen } from '../observe/question.ts';
-import { describeFileError, UsageError } from './exit.ts';
+import { UsageError } from './exit.ts';
 
 export interface PacketFlags extends Question {
   pcap?: string;

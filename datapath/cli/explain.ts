@@ -1,13 +1,14 @@
 /** `tunpath explain`: one packet through every step, on configurations alone or on what running nodes have. */
 
 import { formatProblems } from '../control/load-config.ts';
+import { describeFileError } from '../control/read-text.ts';
 import { loadInputs } from '../mtu-prove/load.ts';
 import { ask, documentOf, headerOptions, readRunning, type Subject, subjectOf } from '../observe/ask.ts';
 import { GOOD } from '../observe/explain.ts';
 import { differentLines, explainText, type Variant, variantOf } from '../observe/explain-text.ts';
 import { policiesIn } from '../observe/policies-text.ts';
 import { whatIf } from '../observe/what-if.ts';
-import { DONE, describeFileError, NO, readText, USAGE, UsageError } from './exit.ts';
+import { DONE, NO, readText, USAGE, UsageError } from './exit.ts';
 import { type PacketFlags, readEntry } from './explain-packet.ts';
 import { type Format, isForPeople } from './format.ts';
 import { print } from './output.ts';

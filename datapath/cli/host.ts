@@ -1,8 +1,10 @@
 /** `tunpath host init` and `tunpath host check`: what this machine is like, and whether a pair of nodes works. */
+
 import { writeFileSync } from 'node:fs';
 import { parseAddress, parseCidr } from '../control/address.ts';
 import { missingCapabilities } from '../control/capabilities.ts';
 import { formatProblems, loadConfig } from '../control/load-config.ts';
+import { describeFileError } from '../control/read-text.ts';
 import { SCHEMA_LINE } from '../control/schema-file.ts';
 import { resolveUplink, uplinkObstacles } from '../control/uplink/index.ts';
 import { type Facts, gatherFacts } from '../host/facts.ts';
@@ -13,7 +15,7 @@ import type { Request, UplinkKindName } from '../host/request.ts';
 import { writeConfig } from '../host/write-config.ts';
 import { LabError } from '../lab/lab-error.ts';
 import { listNodes, pickNode, socketPathOf } from './client.ts';
-import { DONE, describeFileError, NO, UsageError } from './exit.ts';
+import { DONE, NO, UsageError } from './exit.ts';
 import type { Format } from './format.ts';
 import { type Column, printRows } from './table.ts';
 

@@ -1,5 +1,7 @@
 /** `tunpath mtu prove` and `tunpath mtu probe`: what passes, and who refuses what does not. */
+
 import { formatProblems } from '../control/load-config.ts';
+import { describeFileError } from '../control/read-text.ts';
 import type { ResolvedConfig } from '../control/resolved.ts';
 import { Lab } from '../lab/lab.ts';
 import { LabError } from '../lab/lab-error.ts';
@@ -13,7 +15,7 @@ import { type Inputs, loadInputs } from '../mtu-prove/load.ts';
 import { Network } from '../mtu-prove/network.ts';
 import { type Case, prove as proveAll, type Verdict } from '../mtu-prove/prove.ts';
 import { proofRow, type TableRow, tableRows } from '../mtu-prove/report.ts';
-import { DONE, describeFileError, NO, USAGE, UsageError } from './exit.ts';
+import { DONE, NO, USAGE, UsageError } from './exit.ts';
 import { type Format, isForPeople } from './format.ts';
 import { type Column, printRows } from './table.ts';
 

@@ -2,6 +2,7 @@
  * `tunpath node --config FILE...`: one node, or several in one process, in the foreground, until SIGTERM or SIGINT; SIGHUP
  * reads the files again.
  */
+
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
@@ -17,7 +18,7 @@ import { Loops, type Placed } from '../control/loops.ts';
 import { type ApplyResult, Node } from '../control/node.ts';
 import * as notify from '../control/notify.ts';
 import { describeHealth, type HealthChange } from '../control/port-health.ts';
-import { readText } from '../control/read-text.ts';
+import { describeFileError, readText } from '../control/read-text.ts';
 import type { ResolvedConfig } from '../control/resolved.ts';
 import { chooseSeed, expectedSeed } from '../control/seed.ts';
 import type { SegmentConfig } from '../control/segment-config.ts';
@@ -25,7 +26,7 @@ import { socketPath } from '../control/server.ts';
 import { AppliedState, sha256 } from '../control/state.ts';
 import { resolveUplink } from '../control/uplink/index.ts';
 import { mtusOf } from '../program/mtus.ts';
-import { DONE, describeFileError, NO, USAGE } from './exit.ts';
+import { DONE, NO, USAGE } from './exit.ts';
 import { listenHubble } from './hubble.ts';
 
 /** Peers and pods that the first lines name. */

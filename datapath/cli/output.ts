@@ -1,6 +1,8 @@
 /** Standard output and standard error, of which either may be a closed pipe or a full disk. */
+
 import { once } from 'node:events';
-import { DONE, describeFileError, NO } from './exit.ts';
+import { describeFileError } from '../control/read-text.ts';
+import { DONE, NO } from './exit.ts';
 
 /**
  * Ends the command as soon as nobody reads its output: quietly where a pipe was closed, as `| head` does, with one line

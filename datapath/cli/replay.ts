@@ -1,6 +1,8 @@
 /** `tunpath replay`: a capture through a configuration, in memory and in the capture's own time. */
+
 import { describePacket } from '../conformance/describe.ts';
 import { formatProblems } from '../control/load-config.ts';
+import { describeFileError } from '../control/read-text.ts';
 import type { ResolvedConfig } from '../control/resolved.ts';
 import { Replay, type Replayed } from '../drive/replay.ts';
 import { type CapturedPacket, CaptureFile } from '../io/capture-file.ts';
@@ -9,7 +11,7 @@ import { LINK_ETHERNET, LINK_RAW } from '../io/pcap.ts';
 import { DIRECTION_IN, DIRECTION_OUT, PcapngWriter } from '../io/pcapng.ts';
 import { loadInputs } from '../mtu-prove/load.ts';
 import * as wire from '../wire/ethernet.ts';
-import { DONE, describeFileError, NO, USAGE, UsageError } from './exit.ts';
+import { DONE, NO, USAGE, UsageError } from './exit.ts';
 import { type Format, isForPeople } from './format.ts';
 import { type Column, printDocument, printRows, printTable } from './table.ts';
 

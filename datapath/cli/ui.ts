@@ -1,10 +1,12 @@
 /** `tunpath ui`: a page about running nodes, for a browser on this machine; or one file that needs no node at all. */
+
 import { writeFileSync } from 'node:fs';
+import { describeFileError } from '../control/read-text.ts';
 import { staticPage } from '../ui/assets.ts';
 import { Live } from '../ui/live.ts';
 import { serveUi, type UiServer } from '../ui/server.ts';
 import { listNodes, pickNode } from './client.ts';
-import { DONE, describeFileError, UsageError } from './exit.ts';
+import { DONE, UsageError } from './exit.ts';
 import { parseListen } from './listen.ts';
 import { print } from './output.ts';
 import { untilSignal } from './watched.ts';

@@ -37,6 +37,12 @@ export function readText(file: string, maxBytes = MAX_BYTES): string {
   }
 }
 
+/** What is wrong with a file that somebody has named, in a word: "no such file or directory". Any other error as it is. */
+export function describeFileError(error: unknown): string {
+  const { message, syscall } = error as NodeJS.ErrnoException;
+  return syscall === undefined ? message : (/^E[A-Z0-9]+: (.+?), /.exec(message)?.[1] ?? message);
+}
+
 /** @throws Error with the line where it is no UTF-8, or has a zero byte */
 function textOf(bytes: Buffer, file: string): string {
   const text = bytes.toString('utf8');

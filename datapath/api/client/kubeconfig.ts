@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { parseYaml } from '../../control/parse-yaml.ts';
-import { readText } from '../../control/read-text.ts';
+import { describeFileError, readText } from '../../control/read-text.ts';
 import type { Json } from '../object.ts';
 
 /** Where an API is, and what it is shown. */
@@ -68,7 +68,7 @@ export function readKubeconfig(path: string): Access {
     try {
       return { pem: readFileSync(file(holder[key]), 'utf8') };
     } catch (error) {
-      return fail(key, `${holder[key]}: ${wordsOf(error)}`);
+      return fail(key, `${holder[key]}: ${describeFileError(error)}`);
     }
   };
   return {
@@ -89,17 +89,11 @@ function parseFile(path: string): Json {
   try {
     text = readText(path);
   } catch (error) {
-    throw new KubeconfigError(`${path}: ${wordsOf(error)}`);
+    throw new KubeconfigError(`${path}: ${describeFileError(error)}`);
   }
   const parsed = parseYaml(text, path);
   if ('faults' in parsed) throw new KubeconfigError(parsed.faults.join('\n'));
   return parsed.values[0];
-}
-
-/** "ENOENT: no such file or directory, open '...'": the words alone. */
-function wordsOf(error: unknown): string {
-  const { message } = error as Error;
-  return /^E[A-Z0-9]+: (.+?), /.exec(message)?.[1] ?? message;
 }
 
 function authorizationOf(user: Json, file: (name: string) => string): Pick<Access, 'authorization'> {

@@ -176,7 +176,8 @@ export class L2Announcer {
     const list = [...this.held.values()].flatMap(({ addresses, until }) =>
       addresses.map(address => ({ address, until })),
     );
-    const mayAnswer = this.told === null ? this.leases().some(lease => this.isOwn(lease)) : this.told !== '[]';
+    const isOwn = (lease: KubeObject): boolean => wordsOf(lease).holder === this.options.node;
+    const mayAnswer = this.told === null ? this.leases().some(isOwn) : this.told !== '[]';
     if (list.length === 0 && !mayAnswer) return;
     // Until it has answered, it may have heard it or not.
     this.told = '?';
@@ -206,8 +207,9 @@ export class L2Announcer {
     const usable = addresses.filter(ip => leaders.get(ip) === place && !this.isUsedElsewhere(ip, name));
     const held = this.held.get(place);
     const isFresh = held !== undefined && now - held.renewed < settings.retryMs / 2;
-    const isSaid = lease !== undefined && isDeepStrictEqual(wordsOf(lease).addresses, usable);
-    if (holder === node && isFresh && isSaid && isDeepStrictEqual(held.addresses, usable)) return;
+    const said = lease === undefined ? [] : wordsOf(lease).addresses;
+    const isSaid = isDeepStrictEqual(said, usable) && isDeepStrictEqual(held?.addresses, usable);
+    if (holder === node && isFresh && isSaid) return;
     const time = microTime(cluster.nowMs);
     const before = lease?.spec ?? {};
     const spec = {
@@ -217,7 +219,7 @@ export class L2Announcer {
       leaseTransitions: (before.leaseTransitions ?? 0) + (lease === undefined || holder === node ? 0 : 1),
       renewTime: time,
     };
-    const still = this.told === null && lease !== undefined && this.isOwn(lease) ? wordsOf(lease).addresses : [];
+    const still = this.told === null && holder === node ? said : [];
     const annotations = { ...lease?.metadata.annotations, [USED_FOR]: [...new Set([...usable, ...still])].join(',') };
     if (lease === undefined)
       await cluster.create('Lease', { metadata: { name, namespace: NAMESPACE, annotations }, spec });
@@ -256,10 +258,6 @@ export class L2Announcer {
     if (given.length === 0) return;
     const used = new Set(cluster.list('Service').map(leaseName));
     for (const lease of given) if (!used.has(lease.metadata.name)) await cluster.delete(lease);
-  }
-
-  private isOwn(lease: KubeObject): boolean {
-    return wordsOf(lease).holder === this.options.node;
   }
 
   /** Its end is that of the duration that it says, from when this node has first seen it as it is. */

@@ -1,7 +1,6 @@
 /** Which flows somebody wants to see, by the options of `hubble observe`: values of one option are or'ed, options and'ed. */
-import { contains, parseCidr } from '../control/address.ts';
+import { networkTest } from '../control/address.ts';
 import { nearest } from '../control/nearest.ts';
-import { ip } from '../packet/build.ts';
 import { VERDICT_NAMES } from '../verdict.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import {
@@ -76,7 +75,7 @@ export class FlowFilterError extends Error {
 /** One end of a flow. */
 interface End {
   endpoint: Endpoint;
-  address: number;
+  address: string;
   port: number;
   service: string;
 }
@@ -94,9 +93,9 @@ const OF_AN_END: Readonly<Record<string, (value: string, option: string) => (end
     return end => end.endpoint.identity === identity;
   },
   ip: (value, option) => {
-    const network = parseCidr(value.includes('/') ? value : `${value}/32`);
-    if (network === undefined) throw wrong(option, value, 'an address or a network');
-    return end => contains(network, end.address);
+    const isIn = networkTest(value);
+    if (isIn === undefined) throw wrong(option, value, 'an address or a network');
+    return end => isIn(end.address);
   },
   port: (value, option) => {
     const port = Number(value);
@@ -197,12 +196,12 @@ function testOf(option: string, either: (flow: Flow) => End): ((value: string) =
 }
 
 function sourceOf(flow: Flow): End {
-  return { endpoint: flow.source, address: ip(flow.ip.source), port: flow.srcPort, service: flow.sourceService };
+  return { endpoint: flow.source, address: flow.ip.source, port: flow.srcPort, service: flow.sourceService };
 }
 
 function destinationOf(flow: Flow): End {
   const { destination, dstPort, destinationService } = flow;
-  return { endpoint: destination, address: ip(flow.ip.destination), port: dstPort, service: destinationService };
+  return { endpoint: destination, address: flow.ip.destination, port: dstPort, service: destinationService };
 }
 
 function likeOf(reason: string): string {

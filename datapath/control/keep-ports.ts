@@ -19,7 +19,7 @@ import { missingCapabilities } from './capabilities.ts';
 import type { PodConfig } from './config.ts';
 import { allowedOffloads, hostPortAddresses, openHostPort, openPods, setUpHostPort } from './devices.ts';
 import { hostRoutes } from './host-routes.ts';
-import { inNamespace, namespaceExists, namespacePath } from './netns.ts';
+import { inNamespace, namespaceExists, namespaceInode, namespacePath } from './netns.ts';
 import type { Condition, PortHealth } from './port-health.ts';
 import type { ResolvedConfig, ResolvedUplink } from './resolved.ts';
 import type { PortState, PortStates } from './status.ts';
@@ -208,11 +208,13 @@ export class PortKeeper {
       return false;
     }
     // A namespace whose name is gone lives on while something runs in it.
-    return namespaceExists(netns) && statSync(namespacePath(netns)).ino !== known.inode;
+    const inode = namespaceInode(netns);
+    return inode !== undefined && inode !== known.inode;
   }
 
   private remember(key: string, netns: string): void {
-    if (namespaceExists(netns)) this.inodes.set(key, { path: netns, inode: statSync(namespacePath(netns)).ino });
+    const inode = namespaceInode(netns);
+    if (inode !== undefined) this.inodes.set(key, { path: netns, inode });
   }
 
   private async checkHost(key: string, { handle }: PortState, netlink: Netlink): Promise<void> {

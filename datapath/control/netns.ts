@@ -1,5 +1,5 @@
 /** Network namespaces, by the names that `ip netns` gives them or by the path of a file that stands for one. */
-import { closeSync, constants, existsSync, openSync } from 'node:fs';
+import { closeSync, constants, existsSync, openSync, statSync } from 'node:fs';
 import * as libc from '../io/libc.ts';
 
 const DIRECTORY = '/run/netns';
@@ -12,6 +12,11 @@ export function namespaceExists(name: string): boolean {
 /** The file that stands for a namespace. */
 export function namespacePath(name: string): string {
   return name.startsWith('/') ? name : `${DIRECTORY}/${name}`;
+}
+
+/** What tells a namespace from another of its name; undefined where there is none of that name. */
+export function namespaceInode(name: string): number | undefined {
+  return namespaceExists(name) ? statSync(namespacePath(name), { throwIfNoEntry: false })?.ino : undefined;
 }
 
 /**

@@ -3,12 +3,11 @@
  * leaves it where nothing comes back. A rule gives such connections the destination SERVICE_OWN, which the host port's route
  * leads to; the datapath answers it as the node's address, and the kernel's conntrack gives the answers their source back.
  */
-import { statSync } from 'node:fs';
 import { missingNftables, Nftables } from '../../io/nftables.ts';
 import { SERVICE_OWN } from '../../nat/service.ts';
 import { nodePortAddresses } from '../../program/compile-nat.ts';
 import { formatAddress } from '../address.ts';
-import { inNamespace, namespaceExists, namespacePath } from '../netns.ts';
+import { inNamespace, namespaceInode } from '../netns.ts';
 import type { ResolvedConfig } from '../resolved.ts';
 import { addressesOf } from '../service-config.ts';
 import { parseCidr } from '../validated.ts';
@@ -71,8 +70,8 @@ export class OwnPorts {
   private readonly node: string;
   private readonly netns: string | undefined;
   private nftables: Nftables | null = null;
-  /** Of the namespace that the conversation is with. */
-  private inode = 0;
+  /** Of the namespace that the conversation is with; undefined: that of this process. */
+  private inode: number | undefined;
   private ports: string[] = [];
   private problem: string | null = null;
 
@@ -86,14 +85,15 @@ export class OwnPorts {
   serve(...configs: ResolvedConfig[]): void {
     this.ports = [...new Set(configs.flatMap(ownPorts))];
     const sources = configs.map(sourcesOf).findLast(list => list.length > 0) ?? [];
-    if (this.nftables !== null && this.inode !== inodeOf(this.netns)) this.close();
+    const inode = this.netns === undefined ? undefined : namespaceInode(this.netns);
+    if (this.nftables !== null && this.inode !== inode) this.close();
     if (this.ports.length === 0 && this.nftables === null) return;
     this.problem = missingNftables() ?? null;
     if (this.problem !== null) return;
     try {
       // The conversation stays with the namespace that it was begun in, and keeps it alive.
       this.nftables ??= this.netns === undefined ? new Nftables() : inNamespace(this.netns, () => new Nftables());
-      this.inode = inodeOf(this.netns);
+      this.inode = inode;
       this.nftables.run(ownPortsTable(this.node, this.ports, sources));
     } catch (error) {
       this.problem = (error as Error).message;
@@ -115,11 +115,6 @@ export class OwnPorts {
     this.nftables?.close();
     this.nftables = null;
   }
-}
-
-/** 0: the namespace of this process, or none any more. */
-function inodeOf(netns: string | undefined): number {
-  return netns === undefined || !namespaceExists(netns) ? 0 : statSync(namespacePath(netns)).ino;
 }
 
 /** The uplink of a running node, with these rules beside whatever its kind needs. */

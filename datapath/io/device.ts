@@ -6,10 +6,13 @@
  * Checksums and superpackets: the virtio-net fields of Packet (flags, gso, csum) are part of every read and write, also
  * where the medium has no such header; `offloads` says what the device takes on write and may give on read.
  */
+import { clone } from '../packet/copy.ts';
 import type { Packet } from '../packet/packet.ts';
+import type { Pool } from '../packet/pool.ts';
 import type { Mac } from '../wire/ethernet.ts';
 import { PROTO_IPIP, PROTO_UDP } from '../wire/ipv4.ts';
 import * as virtio from '../wire/virtio-net.ts';
+import { ENOBUFS } from './errors.ts';
 
 /** The device completes and verifies checksums (NEEDS_CSUM may be set on write, NEEDS_CSUM or DATA_VALID on read). */
 export const OFFLOAD_CSUM = 1;
@@ -84,6 +87,18 @@ export interface Device {
   isUp?(): boolean;
 
   close(): void;
+}
+
+/**
+ * write() of a device that takes packets themselves: it gets a copy.
+ * @returns as handOver(), or ENOBUFS without a free slot
+ */
+export function writeCopy(device: Required<Pick<Device, 'handOver'>>, pool: Pool, p: Packet): number {
+  const copy = clone(pool, p);
+  if (copy === null) return ENOBUFS;
+  const error = device.handOver(copy);
+  if (error !== 0) pool.release(copy);
+  return error;
 }
 
 /**

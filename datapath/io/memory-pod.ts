@@ -8,7 +8,6 @@
  *
  * What is answered is rewritten where it lies. An answer to what the pod itself has sent is told to whoever wants to know.
  */
-import { clone } from '../packet/copy.ts';
 import { HEADROOM, type Packet } from '../packet/packet.ts';
 import type { Pool } from '../packet/pool.ts';
 import { foldSum, pseudoSum, sumWords } from '../wire/checksum.ts';
@@ -16,8 +15,8 @@ import * as icmp from '../wire/icmp.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as tcp from '../wire/tcp.ts';
 import * as udp from '../wire/udp.ts';
-import type { Device } from './device.ts';
-import { EAGAIN, EIO, ENOBUFS, ENODEV } from './errors.ts';
+import { type Device, writeCopy } from './device.ts';
+import { EAGAIN, EIO, ENODEV } from './errors.ts';
 
 export const POD_APPS = ['echo', 'http', 'sink'] as const;
 export type PodApp = (typeof POD_APPS)[number];
@@ -129,12 +128,7 @@ export class MemoryPod implements Device {
   }
 
   write(p: Packet): number {
-    const { pool } = this;
-    const copy = clone(pool, p);
-    if (copy === null) return ENOBUFS;
-    const error = this.handOver(copy);
-    if (error !== 0) pool.release(copy);
-    return error;
+    return writeCopy(this, this.pool, p);
   }
 
   /** What waits is lost. */

@@ -7,9 +7,8 @@ import {
   PORT_TX_DROPPED,
   PORT_TX_PACKETS,
 } from '../counters.ts';
-import { type Device, takesWhole } from '../io/device.ts';
-import { EIO, ENOBUFS, ENODEV } from '../io/errors.ts';
-import { clone } from '../packet/copy.ts';
+import { type Device, takesWhole, writeCopy } from '../io/device.ts';
+import { EIO, ENODEV } from '../io/errors.ts';
 import { HEADROOM, type Packet } from '../packet/packet.ts';
 import type { Pool } from '../packet/pool.ts';
 import { completeChecksum } from '../packet/segment.ts';
@@ -159,11 +158,7 @@ export class NodePort extends SegmentPort implements Device {
   }
 
   write(p: Packet): number {
-    const copy = clone(this.segment.pool, p);
-    if (copy === null) return ENOBUFS;
-    const error = this.handOver(copy);
-    if (error !== 0) this.segment.pool.release(copy);
-    return error;
+    return writeCopy(this, this.segment.pool, p);
   }
 
   release(): void {

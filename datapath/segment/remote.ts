@@ -6,9 +6,8 @@
  *           (thread of b)    +<- ring ---+     (thread of the segment)
  */
 import { Counters } from '../counters.ts';
-import type { Device } from '../io/device.ts';
+import { type Device, writeCopy } from '../io/device.ts';
 import { EIO, ENOBUFS, ENODEV, EXFULL } from '../io/errors.ts';
-import { clone } from '../packet/copy.ts';
 import type { Packet } from '../packet/packet.ts';
 import * as verdict from '../verdict.ts';
 import { Inbox } from './inbox.ts';
@@ -162,12 +161,7 @@ export class RemoteUplink implements Device, CrossingEnd {
   }
 
   write(p: Packet): number {
-    const { pool } = this.segment.mesh;
-    const copy = clone(pool, p);
-    if (copy === null) return ENOBUFS;
-    const error = this.handOver(copy);
-    if (error !== 0) pool.release(copy);
-    return error;
+    return writeCopy(this, this.segment.mesh.pool, p);
   }
 
   /** The segment is no more. */

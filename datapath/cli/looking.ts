@@ -1,7 +1,7 @@
 /** Commands that look at packets: names and options; what they do is in the files that they import. */
 import { type Command, Option } from 'commander';
 import { UsageError } from './exit.ts';
-import { ends, OUTPUT } from './options.ts';
+import { ends, MANY, OUTPUT } from './options.ts';
 
 export function addLooking(program: Command): void {
   addObserve(program.command('observe').description('flows of running nodes, as `hubble observe` prints them'));
@@ -71,9 +71,6 @@ export function addLooking(program: Command): void {
     .option(...OUTPUT)
     .action(ends(async (file, flags) => (await import('./replay.ts')).replay(file, flags)));
 }
-
-/** Options may be given several times: any of their values will do. */
-const MANY = (value: string, before: string[] = []) => [...before, value];
 
 function addObserve(command: Command): void {
   command

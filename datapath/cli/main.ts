@@ -13,7 +13,7 @@ import { addAsking } from './asking.ts';
 import { DONE, exitCodeOf, readText, reportError, USAGE, UsageError } from './exit.ts';
 import { addLooking } from './looking.ts';
 import { addManners } from './manners.ts';
-import { ends, KUBECONFIG, NODE, OUTPUT } from './options.ts';
+import { ends, KUBECONFIG, MANY, NODE, OUTPUT } from './options.ts';
 import { knownElsewhere } from './other-tools.ts';
 import { guardStreams } from './output.ts';
 import { versionOf } from './version.ts';
@@ -38,7 +38,7 @@ export function buildProgram(): Command {
   program
     .command('node')
     .description('run one node, or several in one process, in the foreground until SIGTERM')
-    .option('--config <file...>', 'NodeConfig, YAML, or a directory of them; read again at SIGHUP', together)
+    .option('--config <file...>', 'NodeConfig, YAML, or a directory of them; read again at SIGHUP', MANY)
     .option('--kubeconfig <file>', 'follow the cluster that this leads to; --config or --uplink say what it does not')
     .option('--node-name <name>', 'which Node of the cluster this is, with --kubeconfig')
     .option('--uplink <uplink>', 'raw:INTERFACE or routed:INTERFACE[:DEVICE], with --kubeconfig instead of --config')
@@ -344,8 +344,6 @@ function addLab(lab: Command): void {
 }
 
 function addHost(host: Command): void {
-  const collect = (value: string, before: string[]) => [...before, value];
-
   host
     .command('init')
     .description('look at this machine and write a configuration that works here, or say what stands in the way')
@@ -357,8 +355,8 @@ function addHost(host: Command): void {
     )
     .addOption(new Option('--tunnel <protocol>', 'to the peers').choices(['vxlan', 'geneve', 'ipip']).default('vxlan'))
     .option('--port <number>', "the tunnel's UDP port; default: the usual one")
-    .option('--peer <address>', 'another node, ADDRESS or ADDRESS=PODS-NETWORK; may be repeated', collect, [])
-    .option('--pod <netns>', 'a network namespace that becomes a pod; may be repeated', collect, [])
+    .option('--peer <address>', 'another node, ADDRESS or ADDRESS=PODS-NETWORK; may be repeated', MANY, [])
+    .option('--pod <netns>', 'a network namespace that becomes a pod; may be repeated', MANY, [])
     .option('--name <name>', 'of the node; default: the name of the host')
     .option('--pod-cidr <network>', 'of this node; default: 10.244.N.0/24, N the last byte of its address')
     .option('--address <address>', 'ADDRESS/LENGTH of its own for a macvtap')
@@ -374,7 +372,7 @@ function addHost(host: Command): void {
     .option(
       '--peer <address>',
       'only this peer; ADDRESS=TARGET names what to ping behind its tunnel, by default the first address of its network',
-      collect,
+      MANY,
       [],
     )
     .option(...NODE)
@@ -493,11 +491,6 @@ function addBench(bench: Command): void {
     .option('--check', 'exit 1 if something became slower beyond doubt')
     .option(...OUTPUT)
     .action(ends(async (before, after, flags) => (await import('./bench.ts')).compare(before, after, flags)));
-}
-
-/** Values of an option that may be repeated, or have several. */
-function together(value: string, before: string[] = []): string[] {
-  return [...before, value];
 }
 
 function wholeNumber(value: string): number {

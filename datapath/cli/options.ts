@@ -9,6 +9,9 @@ export const KUBECONFIG = [
   'the cluster of Kubernetes objects; default: KUBECONFIG, or the only lab',
 ] as const;
 
+/** Parses an option that may be repeated, or have several values: all of them. */
+export const MANY = (value: string, before: string[] = []): string[] => [...before, value];
+
 /** Makes a command's result the exit code of the process. */
 export function ends<A extends unknown[]>(run: (...args: A) => Promise<number>): (...args: A) => Promise<void> {
   return async (...args) => {

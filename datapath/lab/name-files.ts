@@ -5,15 +5,15 @@
 
 import { mkdirSync, readdirSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { namespaceOf, namespacePrefix } from './names.ts';
-import { addressOf, CLUSTER_DOMAIN, dnsNameOf, endpointsOf, type Topology } from './topology.ts';
+import { CLUSTER_DOMAIN, dnsNameOf, endpointsOf, machinesOf, type Topology } from './topology.ts';
 
 /** Where `ip netns exec` looks for files of a namespace. */
 export const NETNS_FILES = '/etc/netns';
 
 /** For programs that are started on the hosts and in the pods from now on. */
 export function writeNameFiles(lab: string, topology: Topology): void {
-  for (const host of [...topology.nodes, ...topology.routers, ...topology.hosts]) {
-    const directory = `${NETNS_FILES}/${namespaceOf(lab, host.name)}`;
+  for (const { name } of machinesOf(topology)) {
+    const directory = `${NETNS_FILES}/${namespaceOf(lab, name)}`;
     mkdirSync(directory, { recursive: true });
     writeFileSync(`${directory}/hosts`, machinesFile(topology));
   }
@@ -52,11 +52,8 @@ function nameServerOf(topology: Topology): string | undefined {
 }
 
 /** The machines of the lab, for each other. */
-function machinesFile({ nodes, routers, hosts }: Topology): string {
-  const lines = [
-    ...[...nodes, ...hosts].map(({ name, address }) => `${addressOf(address)} ${name}`),
-    ...routers.map(({ name, legs }) => `${addressOf(legs[0]!.address)} ${name}`),
-  ];
+function machinesFile(topology: Topology): string {
+  const lines = machinesOf(topology).map(({ name, addresses }) => `${addresses[0]} ${name}`);
   return ['127.0.0.1 localhost', ...lines, ''].join('\n');
 }
 

@@ -143,6 +143,14 @@ export function addressOf(cidr: string): string {
   return cidr.slice(0, cidr.indexOf('/'));
 }
 
+/** Its machines, by name, with the addresses that they have on its subnets. */
+export function machinesOf({ nodes, routers, hosts }: Topology): { name: string; addresses: string[] }[] {
+  return [
+    ...[...nodes, ...hosts].map(({ name, address }) => ({ name, addresses: [addressOf(address)] })),
+    ...routers.map(({ name, legs }) => ({ name, addresses: legs.map(leg => addressOf(leg.address)) })),
+  ];
+}
+
 /** Names of everything in it that has a namespace, in the order of `lab status`. */
 export function hostsOf({ nodes, pods, routers, hosts }: Topology): string[] {
   const placed = pods.filter(({ memory }) => memory === undefined);

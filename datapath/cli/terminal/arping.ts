@@ -3,9 +3,8 @@
  * iputils, whose lines stay its own.
  */
 import { spawn } from 'node:child_process';
-import { machineTool } from '../../lab/terminal-files.ts';
 import { ToolError } from './desk.ts';
-import { real } from './ip.ts';
+import { real, realPath } from './run.ts';
 
 const FOREVER = 1 << 30;
 const SUMMARY_AFTER = 1;
@@ -51,9 +50,7 @@ function summary(target: string, sent: number, received: number): string {
 
 /** By iputils' arping, for a second. */
 function askOnce(device: string, target: string): Promise<{ mac: string; ms: number } | undefined> {
-  const path = machineTool('arping');
-  if (path === undefined) throw new ToolError('this machine has no arping');
-  const child = spawn(path, ['-b', '-I', device, '-c', '1', '-w', '1', target]);
+  const child = spawn(realPath('arping'), ['-b', '-I', device, '-c', '1', '-w', '1', target]);
   let printed = '';
   child.stdout.on('data', chunk => {
     printed += chunk;

@@ -1,8 +1,7 @@
 /** `ip` and `ifconfig` on a lab's node: what the node itself has, for the kernel has only its host port. */
-import { machineTool } from '../../lab/terminal-files.ts';
 import { addressText, ifconfigText, type NodeNetwork, routeGetText, routeText } from '../../observe/ip-text.ts';
 import { type Desk, ToolError } from './desk.ts';
-import { runProgram } from './run.ts';
+import { real } from './run.ts';
 
 /** IPv4 is all that a node has. */
 const KNOWN_FLAGS = ['-4', '-c', '-color', '-br', '-brief', '-d', '-details'];
@@ -50,11 +49,4 @@ function isShow(verb: string): boolean {
 
 function networkOf({ topology, node }: Desk): NodeNetwork {
   return { podCidr: topology.nodes.find(({ name }) => name === node)!.podCidr };
-}
-
-/** The machine's own. */
-export function real(name: string, argv: readonly string[]): Promise<number> {
-  const path = machineTool(name);
-  if (path === undefined) throw new ToolError(`this machine has no ${name}`);
-  return runProgram(path, argv);
 }

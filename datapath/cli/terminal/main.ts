@@ -19,7 +19,8 @@ import { cilium, hubble } from './cilium.ts';
 import { ciliumDbg } from './cilium-dbg.ts';
 import { Desk } from './desk.ts';
 import { helm } from './helm.ts';
-import { ifconfig, ip, real } from './ip.ts';
+import { ifconfig, ip } from './ip.ts';
+import { real } from './run.ts';
 import { ssh } from './ssh.ts';
 
 type Tool = (desk: Desk, argv: readonly string[]) => Promise<string | number>;

@@ -2,12 +2,26 @@
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { flattened } from '../../flattened.ts';
+import { machineTool } from '../../lab/terminal-files.ts';
+import { ToolError } from './desk.ts';
 
 const MAIN = fileURLToPath(flattened(new URL('../main.js', import.meta.url)));
 const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGKILL: 9, SIGTERM: 15 } as Partial<Record<NodeJS.Signals, number>>;
 
 export function runTunpath(argv: readonly string[]): Promise<number> {
   return runProgram(process.execPath, [MAIN, ...argv]);
+}
+
+/** The machine's own tool of a name. */
+export function real(name: string, argv: readonly string[]): Promise<number> {
+  return runProgram(realPath(name), argv);
+}
+
+/** @throws ToolError where the machine has none */
+export function realPath(name: string): string {
+  const path = machineTool(name);
+  if (path === undefined) throw new ToolError(`this machine has no ${name}`);
+  return path;
 }
 
 /** @returns its exit code, as a shell says it */

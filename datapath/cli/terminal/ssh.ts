@@ -1,5 +1,5 @@
 /** `ssh HOST [COMMAND]` between the hosts of a lab: no sshd runs on them, their namespaces are on this machine. */
-import { addressOf } from '../../lab/topology.ts';
+import { machinesOf } from '../../lab/topology.ts';
 import { type Desk, ToolError } from './desk.ts';
 import { runTunpath } from './run.ts';
 
@@ -21,11 +21,7 @@ export async function ssh(desk: Pick<Desk, 'lab' | 'topology'>, argv: readonly s
 
 /** By name, or by an address of its own on a subnet. */
 function hostNamed({ topology }: Pick<Desk, 'topology'>, name: string): string {
-  const { nodes, routers, hosts } = topology;
-  const known = [
-    ...[...nodes, ...hosts].map(one => ({ name: one.name, addresses: [addressOf(one.address)] })),
-    ...routers.map(one => ({ name: one.name, addresses: one.legs.map(leg => addressOf(leg.address)) })),
-  ];
+  const known = machinesOf(topology);
   const found = known.find(one => one.name === name || one.addresses.includes(name));
   if (found === undefined) {
     const names = known.map(one => one.name).join(', ');
